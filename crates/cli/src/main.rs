@@ -1,0 +1,2 @@
+//! `leat`, the command.
+fn main() {}
