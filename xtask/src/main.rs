@@ -1,2 +1,22 @@
-//! Development tasks of this repository.
-fn main() {}
+//! Development tasks of this repository: `cargo xtask ci` runs everything that continuous integration runs.
+
+mod ci;
+mod showcase;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask <task>
+
+  ci [PART …]   run all of continuous integration, or only the named parts, and print how long each took
+  ci --list     name the parts";
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["ci", "--list"] => ci::list(),
+        ["ci", parts @ ..] => ci::run(parts)?,
+        _ => bail!("{USAGE}"),
+    }
+    Ok(())
+}

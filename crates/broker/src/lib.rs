@@ -229,7 +229,13 @@ pub trait Broker: Send + Sync + 'static {
     fn seek(&self, topic: &str, subscription: &str, to: Start) -> BoxFuture<'_, Result<()>>;
 
     /// Reads up to `limit` unsettled messages of a subscription from `from` on, without taking them; for people who look into a queue.
-    fn peek(&self, topic: &str, subscription: &str, from: Position, limit: usize) -> BoxFuture<'_, Result<Vec<(Position, Message)>>>;
+    fn peek(
+        &self,
+        topic: &str,
+        subscription: &str,
+        from: Position,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(Position, Message)>>>;
 
     /// The last sequence number that a named producer has published on a topic.
     fn last_sequence(&self, topic: &str, producer: &str) -> BoxFuture<'_, Result<Option<u64>>>;

@@ -1,0 +1,148 @@
+//! The parts of continuous integration, in the order in which the quick ones fail first.
+
+use crate::showcase;
+use anyhow::{Context, Result, bail};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// One part: its name, and what it does.
+struct Part {
+    name: &'static str,
+    run: fn() -> Result<Outcome>,
+}
+
+/// How a part that did not fail ended.
+enum Outcome {
+    Passed,
+    /// It could not run here; the text says why. It never counts as passed.
+    Skipped(String),
+}
+
+const PARTS: &[Part] = &[
+    Part { name: "fmt", run: || cargo(&["fmt", "--all", "--check"], &[]) },
+    Part {
+        name: "clippy",
+        run: || cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"], &[]),
+    },
+    Part { name: "test", run: || cargo(&["test", "--workspace", "--locked"], &[]) },
+    Part { name: "showcase", run: || showcase::check().map(|()| Outcome::Passed) },
+    Part { name: "graph", run: graph },
+    Part { name: "docs", run: || cargo(&["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")]) },
+    Part { name: "deny", run: deny },
+];
+
+/// Prints the names of the parts.
+pub(crate) fn list() {
+    for part in PARTS {
+        println!("{}", part.name);
+    }
+}
+
+/// Runs the named parts, or all, and prints how long each took. The first failure ends the run.
+pub(crate) fn run(names: &[&str]) -> Result<()> {
+    if let Some(unknown) = names.iter().find(|name| PARTS.iter().all(|part| part.name != **name)) {
+        bail!("no part is called `{unknown}`; `cargo xtask ci --list` names them");
+    }
+    let mut report: Vec<(&str, Duration, String)> = Vec::new();
+    for part in PARTS.iter().filter(|part| names.is_empty() || names.contains(&part.name)) {
+        println!("\n==== {} ====", part.name);
+        let start = Instant::now();
+        let result = (part.run)();
+        let text = match &result {
+            Ok(Outcome::Passed) => "passed".to_owned(),
+            Ok(Outcome::Skipped(why)) => format!("NOT RUN: {why}"),
+            Err(error) => format!("FAILED: {error:#}"),
+        };
+        report.push((part.name, start.elapsed(), text));
+        if result.is_err() {
+            break;
+        }
+    }
+    println!("\n==== how long each part took ====");
+    for (name, time, text) in &report {
+        println!("{name:<10} {:>7.1} s  {text}", time.as_secs_f64());
+    }
+    match report.last() {
+        Some((name, _, text)) if text.starts_with("FAILED") => bail!("`{name}` failed"),
+        _ => Ok(()),
+    }
+}
+
+fn cargo(args: &[&str], env: &[(&str, &str)]) -> Result<Outcome> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(args).envs(env.iter().copied());
+    run_command(&mut command)?;
+    Ok(Outcome::Passed)
+}
+
+/// Runs a command with its output shown, and fails unless it succeeds.
+pub(crate) fn run_command(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("starting {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}
+
+/// The flowchart in the README is the one that the graph draws.
+fn graph() -> Result<Outcome> {
+    cargo(
+        &[
+            "run",
+            "--quiet",
+            "--locked",
+            "--package",
+            "leatworks-cli",
+            "--",
+            "graph",
+            "email-pipeline",
+            "--write",
+            "README.md",
+            "--check",
+        ],
+        &[],
+    )
+}
+
+/// The policy on licences, sources and bans. The advisories need a database that is not on any package registry, so they are checked
+/// where it can be fetched, and reported as not run elsewhere.
+fn deny() -> Result<Outcome> {
+    if !has_cargo_deny() {
+        // A fifth of an hour of compiling is not worth it on a developer's machine without being asked for.
+        if std::env::var_os("CI").is_none() {
+            return Ok(Outcome::Skipped("cargo-deny is not installed; `cargo install cargo-deny --locked` installs it".into()));
+        }
+        let root = Path::new("target/tools");
+        let mut install = Command::new(env!("CARGO"));
+        install.args(["install", "cargo-deny", "--locked", "--root"]).arg(root);
+        if let Err(error) = run_command(&mut install) {
+            return Ok(Outcome::Skipped(format!("cargo-deny could not be installed: {error:#}")));
+        }
+    }
+    run_command(deny_command().args(["check", "licenses", "bans", "sources"]))?;
+    match run_command(deny_command().args(["check", "advisories"])) {
+        Ok(()) => Ok(Outcome::Passed),
+        Err(error) if advisory_database_is_there() => Err(error),
+        Err(_) => Ok(Outcome::Skipped("licences, bans and sources passed; the advisory database could not be fetched".into())),
+    }
+}
+
+fn has_cargo_deny() -> bool {
+    deny_command().arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+fn deny_command() -> Command {
+    let local = Path::new("target/tools/bin/cargo-deny");
+    if local.exists() { Command::new(local) } else { Command::new("cargo-deny") }
+}
+
+fn advisory_database_is_there() -> bool {
+    let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
+    home.is_ok_and(|home| {
+        std::fs::read_dir(Path::new(&home).join("advisory-dbs"))
+            .is_ok_and(|entries| entries.flatten().any(|entry| entry.path().join("crates").is_dir()))
+    })
+}
