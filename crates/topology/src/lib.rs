@@ -1,1 +1,35 @@
-//! To be written.
+//! `Project.toml` and its Mermaid graphs as a model that cannot be wrong.
+//!
+//! [`load`] reads a project and gives either a [`Project`] whose every topology has passed every check, or [`Diagnostics`] with all
+//! that is wrong at once. Nothing here awaits, and nothing but [`Sources`] reads a file.
+
+mod diagnostics;
+mod model;
+mod passes;
+mod sources;
+
+pub use diagnostics::codes::{codes, explain};
+pub use diagnostics::{CodeInfo, Diagnostic, Diagnostics, Label as DiagnosticLabel, Severity};
+pub use model::{
+    Builtin, Codec, Direction, Edge, Ingress, Label, NAME_LENGTH_MAX, Project, Retry, Route, Shape, StyleRule, Subgraph, Task,
+    TaskKind, TaskName, Topology, TopologyName,
+};
+pub use sources::{FILE_BYTES_MAX, Sources};
+
+use std::path::Path;
+
+/// Reads `Project.toml` in `root`, its members and their topologies.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn load(root: &Path) -> Result<Project, Diagnostics> {
+    load_from(&sources::Folder(root.to_owned()))
+}
+
+/// Reads a project from anywhere.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_from(sources: &dyn Sources) -> Result<Project, Diagnostics> {
+    passes::compile(sources)
+}
