@@ -2,10 +2,16 @@
 //!
 //! The documentation of [`Broker`] and [`Consumer`] *is* the contract. Every implementation runs the same contract suite.
 
+mod engine;
 mod error;
+mod memory;
 mod message;
+#[expect(dead_code, reason = "what only the embedded broker uses")]
+mod state;
 
+pub use engine::Limits;
 pub use error::{BrokerError, ErrorKind};
+pub use memory::MemoryBroker;
 pub use message::{Codec, Delivery, Message, MessageId, Position};
 
 use bytes::Bytes;

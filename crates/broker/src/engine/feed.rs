@@ -1,0 +1,245 @@
+//! Who is connected to one subscription and what is handed out. It is lost with the process and follows from the state.
+
+use super::Core;
+use crate::{
+    BrokerError, ErrorKind, Result, Subscribe, SubscriptionKind,
+    state::{Settled, Subscription, Topic},
+};
+use rustc_hash::FxHashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+use tokio::sync::Notify;
+
+/// How many positions one look for messages passes over while the engine is locked. A subscription that holds many blocked messages is
+/// looked through in several goes, about 0.1 ms each.
+const SCAN_MAX: usize = 4_096;
+
+/// The consumers of a subscription and the messages on their way to them.
+#[derive(Debug, Default)]
+pub(crate) struct Feed {
+    pub(crate) kind: Option<SubscriptionKind>,
+    /// In the order of arrival; the first is the active one of a failover subscription.
+    seats: Vec<Seat>,
+    /// Everything before it is settled, handed out, or in one of the sets below.
+    next: u64,
+    /// To be handed out before anything from `next` on.
+    ready: BTreeSet<u64>,
+    /// Not due yet: the time, then the position.
+    delayed: BTreeSet<(u64, u64)>,
+    in_flight: FxHashMap<u64, u64>,
+    /// By key hash, for key-shared subscriptions only.
+    keys: HashMap<u32, KeyQueue, rustc_hash::FxBuildHasher>,
+    pub(crate) notify: Arc<Notify>,
+}
+
+/// One connected consumer.
+#[derive(Debug)]
+struct Seat {
+    id: u64,
+    permits: usize,
+    held: usize,
+}
+
+/// One key with an unsettled message: the message that is at its head, and those that wait for it.
+#[derive(Debug)]
+struct KeyQueue {
+    head: u64,
+    waiting: BTreeSet<u64>,
+}
+
+/// What a consumer gets to hear.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// These positions.
+    Positions(Vec<u64>),
+    /// Nothing before this time, in milliseconds since the Unix epoch, or before it is notified.
+    Nothing { due_ms: Option<u64> },
+    /// Nothing yet, but there is more to look through.
+    Unfinished,
+}
+
+impl Feed {
+    /// Lets a consumer in.
+    pub(crate) fn join(&mut self, id: u64, subscribe: &Subscribe, cursor: u64) -> Result<()> {
+        let name = || format!("subscription `{}` of topic `{}`", subscribe.subscription, subscribe.topic);
+        if subscribe.permits == 0 {
+            return Err(BrokerError::new(ErrorKind::Invalid, format!("{} needs at least one permit", name())));
+        }
+        match self.kind {
+            Some(kind) if kind != subscribe.kind => {
+                return Err(BrokerError::new(
+                    ErrorKind::Conflict,
+                    format!("{} is used as {kind:?}, not {:?}", name(), subscribe.kind),
+                ));
+            }
+            Some(SubscriptionKind::Exclusive) => {
+                return Err(BrokerError::new(ErrorKind::Conflict, format!("{} has an exclusive consumer", name())));
+            }
+            _ => {}
+        }
+        if self.kind.is_none() {
+            self.kind = Some(subscribe.kind);
+            self.next = cursor;
+        }
+        self.seats.push(Seat { id, permits: subscribe.permits, held: 0 });
+        Ok(())
+    }
+
+    /// A consumer leaves; what it held is ready for the others. The last one leaves nothing behind but the state.
+    pub(crate) fn leave(&mut self, id: u64) {
+        self.seats.retain(|seat| seat.id != id);
+        if self.seats.is_empty() {
+            let notify = std::mem::take(&mut self.notify);
+            *self = Self { notify, ..Self::default() };
+            return;
+        }
+        let returned: Vec<u64> = self.in_flight.iter().filter(|(_, seat)| **seat == id).map(|(position, _)| *position).collect();
+        for position in returned {
+            self.in_flight.remove(&position);
+            self.ready.insert(position);
+        }
+        self.notify.notify_waiters();
+    }
+
+    pub(crate) fn consumers(&self) -> usize {
+        self.seats.len()
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub(crate) fn holds(&self, position: u64) -> bool {
+        self.in_flight.contains_key(&position)
+    }
+
+    /// Takes up to `max` messages for a consumer, within its permits.
+    pub(crate) fn take<H>(&mut self, id: u64, max: usize, topic: &Topic<H>, subscription: &Subscription, now_ms: u64) -> Taken {
+        let failover = self.kind == Some(SubscriptionKind::Failover);
+        let seat = self.seats.iter().enumerate().find(|(_, seat)| seat.id == id);
+        let Some(limit) = seat.filter(|(index, _)| !failover || *index == 0).map(|(_, seat)| max.min(seat.permits - seat.held))
+        else {
+            return Taken::Nothing { due_ms: None };
+        };
+        while let Some((due, position)) = self.delayed.first().copied().filter(|(due, _)| *due <= now_ms) {
+            self.delayed.remove(&(due, position));
+            self.ready.insert(position);
+        }
+        let mut taken = Vec::new();
+        let mut scanned = 0;
+        while taken.len() < limit && scanned < SCAN_MAX {
+            let Some(position) = self.candidate(topic, subscription, now_ms) else { break };
+            scanned += 1;
+            if let Some(position) = position.filter(|position| self.admit(topic, *position)) {
+                taken.push(position);
+            }
+        }
+        for position in &taken {
+            self.in_flight.insert(*position, id);
+        }
+        if let Some(seat) = self.seats.iter_mut().find(|seat| seat.id == id) {
+            seat.held += taken.len();
+        }
+        match (taken.is_empty(), scanned == SCAN_MAX) {
+            (false, _) => Taken::Positions(taken),
+            (true, true) => Taken::Unfinished,
+            (true, false) => Taken::Nothing { due_ms: self.delayed.first().map(|(due, _)| *due).filter(|_| limit > 0) },
+        }
+    }
+
+    /// The next position to look at: `None` at the end, `Some(None)` for one that is not to be handed out now.
+    fn candidate<H>(&mut self, topic: &Topic<H>, subscription: &Subscription, now_ms: u64) -> Option<Option<u64>> {
+        if let Some(position) = self.ready.pop_first() {
+            return Some((!subscription.settled.contains(position)).then_some(position));
+        }
+        let position = subscription.settled.next_unsettled(self.next);
+        if position >= topic.log.next() {
+            self.next = position.min(topic.log.next());
+            return None;
+        }
+        self.next = position + 1;
+        let returned = subscription.delays.get(&position).copied();
+        let due = match returned {
+            Some(due) => Some(due),
+            None if topic.deliver_at.is_empty() || subscription.attempts.contains_key(&position) => None,
+            None => topic.deliver_at.get(&position).copied(),
+        };
+        match due.filter(|due| *due > now_ms) {
+            Some(due) => {
+                // A message that was delivered once keeps its place at the head of its key while it waits.
+                if returned.is_none() || self.admit(topic, position) {
+                    self.delayed.insert((due, position));
+                }
+                Some(None)
+            }
+            None => Some(Some(position)),
+        }
+    }
+
+    /// Whether the order of its key lets this message go; if not, it waits for the one before.
+    fn admit<H>(&mut self, topic: &Topic<H>, position: u64) -> bool {
+        if self.kind != Some(SubscriptionKind::KeyShared) {
+            return true;
+        }
+        let key = topic.log.get(position).map_or(0, |entry| entry.key);
+        if key == 0 {
+            return true;
+        }
+        let queue = self.keys.entry(key).or_insert_with(|| KeyQueue { head: position, waiting: BTreeSet::new() });
+        queue.head == position || {
+            queue.waiting.insert(position);
+            false
+        }
+    }
+
+    /// A message is settled: its permit is free, and the next message of its key may go.
+    pub(crate) fn settled(&mut self, position: u64, key: u32, settled: &Settled) {
+        if let Some(seat) = self.in_flight.remove(&position) {
+            self.unhold(seat);
+        }
+        if key == 0 || self.keys.get(&key).is_none_or(|queue| queue.head != position) {
+            return;
+        }
+        let Some(mut queue) = self.keys.remove(&key) else { return };
+        while let Some(next) = queue.waiting.pop_first() {
+            if !settled.contains(next) {
+                self.ready.insert(next);
+                self.keys.insert(key, KeyQueue { head: next, ..queue });
+                break;
+            }
+        }
+    }
+
+    /// A message is given back, to be delivered again at this time.
+    pub(crate) fn give_back(&mut self, position: u64, due_ms: Option<u64>) {
+        if let Some(seat) = self.in_flight.remove(&position) {
+            self.unhold(seat);
+        }
+        match due_ms {
+            Some(due) => self.delayed.insert((due, position)),
+            None => self.ready.insert(position),
+        };
+    }
+
+    fn unhold(&mut self, id: u64) {
+        if let Some(seat) = self.seats.iter_mut().find(|seat| seat.id == id) {
+            seat.held = seat.held.saturating_sub(1);
+        }
+    }
+}
+
+impl<H> Core<H> {
+    /// The keys of the messages in these positions, as [`Feed::settled`] wants them; all 0 where no order of keys is kept.
+    pub(crate) fn keys(&self, span: crate::state::Span) -> Vec<(u64, u32)> {
+        let Some(feed) = self.feeds.get(&span.subscription) else { return Vec::new() };
+        if feed.kind.is_none() {
+            return Vec::new();
+        }
+        let ordered = feed.kind == Some(SubscriptionKind::KeyShared);
+        let topic = self.state.subscription_of(span.subscription).map(|subscription| self.state.log(subscription.topic));
+        let key = |position| topic.filter(|_| ordered).and_then(|log| log.get(position)).map_or(0, |entry| entry.key);
+        (span.start..span.end).map(|position| (position, key(position))).collect()
+    }
+}

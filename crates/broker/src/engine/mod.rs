@@ -1,0 +1,320 @@
+//! The broker itself: one locked core that decides, orders and applies events, over a store that keeps them.
+//!
+//! The lock is never held across an await and never while a disk is touched: an event is put in order and applied under the lock, and its
+//! durability is waited for outside.
+
+mod clock;
+mod consumer;
+mod delegate;
+mod feed;
+mod plan;
+mod queries;
+mod store;
+
+pub(crate) use clock::Clock;
+pub(crate) use consumer::EngineConsumer;
+pub(crate) use delegate::broker_by_engine;
+pub(crate) use store::Store;
+
+use crate::{
+    BrokerError, Consumer, ErrorKind, Message, MessageId, Outcome, Position, Publish, Result, Start, Step, Subscribe, TopicSpec,
+    state::{Event, Span, State, SubscriptionId, TopicId},
+};
+use feed::Feed;
+use rustc_hash::FxHashMap;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::oneshot;
+
+/// What a broker takes at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest payload of one message in bytes.
+    pub message_bytes_max: usize,
+    /// The most unsettled messages of one topic; a publish beyond it is refused with [`ErrorKind::Full`]. Dead-letter topics have no limit.
+    pub backlog_messages_max: u64,
+}
+
+impl Default for Limits {
+    /// 5 MiB a message, as Pulsar has it. 10 million messages a topic: their index takes about half a gigabyte of memory at worst.
+    fn default() -> Self {
+        Self { message_bytes_max: 5 << 20, backlog_messages_max: 10_000_000 }
+    }
+}
+
+/// A broker on a store.
+pub(crate) struct Engine<S: Store> {
+    core: Mutex<Core<S::Handle>>,
+    pub(crate) store: S,
+    pub(crate) clock: Clock,
+    pub(crate) limits: Limits,
+}
+
+/// What the lock protects.
+pub(crate) struct Core<H> {
+    pub(crate) state: State<H>,
+    pub(crate) feeds: FxHashMap<SubscriptionId, Feed>,
+    /// Publishes by topic that were not durable when they were made: the end of their positions, and their event.
+    recent: FxHashMap<TopicId, VecDeque<(u64, u64)>>,
+    /// Who waits for a root to finish.
+    waiting: FxHashMap<MessageId, Vec<oneshot::Sender<Outcome>>>,
+    seats: u64,
+    closed: bool,
+}
+
+impl<H> Core<H> {
+    fn new(state: State<H>) -> Self {
+        Self {
+            state,
+            feeds: FxHashMap::default(),
+            recent: FxHashMap::default(),
+            waiting: FxHashMap::default(),
+            seats: 0,
+            closed: false,
+        }
+    }
+
+    fn topic(&self, name: &str) -> Result<TopicId> {
+        self.state.find_topic(name).ok_or_else(|| BrokerError::new(ErrorKind::NotFound, format!("topic `{name}` does not exist")))
+    }
+
+    fn subscription(&self, topic: &str, name: &str) -> Result<(TopicId, SubscriptionId)> {
+        let number = self.topic(topic)?;
+        let missing =
+            || BrokerError::new(ErrorKind::NotFound, format!("subscription `{name}` of topic `{topic}` does not exist"));
+        self.state.find_subscription(number, name).map(|subscription| (number, subscription)).ok_or_else(missing)
+    }
+
+    fn idle(&self, subscription: SubscriptionId, topic: &str, name: &str) -> Result<()> {
+        match self.feeds.get(&subscription).map_or(0, Feed::consumers) {
+            0 => Ok(()),
+            count => {
+                let text = format!("subscription `{name}` of topic `{topic}` has {count} connected consumers");
+                Err(BrokerError::new(ErrorKind::Conflict, text))
+            }
+        }
+    }
+}
+
+impl<S: Store> Engine<S> {
+    pub(crate) fn new(store: S, state: State<S::Handle>, clock: Clock, limits: Limits) -> Arc<Self> {
+        Arc::new(Self { core: Mutex::new(Core::new(state)), store, clock, limits })
+    }
+
+    /// The core, whatever happened to a thread that held it: events are applied whole or not at all.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Core<S::Handle>> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The core of an open broker.
+    fn open(&self) -> Result<MutexGuard<'_, Core<S::Handle>>> {
+        let core = self.lock();
+        match core.closed {
+            true => Err(BrokerError::new(ErrorKind::Closed, "broker is closed")),
+            false => Ok(core),
+        }
+    }
+
+    /// The core with room for this much.
+    async fn open_with_room(&self, bytes: usize, urgent: bool) -> Result<MutexGuard<'_, Core<S::Handle>>> {
+        loop {
+            {
+                let core = self.open()?;
+                if self.store.has_room(bytes, urgent) {
+                    return Ok(core);
+                }
+            }
+            self.store.room(bytes, urgent).await?;
+        }
+    }
+
+    /// Puts a decided event in order, applies it, and tells whoever is concerned.
+    pub(crate) fn enact(&self, core: &mut Core<S::Handle>, event: Event<Arc<Message>>) -> u64 {
+        let keys: Vec<(Span, Vec<(u64, u32)>)> = match &event {
+            Event::Step { settled, .. } => settled.iter().map(|span| (*span, core.keys(*span))).collect(),
+            _ => Vec::new(),
+        };
+        let mut topics: Vec<TopicId> = match &event {
+            Event::Step { publishes, .. } => publishes.iter().map(|published| published.topic).collect(),
+            _ => Vec::new(),
+        };
+        topics.sort_unstable();
+        topics.dedup();
+        let (sequence, event) = self.store.append(event);
+        core.state.apply(event);
+        self.store.free(&mut core.state.freed);
+        for (span, keys) in keys {
+            self.settled(core, span, &keys);
+        }
+        for topic in topics {
+            self.published(core, topic, sequence);
+        }
+        for (root, outcome) in core.state.finished.drain(..) {
+            for waiter in core.waiting.remove(&root).unwrap_or_default() {
+                // A waiter that has gone away does not want to know.
+                let _ = waiter.send(outcome);
+            }
+        }
+        sequence
+    }
+
+    fn settled(&self, core: &mut Core<S::Handle>, span: Span, keys: &[(u64, u32)]) {
+        let Some(feed) = core.feeds.get_mut(&span.subscription) else { return };
+        let Some(subscription) = core.state.subscription_of(span.subscription) else { return };
+        for (position, key) in keys {
+            feed.settled(*position, *key, &subscription.settled);
+        }
+        feed.notify.notify_waiters();
+    }
+
+    fn published(&self, core: &mut Core<S::Handle>, topic: TopicId, sequence: u64) {
+        let found = &core.state.topics[topic.0 as usize];
+        for subscription in &found.subscriptions {
+            if let Some(feed) = core.feeds.get(subscription) {
+                feed.notify.notify_waiters();
+            }
+        }
+        if !self.store.is_durable(sequence) {
+            let recent = core.recent.entry(topic).or_default();
+            while recent.front().is_some_and(|(_, sequence)| self.store.is_durable(*sequence)) {
+                recent.pop_front();
+            }
+            recent.push_back((found.log.next(), sequence));
+        }
+        if !found.spec.retention.is_zero() {
+            let retention_ms = u64::try_from(found.spec.retention.as_millis()).unwrap_or(u64::MAX);
+            if let Some(end) = found.log.expirable(self.clock.now_ms().saturating_sub(retention_ms)) {
+                self.enact_expire(core, topic, end);
+            }
+        }
+    }
+
+    /// Lets go of what was kept for seeking. A few bytes, for which there is always room, since a step that was just written left some.
+    fn enact_expire(&self, core: &mut Core<S::Handle>, topic: TopicId, end: u64) {
+        if self.store.has_room(plan::size(&Step::default()), true) {
+            let (_, event) = self.store.append(Event::Expire { topic, end });
+            core.state.apply(event);
+            self.store.free(&mut core.state.freed);
+        }
+    }
+
+    pub(crate) async fn create_topic(&self, spec: TopicSpec) -> Result<()> {
+        plan::check_name("topic", &spec.name)?;
+        let sequence = {
+            let mut core = self.open_with_room(plan::size(&Step::default()) * 8, false).await?;
+            let known = core.state.find_topic(&spec.name).map(|topic| core.state.topics[topic.0 as usize].spec.retention);
+            match known {
+                Some(retention) if retention == spec.retention => self.store.last(),
+                _ => self.enact(&mut core, Event::Topic(spec)),
+            }
+        };
+        self.store.durable(sequence).await
+    }
+
+    pub(crate) async fn create_subscription(&self, topic: &str, name: &str, start: Start) -> Result<()> {
+        plan::check_name("subscription", name)?;
+        let from = self.resolve(topic, start).await?;
+        let sequence = {
+            let mut core = self.open_with_room(plan::size(&Step::default()) * 8, false).await?;
+            let topic = core.topic(topic)?;
+            match core.state.find_subscription(topic, name) {
+                Some(_) => self.store.last(),
+                None => {
+                    // `Latest` means now, not when it was asked for.
+                    let from = if start == Start::Latest { core.state.log(topic).next() } else { from };
+                    self.enact(&mut core, Event::Subscription { topic, name: name.to_owned(), from })
+                }
+            }
+        };
+        self.store.durable(sequence).await
+    }
+
+    pub(crate) async fn unsubscribe(&self, topic: &str, name: &str) -> Result<()> {
+        let sequence = {
+            let mut core = self.open_with_room(plan::size(&Step::default()), true).await?;
+            let (_, subscription) = core.subscription(topic, name)?;
+            core.idle(subscription, topic, name)?;
+            core.feeds.remove(&subscription);
+            self.enact(&mut core, Event::Unsubscribe(subscription))
+        };
+        self.store.durable(sequence).await
+    }
+
+    pub(crate) async fn seek(&self, topic: &str, name: &str, to: Start) -> Result<()> {
+        let to = self.resolve(topic, to).await?;
+        let sequence = {
+            let mut core = self.open_with_room(plan::size(&Step::default()), true).await?;
+            let (_, subscription) = core.subscription(topic, name)?;
+            core.idle(subscription, topic, name)?;
+            self.enact(&mut core, Event::Seek { subscription, to })
+        };
+        self.store.durable(sequence).await
+    }
+
+    pub(crate) async fn publish(&self, batch: Vec<Publish>) -> Result<Vec<Position>> {
+        self.write(Step { publishes: batch, ..Step::default() }).await
+    }
+
+    /// Commits a step and gives the positions of its publishes.
+    pub(crate) async fn write(&self, step: Step) -> Result<Vec<Position>> {
+        plan::check(&self.limits, &step)?;
+        let (sequence, positions) = {
+            let mut core = self.open_with_room(plan::size(&step), !step.acks.is_empty()).await?;
+            let plan = plan::plan(&core, &self.limits, step)?;
+            let sequence = match plan.empty {
+                true => self.store.last(),
+                false => self.enact(&mut core, plan.event),
+            };
+            (sequence, plan.positions)
+        };
+        self.store.durable(sequence).await?;
+        Ok(positions)
+    }
+
+    pub(crate) async fn nack(&self, topic: &str, name: &str, position: Position, delay: Duration) -> Result<()> {
+        let mut core = self.open_with_room(plan::size(&Step::default()), true).await?;
+        let (_, subscription) = core.subscription(topic, name)?;
+        if !core.feeds.get(&subscription).is_some_and(|feed| feed.holds(position.0)) {
+            // It went back with its consumer, or is settled: there is nothing to give back.
+            return Ok(());
+        }
+        let due_ms = (!delay.is_zero()).then(|| self.clock.after_ms(delay));
+        if let Some(until_ms) = due_ms {
+            // Not waited for: what a crash could lose is the rest of the delay.
+            self.enact(&mut core, Event::Delay { subscription, position: position.0, until_ms });
+        }
+        if let Some(feed) = core.feeds.get_mut(&subscription) {
+            feed.give_back(position.0, due_ms);
+            feed.notify.notify_waiters();
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn subscribe(self: &Arc<Self>, subscribe: Subscribe) -> Result<Box<dyn Consumer>> {
+        let mut core = self.open()?;
+        let (topic, subscription) = core.subscription(&subscribe.topic, &subscribe.subscription)?;
+        let cursor = core.state.subscription_of(subscription).map_or(0, |found| found.settled.cursor());
+        core.seats += 1;
+        let seat = core.seats;
+        let feed = core.feeds.entry(subscription).or_default();
+        feed.join(seat, &subscribe, cursor)?;
+        let notify = feed.notify.clone();
+        drop(core);
+        Ok(Box::new(EngineConsumer::new(self.clone(), topic, subscription, seat, notify)))
+    }
+
+    pub(crate) async fn close(&self) -> Result<()> {
+        {
+            let mut core = self.lock();
+            core.closed = true;
+            core.waiting.clear();
+            for feed in core.feeds.values() {
+                feed.notify.notify_waiters();
+            }
+        }
+        self.store.close().await
+    }
+}

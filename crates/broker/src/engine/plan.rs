@@ -1,0 +1,171 @@
+//! Turns a caller's step into a decided event, or refuses it before anything is done.
+
+use super::{Core, Limits};
+use crate::{
+    Ack, BrokerError, ErrorKind, Message, Position, Publish, Result, Step, SubscriptionKind, TopicKind,
+    state::{Event, Published, Span, SubscriptionId, TopicId},
+};
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// The most bytes of one value of keyed state.
+const STATE_VALUE_BYTES_MAX: usize = 16 << 20;
+
+/// The most bytes of a topic's, a subscription's or a producer's name.
+const NAME_BYTES_MAX: usize = 255;
+
+/// What an event's parts need on disk at most, beside their payloads: lengths, numbers, ids and the record's header.
+const OVERHEAD_BYTES: usize = 128;
+
+/// A step that can be done.
+pub(crate) struct Plan {
+    pub(crate) event: Event<Arc<Message>>,
+    /// Where each of the publishes goes, or went if it is a repetition.
+    pub(crate) positions: Vec<Position>,
+    /// Whether there is anything to do at all.
+    pub(crate) empty: bool,
+}
+
+pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(allowed) {
+        let text = format!("{what} name `{name}` is not 1 to {NAME_BYTES_MAX} characters of `A-Za-z0-9._-`");
+        return Err(BrokerError::new(ErrorKind::Invalid, text));
+    }
+    Ok(())
+}
+
+/// The most bytes that this step takes on disk.
+pub(crate) fn size(step: &Step) -> usize {
+    let publishes: usize = step.publishes.iter().map(|publish| message_size(&publish.message) + OVERHEAD_BYTES).sum();
+    let state: usize =
+        step.state.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |v| v.len()) + OVERHEAD_BYTES).sum();
+    publishes + state + (step.acks.len() + 1) * OVERHEAD_BYTES
+}
+
+fn message_size(message: &Message) -> usize {
+    let properties: usize = message.properties.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
+    message.payload.len()
+        + message.key.as_ref().map_or(0, String::len)
+        + message.trace.as_ref().map_or(0, String::len)
+        + properties
+}
+
+/// Refuses what can never succeed, without looking at the state.
+pub(crate) fn check(limits: &Limits, step: &Step) -> Result<()> {
+    for publish in &step.publishes {
+        let bytes = publish.message.payload.len();
+        if bytes > limits.message_bytes_max {
+            let text = format!(
+                "message for topic `{}` has {bytes} bytes, at most {} are taken",
+                publish.topic, limits.message_bytes_max
+            );
+            return Err(BrokerError::new(ErrorKind::TooLarge, text));
+        }
+        if let Some((producer, _)) = &publish.sequence {
+            check_name("producer", producer)?;
+        }
+    }
+    for (key, value) in &step.state {
+        let bytes = value.as_ref().map_or(0, |value| value.len());
+        if bytes > STATE_VALUE_BYTES_MAX {
+            let text = format!("state `{key}` has {bytes} bytes, at most {STATE_VALUE_BYTES_MAX} are taken");
+            return Err(BrokerError::new(ErrorKind::TooLarge, text));
+        }
+    }
+    Ok(())
+}
+
+/// Decides what a step does, or refuses it.
+pub(crate) fn plan<H>(core: &Core<H>, limits: &Limits, step: Step) -> Result<Plan> {
+    let settled = plan_acks(core, &step.acks, step.guard)?;
+    let (publishes, positions) = plan_publishes(core, limits, step.publishes)?;
+    let empty = settled.is_empty() && publishes.is_empty() && step.state.is_empty();
+    Ok(Plan { event: Event::Step { settled, publishes, state: step.state }, positions, empty })
+}
+
+fn plan_acks<H>(core: &Core<H>, acks: &[Ack], guard: bool) -> Result<Vec<Span>> {
+    let mut spans: Vec<Span> = Vec::new();
+    let mut known: Option<(&Ack, SubscriptionId)> = None;
+    for ack in acks {
+        let same = |other: &Ack| other.subscription == ack.subscription && other.topic == ack.topic;
+        let number = match known.filter(|(other, _)| same(other)) {
+            Some((_, number)) => number,
+            None => core.subscription(&ack.topic, &ack.subscription)?.1,
+        };
+        known = Some((ack, number));
+        plan_ack(core, ack, number, guard, &mut spans)?;
+    }
+    Ok(spans)
+}
+
+fn plan_ack<H>(core: &Core<H>, ack: &Ack, number: SubscriptionId, guard: bool, spans: &mut Vec<Span>) -> Result<()> {
+    let Some(subscription) = core.state.subscription_of(number) else { return Ok(()) };
+    let position = ack.position.0;
+    let named = || format!("message {position} of topic `{}` on subscription `{}`", ack.topic, ack.subscription);
+    if position >= core.state.log(subscription.topic).next() {
+        return Err(BrokerError::new(ErrorKind::NotFound, format!("{} does not exist", named())));
+    }
+    let planned = |span: &Span| span.subscription == number && (span.start..span.end).contains(&position);
+    // The last span is the likely one; the others are only looked at if the caller may have named a message twice.
+    let settled = subscription.settled.contains(position) || spans.last().is_some_and(planned);
+    if settled && guard {
+        return Err(BrokerError::new(ErrorKind::Settled, format!("{} is settled already", named())));
+    }
+    if ack.cumulative {
+        let kind = core.feeds.get(&number).and_then(|feed| feed.kind);
+        if matches!(kind, Some(SubscriptionKind::Shared | SubscriptionKind::KeyShared)) {
+            let text =
+                format!("cumulative acknowledgement on {kind:?} subscription `{}` of topic `{}`", ack.subscription, ack.topic);
+            return Err(BrokerError::new(ErrorKind::Invalid, text));
+        }
+        let open = subscription.settled.unsettled_below(position + 1).into_iter();
+        spans.extend(open.map(|(start, end)| Span { subscription: number, start, end }));
+    } else if !settled {
+        match spans.last_mut().filter(|span| span.subscription == number && span.end == position) {
+            Some(span) => span.end += 1,
+            None => spans.push(Span { subscription: number, start: position, end: position + 1 }),
+        }
+    }
+    Ok(())
+}
+
+type Planned = (Vec<Published<Arc<Message>>>, Vec<Position>);
+
+fn plan_publishes<H>(core: &Core<H>, limits: &Limits, batch: Vec<Publish>) -> Result<Planned> {
+    let mut planned = Vec::with_capacity(batch.len());
+    let mut positions = Vec::with_capacity(batch.len());
+    let mut added: FxHashMap<TopicId, u64> = FxHashMap::default();
+    let mut sequences: FxHashMap<(TopicId, Arc<str>), (u64, u64)> = FxHashMap::default();
+    let mut known: Option<(Arc<str>, TopicId)> = None;
+    for Publish { topic, message, sequence } in batch {
+        let number = match &known {
+            Some((name, number)) if Arc::ptr_eq(name, &topic) => *number,
+            _ => core.topic(&topic)?,
+        };
+        let before = added.entry(number).or_default();
+        let position = core.state.log(number).next() + *before;
+        if let Some((producer, next)) = &sequence {
+            let named = (number, producer.clone());
+            let last = sequences.get(&named).or_else(|| core.state.topics[number.0 as usize].producers.get(producer)).copied();
+            if let Some((_, position)) = last.filter(|(last, _)| next <= last) {
+                positions.push(Position(position));
+                continue;
+            }
+            sequences.insert(named, (*next, position));
+        }
+        *before += 1;
+        positions.push(Position(position));
+        planned.push(Published::new(number, message, sequence));
+        known = Some((topic, number));
+    }
+    for (number, added) in added {
+        let topic = &core.state.topics[number.0 as usize];
+        // Giving a message up must always be possible: refusing it would only make its edge go round in circles.
+        if topic.log.pending() + added > limits.backlog_messages_max && topic.spec.kind != TopicKind::DeadLetter {
+            let text = format!("topic `{}` has its limit of {} pending messages", topic.spec.name, limits.backlog_messages_max);
+            return Err(BrokerError::new(ErrorKind::Full, text));
+        }
+    }
+    Ok((planned, positions))
+}

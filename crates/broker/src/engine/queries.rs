@@ -1,0 +1,141 @@
+//! What only looks: statistics, peeking, state, outcomes, and finding where to start.
+
+use super::{Engine, Store};
+use crate::{
+    Account, BrokerError, ErrorKind, Message, MessageId, Outcome, Position, Result, Start, SubscriptionStats, TopicStats,
+    state::{Settled, SubscriptionId, TopicId},
+};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use tokio::sync::oneshot;
+
+/// Messages that are read back at once while a start is looked for by time.
+const SEEK_BATCH_MESSAGES: usize = 512;
+
+impl<S: Store> Engine<S> {
+    pub(crate) async fn peek(&self, topic: &str, name: &str, from: Position, limit: usize) -> Result<Vec<(Position, Message)>> {
+        let (positions, handles): (Vec<u64>, Vec<S::Handle>) = {
+            let core = self.open()?;
+            let (topic, subscription) = core.subscription(topic, name)?;
+            let settled = core.state.subscription_of(subscription).map(|found| &found.settled);
+            let unsettled = |position: &u64| settled.is_some_and(|settled: &Settled| !settled.contains(*position));
+            let held = core.state.log(topic).held(from.0).filter(|(position, _)| unsettled(position));
+            held.take(limit).map(|(position, entry)| (position, entry.handle.clone())).unzip()
+        };
+        self.store.written(self.store.last()).await?;
+        let messages = self.store.load(&handles).await;
+        positions.into_iter().zip(messages).map(|(position, message)| Ok((Position(position), message?))).collect()
+    }
+
+    pub(crate) fn last_sequence(&self, topic: &str, producer: &str) -> Result<Option<u64>> {
+        let core = self.open()?;
+        let topic = core.topic(topic)?;
+        Ok(core.state.topics[topic.0 as usize].producers.get(producer).map(|(sequence, _)| *sequence))
+    }
+
+    pub(crate) fn keyed_state(&self, key: &str) -> Result<Option<Bytes>> {
+        Ok(self.open()?.state.keyed.get(key).cloned())
+    }
+
+    pub(crate) fn account(&self, topology: &str) -> Result<Account> {
+        Ok(self.open()?.state.account(topology))
+    }
+
+    pub(crate) fn stats(&self) -> Result<Vec<TopicStats>> {
+        let core = self.open()?;
+        let now_ms = self.clock.now_ms();
+        let mut all: Vec<TopicStats> = Vec::with_capacity(core.state.topics.len());
+        for (number, topic) in core.state.topics.iter().enumerate() {
+            let numbers = core.state.topics[number].subscriptions.iter();
+            let subscriptions: BTreeMap<String, SubscriptionStats> = numbers
+                .filter_map(|subscription| core.subscription_stats(TopicId(number as u32), *subscription, now_ms))
+                .collect();
+            all.push(TopicStats { spec: topic.spec.clone(), published: topic.log.next(), subscriptions });
+        }
+        all.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+        Ok(all)
+    }
+
+    pub(crate) async fn root_outcome(&self, root: MessageId) -> Result<Outcome> {
+        let waiter = {
+            let mut core = self.open()?;
+            match core.state.roots.outcome(root) {
+                Some(outcome) => Err(outcome),
+                None => {
+                    let (tell, told) = oneshot::channel();
+                    core.waiting.entry(root).or_default().push(tell);
+                    Ok(told)
+                }
+            }
+        };
+        let outcome = match waiter {
+            Err(outcome) => outcome,
+            Ok(told) => told
+                .await
+                .map_err(|_| BrokerError::new(ErrorKind::Closed, format!("broker was closed before root `{root}` was done")))?,
+        };
+        // What finished it may not be durable yet, and whoever asks may tell the world.
+        self.store.durable(self.store.last()).await?;
+        Ok(outcome)
+    }
+
+    /// The position that a start means.
+    pub(crate) async fn resolve(&self, topic: &str, start: Start) -> Result<u64> {
+        let (number, mut from) = {
+            let core = self.open()?;
+            let number = core.topic(topic)?;
+            let log = core.state.log(number);
+            match start {
+                Start::Earliest => return Ok(log.held(0).next().map_or(log.next(), |(position, _)| position)),
+                Start::Latest => return Ok(log.next()),
+                Start::At(position) => return Ok(position.0.min(log.next())),
+                Start::Time(created_ms) => (number, log.first_since(created_ms).unwrap_or(log.next())),
+            }
+        };
+        let Start::Time(created_ms) = start else { return Ok(from) };
+        self.store.written(self.store.last()).await?;
+        loop {
+            let (positions, handles) = self.some_held(number, from)?;
+            let Some(last) = positions.last() else { return Ok(from) };
+            let messages = self.store.load(&handles).await;
+            let found =
+                positions.iter().zip(&messages).find(|(_, message)| message.as_ref().is_ok_and(|m| m.created_ms >= created_ms));
+            if let Some((position, _)) = found {
+                return Ok(*position);
+            }
+            from = last + 1;
+        }
+    }
+
+    fn some_held(&self, topic: TopicId, from: u64) -> Result<(Vec<u64>, Vec<S::Handle>)> {
+        let core = self.open()?;
+        let held = core.state.log(topic).held(from).take(SEEK_BATCH_MESSAGES);
+        Ok(held.map(|(position, entry)| (position, entry.handle.clone())).unzip())
+    }
+}
+
+impl<H> super::Core<H> {
+    fn subscription_stats(&self, topic: TopicId, number: SubscriptionId, now_ms: u64) -> Option<(String, SubscriptionStats)> {
+        let subscription = self.state.subscription_of(number)?;
+        let topic = &self.state.topics[topic.0 as usize];
+        let feed = self.feeds.get(&number);
+        let settled: u64 = subscription.settled.above().map(|(start, end)| end - start).sum();
+        let unsettled = topic.log.next().saturating_sub(subscription.settled.cursor()).saturating_sub(settled);
+        let in_flight = feed.map_or(0, super::Feed::in_flight) as u64;
+        let waits = |position: &u64| !feed.is_some_and(|feed| feed.holds(*position)) && !subscription.settled.contains(*position);
+        let returned = subscription.delays.iter().filter(|(position, until)| **until > now_ms && waits(position)).count();
+        let fresh = topic.deliver_at.iter().filter(|(position, at)| {
+            **at > now_ms
+                && waits(position)
+                && !subscription.attempts.contains_key(position)
+                && !subscription.delays.contains_key(position)
+        });
+        let stats = SubscriptionStats {
+            backlog: unsettled.saturating_sub(in_flight),
+            in_flight,
+            delayed: (returned + fresh.count()) as u64,
+            consumers: feed.map_or(0, super::Feed::consumers),
+        };
+        Some((subscription.name.clone(), stats))
+    }
+}

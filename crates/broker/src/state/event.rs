@@ -1,0 +1,99 @@
+//! Everything that can happen to a broker's state. An event is what the journal records and what [`State::apply`](super::State::apply) takes.
+
+use crate::{Message, TopicSpec};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A topic by number, given in the order of creation and never used again. Persisted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TopicId(pub(crate) u32);
+
+/// A subscription by number, given in the order of creation and never used again. Persisted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SubscriptionId(pub(crate) u32);
+
+/// A change of the state; `H` tells where a message's bytes are. It is decided already: applying it cannot fail.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Event<H> {
+    /// A topic is made, or the retention of an existing one is changed.
+    Topic(TopicSpec),
+    /// A subscription is made whose first unsettled position is `from`.
+    Subscription { topic: TopicId, name: String, from: u64 },
+    /// A subscription is removed.
+    Unsubscribe(SubscriptionId),
+    /// A subscription is moved.
+    Seek { subscription: SubscriptionId, to: u64 },
+    /// A publish or a step.
+    Step { settled: Vec<Span>, publishes: Vec<Published<H>>, state: Vec<(String, Option<Bytes>)> },
+    /// Messages are about to be handed out; the attempt number is absolute.
+    Attempts { subscription: SubscriptionId, attempts: Vec<Attempt> },
+    /// A message is to be delivered again, not before this time.
+    Delay { subscription: SubscriptionId, position: u64, until_ms: u64 },
+    /// Settled messages that were kept for seeking are let go, up to this position.
+    Expire { topic: TopicId, end: u64 },
+    /// Messages whose bytes have been written anew, so that the place they were at can be used again.
+    Moved { messages: Vec<(TopicId, u64, H)> },
+}
+
+/// Consecutive positions of one subscription: `start..end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) subscription: SubscriptionId,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+/// Consecutive positions, `start..end`, whose next delivery is this attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) attempt: u32,
+}
+
+/// A message that enters a topic: what the state must know of it, and where the rest is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Published<H> {
+    pub(crate) topic: TopicId,
+    /// The root's id, 0 if it is not tracked.
+    pub(crate) root: u128,
+    /// [`key_hash`] of its key.
+    pub(crate) key: u32,
+    pub(crate) created_ms: u64,
+    pub(crate) deliver_at_ms: Option<u64>,
+    pub(crate) producer: Option<(Arc<str>, u64)>,
+    pub(crate) handle: H,
+}
+
+impl Published<Arc<Message>> {
+    /// What the state must know of this message.
+    pub(crate) fn new(topic: TopicId, message: Message, producer: Option<(Arc<str>, u64)>) -> Self {
+        Self {
+            topic,
+            root: message.root.0,
+            key: key_hash(message.key.as_deref()),
+            created_ms: message.created_ms,
+            deliver_at_ms: message.deliver_at_ms,
+            producer,
+            handle: Arc::new(message),
+        }
+    }
+}
+
+impl<H> Published<H> {
+    /// The same with another handle.
+    pub(crate) fn with<T>(self, handle: T) -> Published<T> {
+        let Self { topic, root, key, created_ms, deliver_at_ms, producer, handle: _ } = self;
+        Published { topic, root, key, created_ms, deliver_at_ms, producer, handle }
+    }
+}
+
+/// FNV-1a of a key, folded to 32 bits; 0 for no key. It is never persisted: replay computes it from the key.
+pub(crate) fn key_hash(key: Option<&str>) -> u32 {
+    let Some(key) = key else { return 0 };
+    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
+    for byte in key.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+    }
+    ((hash ^ (hash >> 32)) as u32).max(1)
+}

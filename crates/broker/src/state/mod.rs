@@ -1,0 +1,321 @@
+//! The broker's durable state as a pure state machine: live calls and recovery apply the same events to it.
+//!
+//! It never reads a clock, a file or a socket and never awaits. Who is connected and what is handed out is not part of it.
+
+mod event;
+mod log;
+mod roots;
+mod settled;
+
+pub(crate) use event::{Attempt, Event, Published, Span, SubscriptionId, TopicId};
+pub(crate) use log::Entry;
+pub(crate) use roots::UNTRACKED;
+pub(crate) use settled::Settled;
+
+use crate::{Account, MessageId, Outcome, TopicKind, TopicSpec};
+use bytes::Bytes;
+use log::Log;
+use roots::Roots;
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Topics, subscriptions, what is settled, attempts, delays, producers, keyed state and roots.
+#[derive(Debug)]
+pub(crate) struct State<H> {
+    pub(crate) topics: Vec<Topic<H>>,
+    pub(crate) topic_names: FxHashMap<String, TopicId>,
+    /// By number; `None` after unsubscribing.
+    pub(crate) subscriptions: Vec<Option<Subscription>>,
+    pub(crate) keyed: BTreeMap<String, Bytes>,
+    pub(crate) roots: Roots,
+    /// Handles that nobody needs any more; the owner drains it.
+    pub(crate) freed: Vec<H>,
+    /// Roots of which nothing is pending any more; the owner drains it.
+    pub(crate) finished: Vec<(MessageId, Outcome)>,
+}
+
+/// One topic.
+#[derive(Debug)]
+pub(crate) struct Topic<H> {
+    pub(crate) spec: TopicSpec,
+    /// The number of its topology in the accounts.
+    topology: u32,
+    pub(crate) log: Log<H>,
+    pub(crate) subscriptions: Vec<SubscriptionId>,
+    /// The last sequence of each named producer, and where its message went.
+    pub(crate) producers: FxHashMap<Arc<str>, (u64, u64)>,
+    /// Not to be delivered before; only of messages that say so.
+    pub(crate) deliver_at: FxHashMap<u64, u64>,
+}
+
+/// One subscription.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Subscription {
+    pub(crate) topic: TopicId,
+    pub(crate) name: String,
+    pub(crate) settled: Settled,
+    /// Deliveries so far of unsettled messages that have had one.
+    pub(crate) attempts: FxHashMap<u64, u32>,
+    /// When a message that was given back is due again.
+    pub(crate) delays: FxHashMap<u64, u64>,
+}
+
+impl<H> Default for State<H> {
+    fn default() -> Self {
+        Self {
+            topics: Vec::new(),
+            topic_names: FxHashMap::default(),
+            subscriptions: Vec::new(),
+            keyed: BTreeMap::new(),
+            roots: Roots::default(),
+            freed: Vec::new(),
+            finished: Vec::new(),
+        }
+    }
+}
+
+impl<H> State<H> {
+    /// Applies a change. What it frees and finishes is added to [`State::freed`] and [`State::finished`].
+    pub(crate) fn apply(&mut self, event: Event<H>) {
+        match event {
+            Event::Topic(spec) => self.topic(spec),
+            Event::Subscription { topic, name, from } => self.subscription(topic, name, from),
+            Event::Unsubscribe(subscription) => self.unsubscribe(subscription),
+            Event::Seek { subscription, to } => self.seek(subscription, to),
+            Event::Step { settled, publishes, state } => self.step(settled, publishes, state),
+            Event::Attempts { subscription, attempts } => self.attempts(subscription, &attempts),
+            Event::Delay { subscription, position, until_ms } => {
+                if let Some(subscription) = self.subscriptions[subscription.0 as usize].as_mut() {
+                    subscription.delays.insert(position, until_ms);
+                }
+            }
+            Event::Expire { topic, end } => self.expire(topic, end),
+            Event::Moved { messages } => self.moved(messages),
+        }
+        self.roots.evaluate(&mut self.finished);
+    }
+
+    /// The topic of this name.
+    pub(crate) fn find_topic(&self, name: &str) -> Option<TopicId> {
+        self.topic_names.get(name).copied()
+    }
+
+    /// The subscription of this name.
+    pub(crate) fn find_subscription(&self, topic: TopicId, name: &str) -> Option<SubscriptionId> {
+        let numbers = &self.topics[topic.0 as usize].subscriptions;
+        numbers.iter().copied().find(|number| self.subscriptions[number.0 as usize].as_ref().is_some_and(|s| s.name == name))
+    }
+
+    pub(crate) fn log(&self, topic: TopicId) -> &Log<H> {
+        &self.topics[topic.0 as usize].log
+    }
+
+    pub(crate) fn subscription_of(&self, subscription: SubscriptionId) -> Option<&Subscription> {
+        self.subscriptions.get(subscription.0 as usize)?.as_ref()
+    }
+
+    pub(crate) fn account(&self, topology: &str) -> Account {
+        self.roots.account(topology)
+    }
+
+    fn topic(&mut self, spec: TopicSpec) {
+        if let Some(topic) = self.find_topic(&spec.name) {
+            self.topics[topic.0 as usize].spec.retention = spec.retention;
+            return;
+        }
+        let topic = TopicId(self.topics.len() as u32);
+        self.topic_names.insert(spec.name.clone(), topic);
+        let topology = self.roots.topology(&spec.topology);
+        self.topics.push(Topic::new(spec, topology));
+    }
+
+    fn subscription(&mut self, topic: TopicId, name: String, from: u64) {
+        let number = SubscriptionId(self.subscriptions.len() as u32);
+        let settled = self.open(topic, from, None);
+        self.topics[topic.0 as usize].subscriptions.push(number);
+        let subscription = Subscription { topic, name, settled, attempts: FxHashMap::default(), delays: FxHashMap::default() };
+        self.subscriptions.push(Some(subscription));
+    }
+
+    /// Makes every held message from `from` on pending, but for those that are pending `already`. Messages that are gone are settled.
+    fn open(&mut self, topic: TopicId, from: u64, already: Option<&Settled>) -> Settled {
+        let Topic { log, spec, .. } = &mut self.topics[topic.0 as usize];
+        let mut settled = Settled::up_to(from);
+        let mut from = from;
+        let held: Vec<u64> = log.held(from).map(|(position, _)| position).collect();
+        for position in held {
+            settled.insert(from, position);
+            from = position + 1;
+            if already.is_some_and(|already| !already.contains(position)) {
+                continue;
+            }
+            if let Some(entry) = log.need(position).filter(|entry| entry.root != UNTRACKED) {
+                match spec.kind {
+                    TopicKind::DeadLetter => self.roots.bury(entry.root, 1),
+                    _ => self.roots.pend(entry.root, 1),
+                }
+            }
+        }
+        settled.insert(from, log.next());
+        settled
+    }
+
+    fn unsubscribe(&mut self, number: SubscriptionId) {
+        self.settle_below(number, u64::MAX);
+        if let Some(subscription) = self.subscriptions[number.0 as usize].take() {
+            self.topics[subscription.topic.0 as usize].subscriptions.retain(|other| *other != number);
+        }
+    }
+
+    fn seek(&mut self, number: SubscriptionId, to: u64) {
+        let Some(subscription) = self.subscription_of(number) else { return };
+        let (topic, before) = (subscription.topic, subscription.settled.clone());
+        let settled = self.open(topic, to, Some(&before));
+        self.settle_below(number, to);
+        if let Some(subscription) = self.subscriptions[number.0 as usize].as_mut() {
+            subscription.settled = settled;
+            subscription.attempts.clear();
+            subscription.delays.clear();
+        }
+    }
+
+    fn settle_below(&mut self, number: SubscriptionId, end: u64) {
+        let Some(subscription) = self.subscription_of(number) else { return };
+        let end = end.min(self.log(subscription.topic).next());
+        for (start, end) in subscription.settled.unsettled_below(end) {
+            self.settle(Span { subscription: number, start, end }, &FxHashSet::default());
+        }
+    }
+
+    fn step(&mut self, settled: Vec<Span>, publishes: Vec<Published<H>>, state: Vec<(String, Option<Bytes>)>) {
+        // A dead letter that is settled in the step that publishes its root again is redriven; any other is dropped.
+        let dead = |span: &Span| {
+            let topic = self.subscription_of(span.subscription).map(|subscription| subscription.topic);
+            topic.is_some_and(|topic| self.topics[topic.0 as usize].spec.kind == TopicKind::DeadLetter)
+        };
+        let redriven = match settled.iter().any(dead) {
+            true => publishes.iter().map(|published| published.root).collect(),
+            false => FxHashSet::default(),
+        };
+        // Outputs first: a root must not be seen with nothing pending between its input and its outputs.
+        for published in publishes {
+            self.publish(published);
+        }
+        for span in settled {
+            self.settle(span, &redriven);
+        }
+        for (key, value) in state {
+            match value {
+                Some(value) => self.keyed.insert(key, value),
+                None => self.keyed.remove(&key),
+            };
+        }
+    }
+
+    fn publish(&mut self, published: Published<H>) {
+        let Published { topic: number, root, key, created_ms, deliver_at_ms, producer, handle } = published;
+        let topic = &mut self.topics[number.0 as usize];
+        let remaining = topic.subscriptions.len() as u32;
+        let slot = match (root, topic.spec.kind) {
+            (0, _) | (_, TopicKind::Plain) => UNTRACKED,
+            _ => self.roots.slot(root, topic.topology),
+        };
+        if slot != UNTRACKED {
+            match topic.spec.kind {
+                TopicKind::DeadLetter => self.roots.bury(slot, remaining),
+                _ => self.roots.pend(slot, remaining),
+            }
+        }
+        if topic.spec.kind == TopicKind::Ingress {
+            match slot {
+                UNTRACKED => {}
+                slot => self.roots.sent(slot),
+            }
+        }
+        let position = match remaining == 0 && topic.spec.retention.is_zero() {
+            true => {
+                self.freed.push(handle);
+                topic.log.push(None, created_ms)
+            }
+            false => topic.log.push(Some(Entry { handle, root: slot, key, remaining }), created_ms),
+        };
+        if let Some(deliver_at_ms) = deliver_at_ms.filter(|_| remaining > 0) {
+            topic.deliver_at.insert(position, deliver_at_ms);
+        }
+        if let Some((producer, sequence)) = producer {
+            topic.producers.insert(producer, (sequence, position));
+        }
+    }
+
+    fn settle(&mut self, span: Span, redriven: &FxHashSet<u128>) {
+        let Some(subscription) = self.subscriptions[span.subscription.0 as usize].as_mut() else { return };
+        let topic = &mut self.topics[subscription.topic.0 as usize];
+        let keep = !topic.spec.retention.is_zero();
+        for position in span.start..span.end {
+            if subscription.settled.contains(position) {
+                continue;
+            }
+            if !subscription.attempts.is_empty() {
+                subscription.attempts.remove(&position);
+            }
+            if !subscription.delays.is_empty() {
+                subscription.delays.remove(&position);
+            }
+            let Some((root, freed)) = topic.log.release(position, keep) else { continue };
+            if let Some(handle) = freed {
+                self.freed.push(handle);
+                topic.deliver_at.remove(&position);
+            }
+            match (root, topic.spec.kind) {
+                (UNTRACKED, _) => {}
+                (root, TopicKind::DeadLetter) => {
+                    let redriven = redriven.contains(&self.roots.id(root));
+                    self.roots.unbury(root, redriven);
+                }
+                (root, _) => self.roots.settle(root),
+            }
+        }
+        subscription.settled.insert(span.start, span.end);
+    }
+
+    fn attempts(&mut self, number: SubscriptionId, attempts: &[Attempt]) {
+        let Some(subscription) = self.subscriptions[number.0 as usize].as_mut() else { return };
+        for Attempt { start, end, attempt } in attempts {
+            for position in *start..*end {
+                subscription.delays.remove(&position);
+                match attempt {
+                    0 => subscription.attempts.remove(&position),
+                    attempt => subscription.attempts.insert(position, *attempt),
+                };
+            }
+        }
+    }
+
+    fn expire(&mut self, topic: TopicId, end: u64) {
+        let Topic { log, deliver_at, .. } = &mut self.topics[topic.0 as usize];
+        log.expire(end, &mut self.freed);
+        deliver_at.retain(|position, _| log.get(*position).is_some());
+    }
+
+    fn moved(&mut self, messages: Vec<(TopicId, u64, H)>) {
+        for (topic, position, handle) in messages {
+            match self.topics[topic.0 as usize].log.get_mut(position) {
+                Some(entry) => self.freed.push(std::mem::replace(&mut entry.handle, handle)),
+                None => self.freed.push(handle),
+            }
+        }
+    }
+}
+
+impl<H> Topic<H> {
+    fn new(spec: TopicSpec, topology: u32) -> Self {
+        Self {
+            spec,
+            topology,
+            log: Log::default(),
+            subscriptions: Vec::new(),
+            producers: FxHashMap::default(),
+            deliver_at: FxHashMap::default(),
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What is pending of each root, and the accounts of the topologies that follow from it.
+
+use crate::{Account, MessageId, Outcome};
+use hashbrown::HashTable;
+use std::collections::{BTreeMap, VecDeque};
+
+/// No root: an untracked message.
+pub(crate) const UNTRACKED: u32 = u32::MAX;
+
+/// How many roots whose dead letters were dropped are remembered by name, so that asking for one tells `DeadLettered`; the account counts
+/// all of them. 65,536 are about 1 MiB.
+const DROPPED_REMEMBERED_MAX: usize = 65_536;
+
+/// The roots of which something is pending or lies in a dead-letter topic.
+///
+/// A message refers to its root by a slot of four bytes, which is valid as long as the message is unsettled somewhere.
+#[derive(Debug, Default)]
+pub(crate) struct Roots {
+    slots: Vec<Root>,
+    free: Vec<u32>,
+    by_id: HashTable<u32>,
+    /// Slots whose counts have changed since the last [`Roots::evaluate`].
+    touched: Vec<u32>,
+    accounts: Vec<Account>,
+    topologies: BTreeMap<String, u32>,
+    dropped: VecDeque<MessageId>,
+}
+
+/// One root. The id is kept in halves: a `u128` would be aligned to 16 bytes and the entry would grow by a third.
+#[derive(Clone, Copy, Debug)]
+struct Root {
+    id: [u64; 2],
+    topology: u32,
+    /// How many messages of this root an ingress has accepted, usually 1; 0 if it came from elsewhere and counts in no account.
+    sent: u32,
+    pending: u32,
+    dead: u32,
+    phase: Phase,
+    dropped: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Free,
+    InFlight,
+    Dead,
+}
+
+/// A root as a snapshot holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RootImage {
+    pub(crate) id: u128,
+    pub(crate) topology: u32,
+    pub(crate) sent: u32,
+    pub(crate) pending: u32,
+    pub(crate) dead: u32,
+    pub(crate) dropped: bool,
+}
+
+fn halves(id: u128) -> [u64; 2] {
+    [id as u64, (id >> 64) as u64]
+}
+
+fn whole(id: [u64; 2]) -> u128 {
+    u128::from(id[0]) | (u128::from(id[1]) << 64)
+}
+
+/// Ids are random or hashes already; the multiplication is for the ones that people choose.
+fn hash(id: [u64; 2]) -> u64 {
+    (id[0] ^ id[1].rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+impl Roots {
+    /// The number that stands for a topology.
+    pub(crate) fn topology(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.topologies.get(name) {
+            return *number;
+        }
+        let number = self.accounts.len() as u32;
+        self.accounts.push(Account::default());
+        self.topologies.insert(name.to_owned(), number);
+        number
+    }
+
+    pub(crate) fn account(&self, topology: &str) -> Account {
+        self.topologies.get(topology).map(|number| self.accounts[*number as usize]).unwrap_or_default()
+    }
+
+    /// What is known of a root: `None` while something is pending.
+    pub(crate) fn outcome(&self, id: MessageId) -> Option<Outcome> {
+        match self.find(halves(id.0)).map(|slot| self.slots[slot as usize]) {
+            Some(root) if root.pending > 0 => None,
+            Some(_) => Some(Outcome::DeadLettered),
+            None if self.dropped.contains(&id) => Some(Outcome::DeadLettered),
+            None => Some(Outcome::Done),
+        }
+    }
+
+    /// The slot of a root, made if there is none.
+    pub(crate) fn slot(&mut self, id: u128, topology: u32) -> u32 {
+        let id = halves(id);
+        if let Some(slot) = self.find(id) {
+            return slot;
+        }
+        let root = Root { id, topology, sent: 0, pending: 0, dead: 0, phase: Phase::InFlight, dropped: false };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = root;
+                slot
+            }
+            None => {
+                self.slots.push(root);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        let slots = &self.slots;
+        self.by_id.insert_unique(hash(id), slot, |slot| hash(slots[*slot as usize].id));
+        self.touched.push(slot);
+        slot
+    }
+
+    /// One more message of this root was accepted by an ingress.
+    pub(crate) fn sent(&mut self, slot: u32) {
+        let root = &mut self.slots[slot as usize];
+        let account = &mut self.accounts[root.topology as usize];
+        root.sent += 1;
+        account.sent += 1;
+        match root.phase {
+            Phase::Dead => account.dead_lettered += 1,
+            Phase::InFlight | Phase::Free => account.in_flight += 1,
+        }
+        self.touched.push(slot);
+    }
+
+    /// `count` more deliveries of this root are pending.
+    pub(crate) fn pend(&mut self, slot: u32, count: u32) {
+        self.slots[slot as usize].pending += count;
+        self.touched.push(slot);
+    }
+
+    /// One delivery of this root is settled.
+    pub(crate) fn settle(&mut self, slot: u32) {
+        let root = &mut self.slots[slot as usize];
+        root.pending = root.pending.saturating_sub(1);
+        if root.pending == 0 {
+            self.touched.push(slot);
+        }
+    }
+
+    /// `count` more dead letters of this root lie somewhere; none if nobody keeps them, which drops them.
+    pub(crate) fn bury(&mut self, slot: u32, count: u32) {
+        let root = &mut self.slots[slot as usize];
+        root.dead += count;
+        root.dropped |= count == 0;
+        self.touched.push(slot);
+    }
+
+    /// One dead letter of this root was taken away, to be redriven or dropped.
+    pub(crate) fn unbury(&mut self, slot: u32, redriven: bool) {
+        let root = &mut self.slots[slot as usize];
+        root.dead = root.dead.saturating_sub(1);
+        root.dropped |= !redriven;
+        self.touched.push(slot);
+    }
+
+    /// The id of the root in a slot.
+    pub(crate) fn id(&self, slot: u32) -> u128 {
+        whole(self.slots[slot as usize].id)
+    }
+
+    /// Looks at what has changed, at the end of a step, and tells the roots of which nothing is pending any more.
+    pub(crate) fn evaluate(&mut self, finished: &mut Vec<(MessageId, Outcome)>) {
+        while let Some(slot) = self.touched.pop() {
+            let root = self.slots[slot as usize];
+            if root.phase == Phase::Free {
+                continue;
+            }
+            let phase = match (root.pending, root.dead) {
+                (1.., _) => Phase::InFlight,
+                (0, 1..) => Phase::Dead,
+                (0, 0) if root.dropped => Phase::Dead,
+                (0, 0) => Phase::Free,
+            };
+            self.turn(slot, root, phase, finished);
+        }
+    }
+
+    fn turn(&mut self, slot: u32, root: Root, phase: Phase, finished: &mut Vec<(MessageId, Outcome)>) {
+        let id = MessageId(whole(root.id));
+        if phase != root.phase {
+            let sent = u64::from(root.sent);
+            let account = &mut self.accounts[root.topology as usize];
+            match root.phase {
+                Phase::Dead => account.dead_lettered -= sent,
+                Phase::InFlight | Phase::Free => account.in_flight -= sent,
+            }
+            match phase {
+                Phase::InFlight => account.in_flight += sent,
+                Phase::Dead => account.dead_lettered += sent,
+                Phase::Free => account.done += sent,
+            }
+            self.slots[slot as usize].phase = phase;
+            match phase {
+                Phase::InFlight => {}
+                Phase::Dead => finished.push((id, Outcome::DeadLettered)),
+                Phase::Free => finished.push((id, Outcome::Done)),
+            }
+        }
+        if root.pending == 0 && root.dead == 0 {
+            self.release(slot, root);
+        }
+    }
+
+    fn release(&mut self, slot: u32, root: Root) {
+        if root.dropped {
+            if self.dropped.len() == DROPPED_REMEMBERED_MAX {
+                self.dropped.pop_front();
+            }
+            self.dropped.push_back(MessageId(whole(root.id)));
+        }
+        if let Ok(entry) = self.by_id.find_entry(hash(root.id), |found| *found == slot) {
+            entry.remove();
+        }
+        self.slots[slot as usize].phase = Phase::Free;
+        self.free.push(slot);
+    }
+
+    fn find(&self, id: [u64; 2]) -> Option<u32> {
+        self.by_id.find(hash(id), |slot| self.slots[*slot as usize].id == id).copied()
+    }
+
+    /// How many roots are tracked.
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// How many slots exist, used or free: what a long run must not let grow.
+    #[cfg(test)]
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The tracked roots for a snapshot; their order there is what a message's root number in it refers to.
+    pub(crate) fn images(&self) -> impl Iterator<Item = (u32, RootImage)> + '_ {
+        self.slots.iter().enumerate().filter(|(_, root)| root.phase != Phase::Free).map(|(slot, root)| {
+            let image = RootImage {
+                id: whole(root.id),
+                topology: root.topology,
+                sent: root.sent,
+                pending: root.pending,
+                dead: root.dead,
+                dropped: root.dropped,
+            };
+            (slot as u32, image)
+        })
+    }
+
+    /// Topologies by number with their accounts, for a snapshot.
+    pub(crate) fn accounts(&self) -> Vec<(String, Account)> {
+        let mut accounts: Vec<_> = self.topologies.iter().map(|(name, number)| (*number, name.clone())).collect();
+        accounts.sort_unstable();
+        accounts.into_iter().map(|(number, name)| (name, self.accounts[number as usize])).collect()
+    }
+
+    /// Roots that were dropped, oldest first, for a snapshot.
+    pub(crate) fn dropped(&self) -> impl ExactSizeIterator<Item = MessageId> + '_ {
+        self.dropped.iter().copied()
+    }
+
+    /// Puts back what a snapshot holds.
+    pub(crate) fn restore(&mut self, accounts: Vec<(String, Account)>, dropped: Vec<MessageId>) {
+        for (name, account) in accounts {
+            let number = self.topology(&name);
+            self.accounts[number as usize] = account;
+        }
+        self.dropped = dropped.into();
+    }
+
+    /// Puts a root of a snapshot back and gives its slot. The account knows it already.
+    pub(crate) fn restore_root(&mut self, image: RootImage) -> u32 {
+        let slot = self.slot(image.id, image.topology);
+        self.touched.clear();
+        let root = &mut self.slots[slot as usize];
+        (root.sent, root.pending, root.dead, root.dropped) = (image.sent, image.pending, image.dead, image.dropped);
+        root.phase = if image.pending > 0 { Phase::InFlight } else { Phase::Dead };
+        slot
+    }
+}
