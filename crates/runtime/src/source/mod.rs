@@ -1,5 +1,102 @@
 //! Where messages come from: lines, JSON lines, directories and the clock.
+//!
+//! A source publishes roots, and where it stands, in one step: after `kill -9` it goes on behind the last root that was accepted.
 
+mod directory;
+mod feed;
+mod interval;
 mod item;
+mod text;
 
+pub(crate) use feed::{Feed, SourceError, position_key};
 pub use item::{Entry, Line, Tick};
+
+use crate::{
+    Cause, Codec, Context, TaskError, codec,
+    def::TaskDef,
+    handler::{Handler, Output},
+    plan::{Builtin, Plan, TaskPlan},
+};
+use leatworks_broker::{BoxFuture, Message};
+use serde_json::{Value, value::RawValue};
+
+/// The `type`s of the sources.
+pub const KINDS: [&str; 4] = ["lines", "jsonl", "directory", "interval"];
+
+/// Gives all that a source has, until it ends or the run is stopped.
+pub(crate) async fn run(feed: Feed, task: &TaskPlan) -> Result<(), SourceError> {
+    let Some(source) = &task.source else { return Ok(()) };
+    let options = |error: TaskError| SourceError::Options(error.to_string());
+    match source.kind.as_str() {
+        "lines" => text::run(feed, source.options("source").map_err(options)?, text::Mode::Lines).await,
+        "jsonl" => text::run(feed, source.options("source").map_err(options)?, text::Mode::Json).await,
+        "directory" => directory::run(feed, source.options("source").map_err(options)?).await,
+        "interval" => interval::run(feed, source.options("source").map_err(options)?).await,
+        other => Err(unknown(other)),
+    }
+}
+
+/// Whether a source can be opened: its kind and options are known, and what it reads exists.
+pub(crate) fn check(source: &Builtin) -> Result<(), SourceError> {
+    let options = |error: TaskError| SourceError::Options(error.to_string());
+    match source.kind.as_str() {
+        "lines" | "jsonl" => text::check(&source.options("source").map_err(options)?),
+        "directory" => directory::check(&source.options("source").map_err(options)?),
+        "interval" => source.options::<interval::Options>("source").map(|_| ()).map_err(options),
+        other => Err(unknown(other)),
+    }
+}
+
+fn unknown(kind: &str) -> SourceError {
+    SourceError::Options(format!("unknown source type `{kind}`{}", crate::settings::hint(kind, &KINDS)))
+}
+
+/// Puts an input of the command line in place of the `path` of the topology's one `lines` or `jsonl` source.
+pub(crate) fn override_input(plan: &mut Plan, input: &str) -> Result<(), String> {
+    let name = plan.topology.name;
+    let mut sources: Vec<&mut Builtin> = plan
+        .tasks
+        .iter_mut()
+        .filter_map(|task| task.source.as_mut())
+        .filter(|source| matches!(source.kind.as_str(), "lines" | "jsonl"))
+        .collect();
+    match sources.as_mut_slice() {
+        [source] => {
+            if let Value::Object(options) = &mut source.options {
+                options.insert("path".to_owned(), Value::String(input.to_owned()));
+            }
+            Ok(())
+        }
+        [] => Err(format!("`{name}` has no source of type `lines` or `jsonl` that could read `{input}`")),
+        _ => Err(format!("`{name}` has several sources that could read `{input}`: set their paths in leat.toml")),
+    }
+}
+
+/// The handler of a task that only passes on what its source gives.
+pub(crate) struct PassThrough(&'static TaskDef);
+
+impl PassThrough {
+    pub(crate) fn new(task: &'static TaskDef) -> Self {
+        Self(task)
+    }
+}
+
+impl Handler for PassThrough {
+    fn handle<'a>(&'a self, message: &'a Message, _cx: &'a Context) -> BoxFuture<'a, Result<Vec<Output>, TaskError>> {
+        Box::pin(async move {
+            let undecodable = |error| TaskError::with_cause(Cause::Undecodable, format!("it is not JSON: {error}"));
+            let payload = match (message.codec, self.0.codec) {
+                (Codec::Json, Codec::Json) => {
+                    serde_json::from_slice::<&RawValue>(&message.payload).map_err(undecodable)?;
+                    message.payload.clone()
+                }
+                (from, to) => {
+                    let value: Value = crate::handler::decode(from, &message.payload)?;
+                    codec::encode(to, &value)?
+                }
+            };
+            let route = (!self.0.routes.is_empty()).then_some(0);
+            Ok(vec![Output { route, key: None, payload }])
+        })
+    }
+}

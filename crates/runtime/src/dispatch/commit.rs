@@ -1,0 +1,121 @@
+//! Settling messages: several outcomes in one atomic step.
+
+use super::{Edge, Outcome, attempt::Settle};
+use leatworks_broker::{Broker, BrokerError, ErrorKind, Step};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+/// The most messages that one step settles.
+const STEP_MESSAGES_MAX: usize = 1024;
+
+/// The most bytes of outputs in one step, unless a single message gives more. A group of 4 MiB takes a slow disk (120 MB/s) 33 ms.
+const STEP_BYTES_MAX: usize = 4 << 20;
+
+/// The first wait before a commit is tried again that a full disk or a lost connection has held up.
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+
+/// The longest wait: soon enough after there is room again.
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// Takes from the front what fits into one step.
+pub(super) fn next_step(finished: &mut Vec<Outcome>) -> Vec<Outcome> {
+    let mut bytes = 0;
+    let mut count = 0;
+    for outcome in finished.iter().take(STEP_MESSAGES_MAX) {
+        if let Outcome::Settle(settle) = outcome {
+            bytes += settle.publishes.iter().map(|publish| publish.message.payload.len()).sum::<usize>();
+        }
+        if count > 0 && bytes > STEP_BYTES_MAX {
+            break;
+        }
+        count += 1;
+    }
+    if count == finished.len() {
+        return std::mem::take(finished);
+    }
+    let rest = finished.split_off(count);
+    std::mem::replace(finished, rest)
+}
+
+/// Settles messages, and counts them when that is done.
+pub(super) async fn settle(edge: Arc<Edge>, outcomes: Vec<Outcome>) -> Result<(), BrokerError> {
+    let mut settles = Vec::with_capacity(outcomes.len());
+    for outcome in outcomes {
+        match outcome {
+            Outcome::Settle(settle) => settles.push(settle),
+            Outcome::Again(queue, position, delay) => {
+                match edge.broker.nack(edge.topic(queue), &edge.subscription, position, delay).await {
+                    Ok(()) => {}
+                    // Settled by another consumer meanwhile, so there is nothing to give back.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+    if settles.is_empty() {
+        return Ok(());
+    }
+    match commit(edge.broker.as_ref(), step(&settles)).await {
+        Ok(()) => {
+            settles.iter().for_each(|settle| count(&edge, settle));
+            Ok(())
+        }
+        // One of them was settled already: each for itself then, so that the others still happen.
+        Err(error) if error.kind() == ErrorKind::Settled => settle_each(&edge, &settles).await,
+        Err(error) => Err(error),
+    }
+}
+
+async fn settle_each(edge: &Edge, settles: &[Settle]) -> Result<(), BrokerError> {
+    for settle in settles {
+        match commit(edge.broker.as_ref(), step(std::slice::from_ref(settle))).await {
+            Ok(()) => count(edge, settle),
+            Err(error) if error.kind() == ErrorKind::Settled => {
+                tracing::info!(edge = edge.def.id, position = settle.ack.position.0, "a repetition was dropped");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn step(settles: &[Settle]) -> Step {
+    Step {
+        acks: settles.iter().map(|settle| settle.ack.clone()).collect(),
+        publishes: settles.iter().flat_map(|settle| settle.publishes.iter().cloned()).collect(),
+        state: Vec::new(),
+        guard: true,
+    }
+}
+
+fn count(edge: &Edge, settle: &Settle) {
+    let (task, on_edge) = (edge.task_counts(), edge.edge_counts());
+    on_edge.settled.fetch_add(1, Relaxed);
+    match settle.emitted {
+        Some(emitted) => {
+            task.handled.fetch_add(1, Relaxed);
+            task.emitted.fetch_add(emitted, Relaxed);
+        }
+        None => {
+            on_edge.dead.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// Commits a step, and tries again as long as the broker says that it may succeed later.
+pub(crate) async fn commit(broker: &dyn Broker, step: Step) -> Result<(), BrokerError> {
+    let mut wait = RETRY_FIRST;
+    loop {
+        match broker.commit(step.clone()).await {
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(%error, ?wait, "a commit waits");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(RETRY_MAX);
+            }
+            other => return other,
+        }
+    }
+}

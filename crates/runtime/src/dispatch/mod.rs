@@ -1,0 +1,167 @@
+//! The dispatcher of one edge: takes messages, has them handled, and settles each with what came of it.
+//!
+//! A loop owns the consumers and decides; *lanes* run the task, each a batch of messages in order; commits are under way while lanes go on.
+
+mod attempt;
+mod commit;
+mod dead;
+mod edge;
+mod lane;
+
+pub(crate) use attempt::{Outcome, backoff, died, fail, guard_panic, panic_error};
+pub(crate) use commit::commit;
+pub use dead::DeadLetter;
+pub(crate) use dead::clean;
+pub(crate) use edge::{Edge, Queue, Taken};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use leatworks_broker::{BoxFuture, BrokerError, Consumer, Delivery, Subscribe, SubscriptionKind};
+use std::{collections::VecDeque, sync::Arc};
+use tokio::{sync::mpsc, task::JoinSet};
+
+/// The most messages that a lane takes at once. At 256 the cost of taking and of waking is far below that of a quick task; more only
+/// raises the number of attempts that one `kill -9` uses up.
+const BATCH_MAX: usize = 256;
+
+/// The most messages that an edge holds unsettled beyond those that lanes run: what a disk flush of 10 ms lets pile up at 400,000
+/// messages a second.
+const UNSETTLED_MAX: usize = 4096;
+
+/// The most commits of one edge that are under way at once. With two the disk never waits for the dispatcher; the others cover
+/// steps that a full disk holds up.
+const COMMITS_MAX: usize = 4;
+
+/// How long a lane may hold back finished messages while it runs quick ones. Well below one disk flush (3 to 5 ms).
+const FLUSH_AFTER: std::time::Duration = std::time::Duration::from_millis(2);
+
+/// A consumer together with what it has received.
+type Received = (Queue, Box<dyn Consumer>, leatworks_broker::Result<Vec<Delivery>>);
+
+/// Serves one edge until the broker fails or the future is dropped. Messages that are unsettled then are given back.
+pub(crate) async fn serve(edge: Arc<Edge>) -> Result<(), BrokerError> {
+    Dispatcher::new(edge).await?.run().await
+}
+
+/// Joins the subscription of one of the two topics of an edge.
+pub(crate) async fn subscribe(edge: &Edge, queue: Queue, permits: usize) -> Result<Box<dyn Consumer>, BrokerError> {
+    edge.broker
+        .subscribe(Subscribe {
+            topic: edge.topic(queue).to_string(),
+            subscription: edge.subscription.to_string(),
+            kind: SubscriptionKind::Shared,
+            consumer: format!("{}/{}", edge.topology, edge.def.id),
+            permits,
+        })
+        .await
+}
+
+struct Dispatcher {
+    edge: Arc<Edge>,
+    /// Consumers that are not receiving.
+    idle: Vec<(Queue, Box<dyn Consumer>)>,
+    receiving: FuturesUnordered<BoxFuture<'static, Received>>,
+    /// Taken and waiting for a lane; at most one receive of each consumer.
+    waiting: VecDeque<Taken>,
+    lanes: JoinSet<lane::Pace>,
+    results: (mpsc::UnboundedSender<Vec<Outcome>>, mpsc::UnboundedReceiver<Vec<Outcome>>),
+    /// Finished and waiting for a commit; bounded by the permits.
+    finished: Vec<Outcome>,
+    commits: FuturesUnordered<BoxFuture<'static, Result<(), BrokerError>>>,
+    /// How many messages the next receive asks for: it starts at 1, doubles while messages are quick, and falls back to 1 when one is
+    /// slow or comes again after a crash, so that a message which kills its process takes few others with it.
+    batch: usize,
+}
+
+impl Dispatcher {
+    async fn new(edge: Arc<Edge>) -> Result<Self, BrokerError> {
+        let permits = UNSETTLED_MAX + edge.parallelism;
+        let mut idle = Vec::new();
+        for queue in [Queue::Route, Queue::Retry] {
+            idle.push((queue, subscribe(&edge, queue, permits).await?));
+        }
+        Ok(Self {
+            edge,
+            idle,
+            receiving: FuturesUnordered::new(),
+            waiting: VecDeque::new(),
+            lanes: JoinSet::new(),
+            // Not bounded by itself: what is in it is unsettled, and the permits bound that.
+            results: mpsc::unbounded_channel(),
+            finished: Vec::new(),
+            commits: FuturesUnordered::new(),
+            batch: 1,
+        })
+    }
+
+    async fn run(mut self) -> Result<(), BrokerError> {
+        loop {
+            self.start_lanes();
+            self.start_receiving();
+            self.start_commits();
+            tokio::select! {
+                biased;
+                Some(done) = self.commits.next(), if !self.commits.is_empty() => done?,
+                Some(outcomes) = self.results.1.recv() => {
+                    self.finished.extend(outcomes);
+                    while let Ok(outcomes) = self.results.1.try_recv() {
+                        self.finished.extend(outcomes);
+                    }
+                }
+                Some(lane) = self.lanes.join_next(), if !self.lanes.is_empty() => self.set_pace(lane.ok()),
+                Some((queue, consumer, received)) = self.receiving.next(), if !self.receiving.is_empty() => {
+                    self.take(queue, consumer, received?);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, queue: Queue, consumer: Box<dyn Consumer>, deliveries: Vec<Delivery>) {
+        self.idle.push((queue, consumer));
+        if deliveries.iter().any(|delivery| delivery.attempt > 1) {
+            self.batch = 1;
+        }
+        self.waiting.extend(deliveries.into_iter().map(|delivery| Taken { queue, delivery }));
+    }
+
+    fn set_pace(&mut self, pace: Option<lane::Pace>) {
+        // With a single attempt a message that was only waiting in a batch when the process died would be given up.
+        let max = if self.edge.retry.attempts > 1 { BATCH_MAX } else { 1 };
+        match pace {
+            Some(lane::Pace::Quick) => self.batch = (self.batch * 2).min(max),
+            Some(lane::Pace::Slow) | None => self.batch = 1,
+        }
+    }
+
+    fn start_lanes(&mut self) {
+        while self.lanes.len() < self.edge.parallelism && !self.waiting.is_empty() {
+            let free = self.edge.parallelism - self.lanes.len();
+            let share = self.waiting.len().div_ceil(free).min(self.batch.max(1));
+            let batch: Vec<Taken> = self.waiting.drain(..share).collect();
+            self.lanes.spawn(lane::run(self.edge.clone(), batch, self.results.0.clone()));
+        }
+    }
+
+    fn start_receiving(&mut self) {
+        if !self.waiting.is_empty() {
+            return;
+        }
+        let free = self.edge.parallelism.saturating_sub(self.lanes.len());
+        if free == 0 {
+            return;
+        }
+        let want = (free * self.batch).min(UNSETTLED_MAX);
+        for (queue, mut consumer) in self.idle.drain(..) {
+            self.receiving.push(Box::pin(async move {
+                let received = consumer.receive(want).await;
+                (queue, consumer, received)
+            }));
+        }
+    }
+
+    fn start_commits(&mut self) {
+        while self.commits.len() < COMMITS_MAX && !self.finished.is_empty() {
+            let batch = commit::next_step(&mut self.finished);
+            self.commits.push(Box::pin(commit::settle(self.edge.clone(), batch)));
+        }
+    }
+}

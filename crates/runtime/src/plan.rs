@@ -1,0 +1,100 @@
+//! What is run: the definition of a topology with the runtime configuration applied.
+
+use crate::{
+    Setup, TaskError,
+    def::{BuiltinDef, Kind, Retry, TaskDef, TopologyDef},
+};
+use serde_json::Value;
+use std::{path::PathBuf, time::Duration};
+
+/// A topology as it is run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The topology.
+    pub topology: &'static TopologyDef,
+    /// Its tasks, in the order of the definition.
+    pub tasks: Vec<TaskPlan>,
+    /// The data directory of the installation.
+    pub data: PathBuf,
+}
+
+/// A task as it is run.
+#[derive(Clone, Debug)]
+pub struct TaskPlan {
+    /// The task.
+    pub def: &'static TaskDef,
+    /// How failures are retried.
+    pub retry: Retry,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// How many messages of one edge are handled at once.
+    pub parallelism: usize,
+    /// Where the HTTP worker listens, if it is one.
+    pub worker: Option<String>,
+    /// Where its messages come from.
+    pub source: Option<Builtin>,
+    /// The sink that it is.
+    pub sink: Option<Builtin>,
+    /// Its settings, null if there are none.
+    pub settings: Value,
+}
+
+/// A source or sink with its options.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Builtin {
+    /// Its `type`.
+    pub kind: String,
+    /// Its other options: an object.
+    pub options: Value,
+}
+
+impl Plan {
+    /// The definition as it is, without any configuration.
+    pub fn new(topology: &'static TopologyDef, data: impl Into<PathBuf>) -> Self {
+        Self { topology, tasks: topology.tasks.iter().map(|task| TaskPlan::new(task)).collect(), data: data.into() }
+    }
+
+    /// The task of this name.
+    pub fn task(&self, name: &str) -> Option<&TaskPlan> {
+        self.tasks.iter().find(|task| task.def.name == name)
+    }
+
+    pub(crate) fn setup(&self, task: &TaskPlan) -> Setup {
+        Setup::new(task.def, task.settings.clone(), self.data.clone())
+    }
+}
+
+impl TaskPlan {
+    /// The definition as it is, without any configuration.
+    pub fn new(def: &'static TaskDef) -> Self {
+        let (worker, sink) = match def.kind {
+            Kind::Worker { url } => (Some(url.to_owned()), None),
+            Kind::Sink(sink) => (None, Some(Builtin::new(&sink))),
+            Kind::Rust(_) | Kind::Fold(_) | Kind::Source => (None, None),
+        };
+        Self {
+            def,
+            retry: def.retry,
+            timeout: def.timeout,
+            parallelism: def.parallelism,
+            worker,
+            source: def.source.as_ref().map(Builtin::new),
+            sink,
+            settings: Value::Null,
+        }
+    }
+}
+
+impl Builtin {
+    /// From a definition. Options that are no object are an empty one: the generator writes objects only.
+    pub fn new(def: &BuiltinDef) -> Self {
+        let options = serde_json::from_str(def.options).ok().filter(Value::is_object);
+        Self { kind: def.kind.to_owned(), options: options.unwrap_or_else(|| Value::Object(serde_json::Map::new())) }
+    }
+
+    /// The options as a type.
+    pub(crate) fn options<T: serde::de::DeserializeOwned>(&self, what: &str) -> Result<T, TaskError> {
+        crate::settings::from_value(&self.options)
+            .map_err(|error| TaskError::permanent(format!("options of {what} `{}`: {error}", self.kind)))
+    }
+}

@@ -1,0 +1,358 @@
+//! Runs a topology in this process: topics, dispatchers, folds and sources, until all is done or somebody stops it.
+
+mod record;
+mod report;
+mod wait;
+
+pub use report::Report;
+
+use crate::{
+    TaskError, codec,
+    counts::Counts,
+    def::{EdgeDef, Kind},
+    dispatch::{self, Edge},
+    folding::{self, Finish, FoldError},
+    handler::{FoldHandler, Handler},
+    ids,
+    plan::{Plan, TaskPlan},
+    sink, source, topics, worker,
+};
+use leatworks_broker::{Broker, BrokerError, Publish, Step};
+use record::Record;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
+
+/// How long a stopped run may take to finish what is pending, unless it is told otherwise.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// How a topology is run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The input on the command line, in place of the `path` of the topology's `lines` or `jsonl` source; `-` is standard input.
+    pub input: Option<String>,
+    /// The message that a topology without a source is started with.
+    pub message: serde_json::Value,
+    /// Go on when all is done, for messages that others send.
+    pub serve: bool,
+    /// How long to finish what is pending after the first request to stop.
+    pub drain_limit: Duration,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { input: None, message: serde_json::Value::Object(serde_json::Map::new()), serve: false, drain_limit: DRAIN_LIMIT }
+    }
+}
+
+/// How much a run is asked to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Not at all.
+    #[default]
+    Run,
+    /// Take nothing in any more, finish what is pending, within the limit.
+    Drain,
+    /// At once. Nothing is lost: what is unsettled is delivered again by the next run.
+    Now,
+}
+
+/// Why a run could not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The broker failed.
+    #[error("the broker failed: {0}")]
+    Broker(#[from] BrokerError),
+    /// The topology cannot run as it is configured.
+    #[error("{0}")]
+    Config(String),
+    /// An unfinished run is in the way.
+    #[error("{0}")]
+    Conflict(String),
+    /// A task could not be started.
+    #[error("starting task `{task}`: {error}")]
+    Start {
+        /// The task.
+        task: &'static str,
+        /// Why.
+        error: TaskError,
+    },
+    /// A source failed.
+    #[error("source of task `{task}`: {error}")]
+    Source {
+        /// The task.
+        task: &'static str,
+        /// Why.
+        error: String,
+    },
+    /// A fold failed.
+    #[error("{0}")]
+    Fold(String),
+}
+
+impl From<FoldError> for RunError {
+    fn from(error: FoldError) -> Self {
+        match error {
+            FoldError::Broker(error) => Self::Broker(error),
+            other => Self::Fold(other.to_string()),
+        }
+    }
+}
+
+/// Runs a topology until all sources have ended and nothing is pending, or until it is stopped.
+///
+/// # Errors
+/// See [`RunError`]. Whatever the error, nothing is lost: the next run goes on where this one was.
+pub async fn run(
+    broker: Arc<dyn Broker>,
+    plan: Plan,
+    options: RunOptions,
+    counts: Arc<Counts>,
+    stop: watch::Receiver<Stop>,
+) -> Result<Report, RunError> {
+    let started = Instant::now();
+    topics::create(broker.as_ref(), plan.topology).await?;
+    let mut run = Run::open(broker, plan, options, counts, stop).await?;
+    run.start().await?;
+    run.drive().await?;
+    run.report(started).await
+}
+
+/// One run in this process.
+struct Run {
+    broker: Arc<dyn Broker>,
+    plan: Plan,
+    options: RunOptions,
+    counts: Arc<Counts>,
+    stop: watch::Receiver<Stop>,
+    record: Record,
+    /// Dispatchers and folds: they end by an error only.
+    serving: JoinSet<Result<(), RunError>>,
+    sources: JoinSet<Result<(), RunError>>,
+    folds: BTreeMap<&'static str, mpsc::Sender<Finish>>,
+}
+
+impl Run {
+    async fn open(
+        broker: Arc<dyn Broker>,
+        mut plan: Plan,
+        options: RunOptions,
+        counts: Arc<Counts>,
+        stop: watch::Receiver<Stop>,
+    ) -> Result<Self, RunError> {
+        let (record, resumed) = Record::open(broker.as_ref(), plan.topology, options.input.as_deref()).await?;
+        if resumed {
+            tracing::info!(topology = plan.topology.name, run = record.run, "an unfinished run goes on");
+            if record.input != options.input {
+                let name = |input: &Option<String>| input.clone().unwrap_or_else(|| "its configured source".to_owned());
+                return Err(RunError::Conflict(format!(
+                    "an unfinished run of `{}` reads {}, not {}: let it finish first, by running it with the same input",
+                    plan.topology.name,
+                    name(&record.input),
+                    name(&options.input),
+                )));
+            }
+        }
+        if let Some(input) = &options.input {
+            source::override_input(&mut plan, input).map_err(RunError::Config)?;
+        }
+        Ok(Self {
+            broker,
+            plan,
+            options,
+            counts,
+            stop,
+            record,
+            serving: JoinSet::new(),
+            sources: JoinSet::new(),
+            folds: BTreeMap::new(),
+        })
+    }
+
+    /// Opens the tasks, then starts the dispatchers, then the sources.
+    async fn start(&mut self) -> Result<(), RunError> {
+        for task in self.plan.tasks.clone() {
+            let edges: Vec<&'static EdgeDef> = self.plan.topology.edges.iter().filter(|edge| edge.to == task.def.name).collect();
+            if let Kind::Fold(open) = task.def.kind {
+                let handler =
+                    open(&self.plan.setup(&task)).await.map_err(|error| RunError::Start { task: task.def.name, error })?;
+                self.start_fold(&task, &edges, handler);
+                continue;
+            }
+            let handler = open_handler(&self.plan, &task).await?;
+            for edge in edges {
+                let edge = Edge::new(self.broker.clone(), Some(handler.clone()), edge, &task, self.counts.clone());
+                self.serving.spawn(async move { Ok(dispatch::serve(Arc::new(edge)).await?) });
+            }
+        }
+        let roots: Vec<TaskPlan> = self.plan.tasks.iter().filter(|task| task.source.is_some()).cloned().collect();
+        if roots.is_empty() && !self.options.serve {
+            self.send_start_message().await?;
+        }
+        for task in roots {
+            let feed = source::Feed::new(self.broker.clone(), &self.plan, &task, self.record.run_id(), self.stop.clone())
+                .map_err(|error| RunError::Config(error.to_string()))?;
+            let name = task.def.name;
+            self.sources.spawn(async move {
+                source::run(feed, &task).await.map_err(|error| match error {
+                    source::SourceError::Broker(error) => RunError::Broker(error),
+                    other => RunError::Source { task: name, error: other.to_string() },
+                })
+            });
+        }
+        Ok(())
+    }
+
+    fn start_fold(&mut self, task: &TaskPlan, edges: &[&'static EdgeDef], handler: Arc<dyn FoldHandler>) {
+        let edges: Vec<Arc<Edge>> =
+            edges.iter().map(|edge| Arc::new(Edge::new(self.broker.clone(), None, edge, task, self.counts.clone()))).collect();
+        // One request at a time: the run waits for each answer.
+        let (sender, receiver) = mpsc::channel(1);
+        self.folds.insert(task.def.name, sender);
+        self.serving.spawn(async move { Ok(folding::serve(edges, handler, receiver).await?) });
+    }
+
+    /// Sends the one message that starts a topology without a source; once per run, also if it is killed in between.
+    async fn send_start_message(&mut self) -> Result<(), RunError> {
+        if self.record.started {
+            return Ok(());
+        }
+        let mut roots = self.plan.topology.edges.iter().filter(|edge| edge.from.is_none());
+        let (Some(ingress), None) = (roots.next(), roots.next()) else {
+            return Err(RunError::Config(format!(
+                "`{}` has several roots and no source: run it with `--serve` and send messages to them",
+                self.plan.topology.name
+            )));
+        };
+        let codec = self.plan.topology.codec;
+        let payload = codec::encode(codec, &self.options.message).map_err(|error| RunError::Config(error.to_string()))?;
+        self.record.started = true;
+        let step = Step {
+            publishes: vec![Publish {
+                topic: ingress.topic.into(),
+                message: ids::new_root(payload, codec, None),
+                sequence: None,
+            }],
+            state: vec![self.record.entry(self.plan.topology.name)],
+            ..Step::default()
+        };
+        Ok(dispatch::commit(self.broker.as_ref(), step).await?)
+    }
+
+    /// Waits until all is done, or the run is stopped, or something fails.
+    async fn drive(&mut self) -> Result<(), RunError> {
+        let mut stop = self.stop.clone();
+        let mut serving = std::mem::take(&mut self.serving);
+        let drain_limit = self.options.drain_limit;
+        let result = tokio::select! {
+            result = self.until_done() => result,
+            error = first_failure(&mut serving) => Err(error),
+            () = wait::stopped(&mut stop, drain_limit) => Ok(()),
+        };
+        // Consumers go with their dispatchers, and give back what they hold.
+        serving.shutdown().await;
+        self.sources.shutdown().await;
+        result
+    }
+
+    async fn until_done(&mut self) -> Result<(), RunError> {
+        while let Some(ended) = self.sources.join_next().await {
+            ended.map_err(|error| RunError::Source { task: "unknown", error: error.to_string() })??;
+        }
+        let stopped = |stop: &watch::Receiver<Stop>| *stop.borrow() != Stop::Run;
+        if self.options.serve {
+            let mut stop = self.stop.clone();
+            // The sender outlives the run; if it is gone nobody can stop it, so it waits for ever, as asked.
+            if stop.wait_for(|stop| *stop != Stop::Run).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        if !stopped(&self.stop) {
+            self.finish_folds().await?;
+        }
+        let all: Vec<_> = self.plan.topology.edges.iter().collect();
+        wait::drained(self.broker.as_ref(), &all).await?;
+        if !stopped(&self.stop) {
+            self.record.ended = true;
+            let step = Step { state: vec![self.record.entry(self.plan.topology.name)], ..Step::default() };
+            dispatch::commit(self.broker.as_ref(), step).await?;
+        }
+        Ok(())
+    }
+
+    /// Has each fold give its result when nothing upstream of it is pending, in topological order.
+    async fn finish_folds(&mut self) -> Result<(), RunError> {
+        let topology = self.plan.topology;
+        let folds: Vec<&'static str> =
+            topology.tasks.iter().map(|task| task.name).filter(|name| self.folds.contains_key(name)).collect();
+        for fold in folds {
+            if self.record.finished.iter().any(|finished| finished == fold) {
+                continue;
+            }
+            wait::drained(self.broker.as_ref(), &upstream(topology.edges, fold)).await?;
+            if *self.stop.borrow() != Stop::Run {
+                return Ok(());
+            }
+            self.record.finished.push(fold.to_owned());
+            let (done, answer) = oneshot::channel();
+            let request = Finish { run_id: self.record.run_id(), state: vec![self.record.entry(topology.name)], done };
+            // A fold that is gone has failed, and that error ends the run.
+            if self.folds[fold].send(request).await.is_err() || answer.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn report(&self, started: Instant) -> Result<Report, RunError> {
+        let account = self.record.share(self.broker.account(self.plan.topology.name).await?);
+        Ok(Report::new(self.plan.topology.name, account, &self.counts, started.elapsed()))
+    }
+}
+
+/// All edges from which a message can still come to a task.
+fn upstream(edges: &'static [EdgeDef], task: &'static str) -> Vec<&'static EdgeDef> {
+    let mut tasks = BTreeSet::from([task]);
+    let mut found: Vec<&'static EdgeDef> = Vec::new();
+    loop {
+        let before = found.len();
+        found = edges.iter().filter(|edge| tasks.contains(edge.to)).collect();
+        tasks.extend(found.iter().filter_map(|edge| edge.from));
+        if found.len() == before {
+            return found;
+        }
+    }
+}
+
+async fn first_failure(serving: &mut JoinSet<Result<(), RunError>>) -> RunError {
+    loop {
+        match serving.join_next().await {
+            Some(Ok(Err(error))) => return error,
+            Some(Ok(Ok(()))) => {}
+            Some(Err(error)) => return RunError::Fold(format!("a dispatcher ended: {error}")),
+            None => std::future::pending::<()>().await,
+        }
+    }
+}
+
+/// The handler of a task that is no fold.
+pub(crate) async fn open_handler(plan: &Plan, task: &TaskPlan) -> Result<Arc<dyn Handler>, RunError> {
+    let failed = |error| RunError::Start { task: task.def.name, error };
+    match task.def.kind {
+        Kind::Rust(open) => open(&plan.setup(task)).await.map_err(failed),
+        Kind::Worker { url } => worker::client(task.worker.as_deref().unwrap_or(url), task).map_err(failed),
+        Kind::Source => Ok(Arc::new(source::PassThrough::new(task.def))),
+        Kind::Sink(sink) => {
+            let sink = task.sink.clone().unwrap_or_else(|| crate::plan::Builtin::new(&sink));
+            sink::open(&sink, task.def).await.map_err(failed)
+        }
+        Kind::Fold(_) => Err(failed(TaskError::permanent("a fold has no handler of single messages"))),
+    }
+}

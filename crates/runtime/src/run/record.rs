@@ -1,0 +1,90 @@
+//! The durable record of a run, by which a killed run goes on where it was and a finished one starts anew.
+
+use crate::{codec::Bytes, def::TopologyDef, folding, ids, source};
+use leatworks_broker::{Account, Broker, MessageId, Result, Step};
+use serde::{Deserialize, Serialize};
+
+/// What is known of the current run of a topology. Kept under `run/<topology>`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Record {
+    /// The run's identity, in hexadecimal.
+    pub(crate) run: String,
+    /// The input that was named on the command line, if one was.
+    pub(crate) input: Option<String>,
+    /// Whether the one root message of a topology without a source has been sent.
+    pub(crate) started: bool,
+    /// The folds that have given their result.
+    pub(crate) finished: Vec<String>,
+    /// Whether the run has come to its end.
+    pub(crate) ended: bool,
+    /// The account before the run, so that a run can tell its own share.
+    pub(crate) done_before: u64,
+    pub(crate) dead_before: u64,
+}
+
+pub(crate) fn key(topology: &str) -> String {
+    format!("run/{topology}")
+}
+
+impl Record {
+    /// The current run, or a new one if there is none or it has ended. A new one forgets what sources and folds have kept.
+    pub(crate) async fn open(broker: &dyn Broker, topology: &TopologyDef, input: Option<&str>) -> Result<(Self, bool)> {
+        let kept = broker.state(&key(topology.name)).await?;
+        let kept: Option<Self> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        if let Some(record) = kept.filter(|record| !record.ended) {
+            return Ok((record, true));
+        }
+        let account = broker.account(topology.name).await?;
+        let record = Self {
+            run: ids::random_id().to_string(),
+            input: input.map(str::to_owned),
+            done_before: account.done,
+            dead_before: account.dead_lettered,
+            ..Self::default()
+        };
+        let mut state = vec![record.entry(topology.name)];
+        for task in topology.tasks {
+            state.push((folding::state_key(topology.name, task.name), None));
+            state.push((source::position_key(topology.name, task.name), None));
+        }
+        crate::dispatch::commit(broker, Step { state, ..Step::default() }).await?;
+        Ok((record, false))
+    }
+
+    /// The record as keyed state.
+    pub(crate) fn entry(&self, topology: &str) -> (String, Option<Bytes>) {
+        let bytes = serde_json::to_vec(self).expect("a record is texts, flags and numbers");
+        (key(topology), Some(bytes.into()))
+    }
+
+    pub(crate) fn run_id(&self) -> MessageId {
+        self.run.parse().unwrap_or_default()
+    }
+
+    /// The share of this run in the account. What was in flight when it began is counted as sent by it, and so is what has been
+    /// redriven since: so its account balances too.
+    pub(crate) fn share(&self, account: Account) -> Account {
+        let dead_before = self.dead_before.min(account.dead_lettered);
+        Account {
+            sent: account.sent.saturating_sub(self.done_before + dead_before),
+            done: account.done.saturating_sub(self.done_before),
+            dead_lettered: account.dead_lettered - dead_before,
+            in_flight: account.in_flight,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_of_a_run_balances() {
+        let record = Record { done_before: 10, dead_before: 2, ..Record::default() };
+        for (sent, done, dead_lettered, in_flight) in [(12, 10, 2, 0), (20, 15, 3, 2), (20, 16, 1, 3), (13, 11, 0, 2)] {
+            let share = record.share(Account { sent, done, dead_lettered, in_flight });
+            assert_eq!(share.sent, share.done + share.dead_lettered + share.in_flight, "{share:?}");
+        }
+    }
+}

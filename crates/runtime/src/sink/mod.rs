@@ -1,0 +1,112 @@
+//! The sinks that come with the runtime: a JSON lines file, standard output, a Maildir.
+//!
+//! A sink's effect is outside the journal, so after a crash a message can reach it again. `maildir` makes that harmless by the file's name;
+//! `jsonl` and `stdout` may then hold the lines of the last moment twice.
+
+mod maildir;
+
+use crate::{
+    Codec, Context, TaskError, codec,
+    def::TaskDef,
+    handler::{Handler, Output},
+    plan::Builtin,
+};
+use leatworks_broker::{BoxFuture, Message};
+use serde::Deserialize;
+use serde_json::Value;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// The `type`s of the sinks.
+pub(crate) const KINDS: [&str; 3] = ["jsonl", "stdout", "maildir"];
+
+/// Opens a sink.
+pub(crate) async fn open(sink: &Builtin, _task: &'static TaskDef) -> Result<Arc<dyn Handler>, TaskError> {
+    match sink.kind.as_str() {
+        "jsonl" => {
+            let FileOptions { path } = sink.options("sink")?;
+            Ok(Arc::new(Lines { out: Mutex::new(Out::File(open_file(&path)?)) }))
+        }
+        "stdout" => {
+            let NoOptions {} = sink.options("sink")?;
+            Ok(Arc::new(Lines { out: Mutex::new(Out::Stdout) }))
+        }
+        "maildir" => {
+            let FileOptions { path } = sink.options("sink")?;
+            Ok(Arc::new(maildir::Maildir::open(&path)?))
+        }
+        other => Err(unknown(other)),
+    }
+}
+
+/// Whether the kind and the options of a sink are known.
+pub(crate) fn check(sink: &Builtin) -> Result<(), TaskError> {
+    match sink.kind.as_str() {
+        "jsonl" | "maildir" => sink.options::<FileOptions>("sink").map(|_| ()),
+        "stdout" => sink.options::<NoOptions>("sink").map(|_| ()),
+        other => Err(unknown(other)),
+    }
+}
+
+fn unknown(kind: &str) -> TaskError {
+    TaskError::permanent(format!("unknown sink type `{kind}`{}", crate::settings::hint(kind, &KINDS)))
+}
+
+#[derive(Deserialize)]
+struct FileOptions {
+    /// The file or directory. It is made if it is missing.
+    path: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct NoOptions {}
+
+fn open_file(path: &PathBuf) -> Result<File, TaskError> {
+    let failed = |error: io::Error| TaskError::retryable(format!("opening `{}`: {error}", path.display()));
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    OpenOptions::new().create(true).append(true).open(path).map_err(failed)
+}
+
+/// One line of JSON per message.
+struct Lines {
+    out: Mutex<Out>,
+}
+
+enum Out {
+    File(File),
+    Stdout,
+}
+
+impl Handler for Lines {
+    fn handle<'a>(&'a self, message: &'a Message, _cx: &'a Context) -> BoxFuture<'a, Result<Vec<Output>, TaskError>> {
+        Box::pin(async move {
+            let mut line = json(message)?;
+            line.push(b'\n');
+            // A panic while the lock was held left a file as it was, so it can be used on. One call writes one line: lines never mix.
+            match &mut *self.out.lock().unwrap_or_else(PoisonError::into_inner) {
+                Out::File(file) => file.write_all(&line)?,
+                Out::Stdout => {
+                    let mut out = io::stdout().lock();
+                    out.write_all(&line)?;
+                    out.flush()?;
+                }
+            }
+            Ok(Vec::new())
+        })
+    }
+}
+
+/// The message as JSON on one line.
+pub(crate) fn json(message: &Message) -> Result<Vec<u8>, TaskError> {
+    if message.codec == Codec::Json && !message.payload.contains(&b'\n') {
+        return Ok(message.payload.to_vec());
+    }
+    let value: Value = crate::handler::decode(message.codec, &message.payload)?;
+    Ok(codec::encode(Codec::Json, &value)?.to_vec())
+}

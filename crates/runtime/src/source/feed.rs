@@ -1,0 +1,137 @@
+//! The way in: publishes roots together with the position of their source, and holds the source back when much is in flight.
+
+use crate::{
+    codec::{Bytes, Codec, EncodeError},
+    def::EdgeDef,
+    dispatch, ids,
+    plan::{Plan, TaskPlan},
+    run::Stop,
+};
+use leatworks_broker::{Broker, BrokerError, Message, MessageId, Publish, Step};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// The most roots of a topology that may be in flight before its sources wait. It covers a graph that is ten disk flushes (50 ms) deep at
+/// 300,000 roots a second, and bounds what a slow task lets pile up.
+pub(crate) const ROOTS_IN_FLIGHT_MAX: u64 = 16_384;
+
+/// How long a source waits before it looks again whether there is room: half a disk flush.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// A source could not go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SourceError {
+    #[error("{0}")]
+    Broker(#[from] BrokerError),
+    #[error("{0}")]
+    Options(String),
+    #[error("reading `{path}`: {error}")]
+    Read { path: String, error: std::io::Error },
+    #[error("`{path}` has {length} bytes, but {position} of it were read already: it was cut")]
+    Cut { path: String, length: u64, position: u64 },
+    #[error("{0}")]
+    Encode(#[from] EncodeError),
+}
+
+/// Where a source is kept to stand.
+pub(crate) fn position_key(topology: &str, task: &str) -> String {
+    format!("source/{topology}/{task}")
+}
+
+/// One root: its number within the source, which makes its identity, and its payload.
+pub(crate) struct Root {
+    pub(crate) number: u64,
+    pub(crate) codec: Codec,
+    pub(crate) payload: Bytes,
+}
+
+/// The way into a topology by one root task.
+pub(crate) struct Feed {
+    broker: Arc<dyn Broker>,
+    topology: &'static str,
+    topic: Arc<str>,
+    codec: Codec,
+    key: String,
+    run_id: MessageId,
+    seed: u64,
+    stop: watch::Receiver<Stop>,
+}
+
+impl Feed {
+    pub(crate) fn new(
+        broker: Arc<dyn Broker>,
+        plan: &Plan,
+        task: &TaskPlan,
+        run_id: MessageId,
+        stop: watch::Receiver<Stop>,
+    ) -> Result<Self, SourceError> {
+        let topology = plan.topology.name;
+        let ingress: &EdgeDef = plan
+            .topology
+            .ingress(task.def.name)
+            .ok_or_else(|| SourceError::Options(format!("`{}` is no root, so it cannot have a source", task.def.name)))?;
+        Ok(Self {
+            broker,
+            topology,
+            topic: ingress.topic.into(),
+            codec: task.def.codec,
+            key: position_key(topology, task.def.name),
+            run_id,
+            seed: ids::seed(topology, &format!("source/{}", task.def.name)),
+            stop,
+        })
+    }
+
+    pub(crate) fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    pub(crate) fn max_message_bytes(&self) -> usize {
+        self.broker.max_message_bytes()
+    }
+
+    /// Where the source stood when it last published.
+    pub(crate) async fn position<P: DeserializeOwned>(&self) -> Result<Option<P>, SourceError> {
+        let kept = self.broker.state(&self.key).await?;
+        Ok(kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    /// Publishes roots and where the source stands after them, in one step.
+    pub(crate) async fn publish(&self, roots: Vec<Root>, position: &impl Serialize) -> Result<(), SourceError> {
+        let created_ms = ids::now_ms();
+        let publishes = roots.into_iter().map(|root| {
+            let id = ids::child_id(self.run_id, self.seed, root.number);
+            let message = Message { id, root: id, created_ms, codec: root.codec, payload: root.payload, ..Message::default() };
+            Publish { topic: self.topic.clone(), message, sequence: None }
+        });
+        let position = serde_json::to_vec(position).map_err(EncodeError::from)?;
+        let step =
+            Step { publishes: publishes.collect(), state: vec![(self.key.clone(), Some(position.into()))], ..Step::default() };
+        Ok(dispatch::commit(self.broker.as_ref(), step).await?)
+    }
+
+    /// Waits until there is room for more roots. `false`: the run is stopped, so the source ends.
+    pub(crate) async fn room(&mut self) -> Result<bool, SourceError> {
+        loop {
+            if self.is_stopped() {
+                return Ok(false);
+            }
+            if self.broker.account(self.topology).await?.in_flight < ROOTS_IN_FLIGHT_MAX {
+                return Ok(true);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        *self.stop.borrow() != Stop::Run
+    }
+
+    /// Waits until the run is stopped.
+    pub(crate) async fn stopped(&mut self) {
+        if self.stop.wait_for(|stop| *stop != Stop::Run).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
