@@ -4,6 +4,7 @@
 //! that is wrong at once. Nothing here awaits, and nothing but [`Sources`] reads a file.
 
 mod diagnostics;
+pub mod draw;
 mod model;
 mod passes;
 mod sources;

@@ -1,0 +1,167 @@
+//! Mermaid: the graph in one canonical form.
+
+use std::fmt::Write as _;
+
+use super::figure::{Figure, Node};
+use crate::{Shape, StyleRule};
+
+/// Writes the graph. Reading it gives the same nodes in the same order, the same edges in the same order, and the same looks.
+pub(super) fn write(figure: &Figure) -> String {
+    let mut out = format!("flowchart {}\n", figure.direction.as_str());
+    let declared = declared(figure);
+    for (node, declared) in figure.nodes.iter().zip(&declared) {
+        if *declared {
+            let _ = writeln!(out, "    {}{}{}", node.id, outline(node), classes(node));
+        }
+    }
+    write_groups(&mut out, figure, None, 1);
+    for link in &figure.links {
+        let (from, to) = (&figure.nodes[link.from].id, &figure.nodes[link.to].id);
+        let arrow = format!("-{}>", "-".repeat(link.length.max(1)));
+        let _ = match &link.label {
+            Some(label) => writeln!(out, "    {from} {arrow}|{label}| {to}"),
+            None => writeln!(out, "    {from} {arrow} {to}"),
+        };
+    }
+    for rule in &figure.rules {
+        write_rule(&mut out, rule);
+    }
+    out
+}
+
+/// Which nodes get a line of their own: those with a text, a shape, classes or no edge, and all of them where the order in which the
+/// rest mentions them would be another.
+fn declared(figure: &Figure) -> Vec<bool> {
+    let mut declared: Vec<bool> = figure
+        .nodes
+        .iter()
+        .map(|node| node.text.is_some() || node.shape != Shape::default() || !node.classes.is_empty())
+        .collect();
+    let mut seen = declared.clone();
+    let mut mentioned: Vec<usize> = (0..seen.len()).filter(|&node| seen[node]).collect();
+    let mut mention = |node: usize| {
+        if !std::mem::replace(&mut seen[node], true) {
+            mentioned.push(node);
+        }
+    };
+    in_groups(figure, None, &mut mention);
+    figure.links.iter().flat_map(|link| [link.from, link.to]).for_each(mention);
+    if !mentioned.iter().copied().eq(0..figure.nodes.len()) {
+        declared.fill(true);
+    }
+    declared
+}
+
+/// Visits the nodes of groups in the order in which [`write_groups`] writes them.
+fn in_groups(figure: &Figure, parent: Option<usize>, visit: &mut impl FnMut(usize)) {
+    for (index, _) in figure.groups.iter().enumerate().filter(|(_, group)| group.parent == parent) {
+        figure.nodes.iter().enumerate().filter(|(_, node)| node.group == Some(index)).for_each(|(node, _)| visit(node));
+        in_groups(figure, Some(index), visit);
+    }
+}
+
+fn write_groups(out: &mut String, figure: &Figure, parent: Option<usize>, depth: usize) {
+    let indent = "    ".repeat(depth);
+    for (index, group) in figure.groups.iter().enumerate().filter(|(_, group)| group.parent == parent) {
+        let title = group.title.as_ref().map_or(String::new(), |title| format!(" [\"{}\"]", escape(title)));
+        let _ = writeln!(out, "{indent}subgraph {}{title}", group.id);
+        if let Some(direction) = group.direction {
+            let _ = writeln!(out, "{indent}    direction {}", direction.as_str());
+        }
+        for node in figure.nodes.iter().filter(|node| node.group == Some(index)) {
+            let _ = writeln!(out, "{indent}    {}", node.id);
+        }
+        write_groups(out, figure, Some(index), depth + 1);
+        let _ = writeln!(out, "{indent}end");
+    }
+}
+
+fn outline(node: &Node) -> String {
+    let (open, close) = match node.shape {
+        Shape::Rectangle => ("[", "]"),
+        Shape::Rounded => ("(", ")"),
+        Shape::Diamond => ("{", "}"),
+        Shape::Stadium => ("([", "])"),
+        Shape::Cylinder => ("[(", ")]"),
+    };
+    if node.text.is_none() && node.shape == Shape::default() {
+        return String::new();
+    }
+    format!("{open}\"{}\"{close}", escape(node.caption()))
+}
+
+fn classes(node: &Node) -> String {
+    node.classes.iter().map(|class| format!(":::{class}")).collect()
+}
+
+fn write_rule(out: &mut String, rule: &StyleRule) {
+    let _ = match rule {
+        StyleRule::ClassDef { classes, css } => writeln!(out, "    classDef {} {css}", classes.join(",")),
+        StyleRule::Class { nodes, class } => writeln!(out, "    class {} {class}", nodes.join(",")),
+        StyleRule::Style { nodes, css } => writeln!(out, "    style {} {css}", nodes.join(",")),
+        StyleRule::LinkStyle { edges, css } if edges.is_empty() => writeln!(out, "    linkStyle default {css}"),
+        StyleRule::LinkStyle { edges, css } => {
+            let edges: Vec<String> = edges.iter().map(usize::to_string).collect();
+            writeln!(out, "    linkStyle {} {css}", edges.join(","))
+        }
+    };
+}
+
+/// A text between quotes: a quote as Mermaid's entity, and a line break in the one form that every reader takes.
+fn escape(text: &str) -> String {
+    text.replace('"', "#quot;").replace('\n', "<br>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Direction;
+    use crate::draw::testing::figure;
+
+    #[test]
+    fn plain_graphs_stay_plain() {
+        let mut figure = figure("start>fetch-users fetch-users>render render>mail>send render>skipped>record send>record");
+        figure.direction = Direction::LeftToRight;
+        let expected = "flowchart LR\n    start --> fetch-users\n    fetch-users --> render\n    render -->|mail| send\n    \
+                        render -->|skipped| record\n    send --> record\n";
+        assert_eq!(write(&figure), expected);
+    }
+
+    #[test]
+    fn looks_are_kept() {
+        let mut figure = figure("outer[a] inner[b]/outer a>b b>3>c a=Say_\"hi\" c:diamond");
+        figure.nodes[1].classes = vec!["hot".to_owned()];
+        figure.groups[0].title = Some("The outer one".to_owned());
+        figure.groups[1].direction = Some(Direction::LeftToRight);
+        figure.rules = vec![
+            StyleRule::ClassDef {
+                classes: vec!["hot".to_owned(), "default".to_owned()],
+                css: "fill:#f9f,stroke:#333".to_owned(),
+            },
+            StyleRule::Class { nodes: vec!["a".to_owned(), "inner".to_owned()], class: "hot".to_owned() },
+            StyleRule::Style { nodes: vec!["c".to_owned()], css: "fill:#bbf".to_owned() },
+            StyleRule::LinkStyle { edges: vec![0, 1], css: "stroke:red".to_owned() },
+            StyleRule::LinkStyle { edges: vec![], css: "stroke:blue".to_owned() },
+        ];
+        let expected = r##"flowchart TB
+    a["Say #quot;hi#quot;"]
+    b:::hot
+    c{"c"}
+    subgraph outer ["The outer one"]
+        a
+        subgraph inner
+            direction LR
+            b
+        end
+    end
+    a --> b
+    b ----> c
+    classDef hot,default fill:#f9f,stroke:#333
+    class a,inner hot
+    style c fill:#bbf
+    linkStyle 0,1 stroke:red
+    linkStyle default stroke:blue
+"##;
+        assert_eq!(write(&figure), expected);
+    }
+}
