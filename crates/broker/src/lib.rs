@@ -2,6 +2,8 @@
 //!
 //! The documentation of [`Broker`] and [`Consumer`] *is* the contract. Every implementation runs the same contract suite.
 
+#[cfg(feature = "contract")]
+pub mod contract;
 mod engine;
 mod error;
 mod memory;
