@@ -13,7 +13,7 @@ pub(super) struct Color {
 
 impl Color {
     /// `#rgb`, `#rrggbb` or one of CSS' names.
-    fn parse(text: &str) -> Option<Color> {
+    pub(super) fn parse(text: &str) -> Option<Color> {
         let text = text.trim();
         if let Some(digits) = text.strip_prefix('#') {
             return match digits.len() {
@@ -47,6 +47,13 @@ impl Color {
         } else {
             Color { red: 255, green: 255, blue: 255 }
         }
+    }
+
+    /// The contrast to another colour as WCAG defines it, from 1 to 21.
+    #[cfg(test)]
+    pub(super) fn contrast(self, other: Color) -> f64 {
+        let (one, other) = (self.luminance(), other.luminance());
+        (one.max(other) + 0.05) / (one.min(other) + 0.05)
     }
 
     fn luminance(self) -> f64 {

@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_graph_is_written_with_its_groups() {
-        let figure = figure("outer[a] inner[b]/outer a>mail>b b>2>c b=Say_\"hi\"\\now<br>twice c:cylinder");
+        let figure = figure("outer[a] inner[b]/outer a>mail>b b>2>c b=Say_\"hi\"\\now|twice c:cylinder");
         let expected = r#"digraph "test" {
     rankdir=TB;
     compound=true;

@@ -51,6 +51,8 @@ pub(crate) struct Group {
     pub(crate) title: Option<String>,
     pub(crate) direction: Option<Direction>,
     pub(crate) parent: Option<usize>,
+    /// The nodes directly inside, in the author's order.
+    pub(crate) members: Vec<usize>,
 }
 
 impl Group {
@@ -62,6 +64,8 @@ impl Group {
 
 impl From<&Topology> for Figure {
     fn from(topology: &Topology) -> Figure {
+        let places: HashMap<&str, usize> =
+            topology.tasks().iter().enumerate().map(|(i, task)| (task.name().as_str(), i)).collect();
         let groups: Vec<Group> = topology
             .subgraphs()
             .iter()
@@ -70,13 +74,10 @@ impl From<&Topology> for Figure {
                 title: subgraph.title().map(str::to_owned),
                 direction: subgraph.direction(),
                 parent: subgraph.parent(),
+                members: subgraph.tasks().iter().map(|task| places[task.as_str()]).collect(),
             })
             .collect();
-        let mut group_of = HashMap::new();
-        for (index, subgraph) in topology.subgraphs().iter().enumerate() {
-            group_of.extend(subgraph.tasks().iter().map(|task| (task.as_str(), index)));
-        }
-        let nodes: Vec<Node> = topology
+        let mut nodes: Vec<Node> = topology
             .tasks()
             .iter()
             .map(|task| Node {
@@ -84,11 +85,12 @@ impl From<&Topology> for Figure {
                 text: task.text().map(str::to_owned),
                 shape: task.shape(),
                 classes: task.classes().to_vec(),
-                group: group_of.get(task.name().as_str()).copied(),
+                group: None,
             })
             .collect();
-        let places: HashMap<&str, usize> =
-            topology.tasks().iter().enumerate().map(|(i, task)| (task.name().as_str(), i)).collect();
+        for (index, group) in groups.iter().enumerate() {
+            group.members.iter().for_each(|&member| nodes[member].group = Some(index));
+        }
         let links = topology
             .edges()
             .iter()

@@ -37,7 +37,7 @@ fn advance(c: char) -> f64 {
     }
 }
 
-/// A text in lines: broken where the author broke it (`<br>` or a newline), between words where it is too long, inside a word only where
+/// A text in lines: broken where the author broke it, between words where it is too long, inside a word only where
 /// that alone is too long, and cut with `…` after the last line allowed.
 pub(super) fn lines(text: &str) -> Vec<String> {
     let mut lines = Vec::new();
@@ -77,31 +77,7 @@ pub(super) fn one_line(text: &str, font_size: f64, width_max: f64) -> String {
 
 /// The parts between the breaks that the author wrote, trimmed.
 pub(super) fn paragraphs(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = Some(text);
-    std::iter::from_fn(move || {
-        let whole = rest?;
-        let (part, after) = split_at_break(whole);
-        rest = after;
-        Some(part)
-    })
-    .map(str::trim)
-}
-
-fn split_at_break(text: &str) -> (&str, Option<&str>) {
-    for (at, c) in text.char_indices() {
-        if c == '\n' {
-            return (&text[..at], Some(&text[at + 1..]));
-        }
-        if c == '<' {
-            let tag = &text[at..];
-            for form in ["<br>", "<br/>", "<br />"] {
-                if tag.get(..form.len()).is_some_and(|head| head.eq_ignore_ascii_case(form)) {
-                    return (&text[..at], Some(&tag[form.len()..]));
-                }
-            }
-        }
-    }
-    (text, None)
+    text.lines().map(str::trim)
 }
 
 fn wrap(paragraph: &str, lines: &mut Vec<String>) {
@@ -153,9 +129,8 @@ mod tests {
         for (text, expected) in [
             ("", vec![""]),
             ("fetch users", vec!["fetch users"]),
-            ("one<br>two<BR/>three<br />four", vec!["one", "two", "three", "four"]),
             ("one\n two ", vec!["one", "two"]),
-            ("a < b <bracket>", vec!["a < b <bracket>"]),
+            ("a < b <br>", vec!["a < b <br>"]),
             ("reads each subscriber of the newsletter once", vec!["reads each subscriber of the", "newsletter once"]),
         ] {
             assert_eq!(lines(text), expected, "{text:?}");

@@ -11,7 +11,13 @@ pub(super) fn write(figure: &Figure) -> String {
     let declared = declared(figure);
     for (node, declared) in figure.nodes.iter().zip(&declared) {
         if *declared {
-            let _ = writeln!(out, "    {}{}{}", node.id, outline(node), classes(node));
+            // Mermaid takes one class behind a node, so each further one gets a line of its own.
+            let mut classes = node.classes.iter();
+            let class = classes.next().map_or(String::new(), |class| format!(":::{class}"));
+            let _ = writeln!(out, "    {}{}{class}", node.id, outline(node));
+            for class in classes {
+                let _ = writeln!(out, "    {}:::{class}", node.id);
+            }
         }
     }
     write_groups(&mut out, figure, None, 1);
@@ -54,8 +60,8 @@ fn declared(figure: &Figure) -> Vec<bool> {
 
 /// Visits the nodes of groups in the order in which [`write_groups`] writes them.
 fn in_groups(figure: &Figure, parent: Option<usize>, visit: &mut impl FnMut(usize)) {
-    for (index, _) in figure.groups.iter().enumerate().filter(|(_, group)| group.parent == parent) {
-        figure.nodes.iter().enumerate().filter(|(_, node)| node.group == Some(index)).for_each(|(node, _)| visit(node));
+    for (index, group) in figure.groups.iter().enumerate().filter(|(_, group)| group.parent == parent) {
+        group.members.iter().for_each(|&node| visit(node));
         in_groups(figure, Some(index), visit);
     }
 }
@@ -68,8 +74,8 @@ fn write_groups(out: &mut String, figure: &Figure, parent: Option<usize>, depth:
         if let Some(direction) = group.direction {
             let _ = writeln!(out, "{indent}    direction {}", direction.as_str());
         }
-        for node in figure.nodes.iter().filter(|node| node.group == Some(index)) {
-            let _ = writeln!(out, "{indent}    {}", node.id);
+        for &member in &group.members {
+            let _ = writeln!(out, "{indent}    {}", figure.nodes[member].id);
         }
         write_groups(out, figure, Some(index), depth + 1);
         let _ = writeln!(out, "{indent}end");
@@ -90,10 +96,6 @@ fn outline(node: &Node) -> String {
     format!("{open}\"{}\"{close}", escape(node.caption()))
 }
 
-fn classes(node: &Node) -> String {
-    node.classes.iter().map(|class| format!(":::{class}")).collect()
-}
-
 fn write_rule(out: &mut String, rule: &StyleRule) {
     let _ = match rule {
         StyleRule::ClassDef { classes, css } => writeln!(out, "    classDef {} {css}", classes.join(",")),
@@ -107,9 +109,31 @@ fn write_rule(out: &mut String, rule: &StyleRule) {
     };
 }
 
-/// A text between quotes: a quote as Mermaid's entity, and a line break in the one form that every reader takes.
+/// A text between quotes: as it is, but for what would end it or be read as something else. Blanks at its ends would be trimmed.
 fn escape(text: &str) -> String {
-    text.replace('"', "#quot;").replace('\n', "<br>")
+    let inner = text.trim();
+    let before = text.len() - text.trim_start().len();
+    let mut out = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        let rest = &text[at..];
+        let outside = at < before || at >= before + inner.len();
+        match c {
+            '\n' => out.push_str("<br>"),
+            '"' => out.push_str("#quot;"),
+            '#' if looks_like_code(rest) => out.push_str("#35;"),
+            '<' if rest.get(1..3).is_some_and(|tag| tag.eq_ignore_ascii_case("br")) => out.push_str("#lt;"),
+            c if c == '\u{a0}' || c == '`' || (outside && c.is_whitespace()) => {
+                let _ = write!(out, "#{};", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Whether a text that begins with `#` would be read as the code of a character.
+fn looks_like_code(rest: &str) -> bool {
+    rest[1..].split_once(';').is_some_and(|(name, _)| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
 #[cfg(test)]
@@ -128,9 +152,24 @@ mod tests {
     }
 
     #[test]
+    fn texts_are_escaped_only_where_they_must_be() {
+        for (text, expected) in [
+            ("plain; text (with) [brackets] & <b>tags</b>", "plain; text (with) [brackets] & <b>tags</b>"),
+            ("say \"hi\"", "say #quot;hi#quot;"),
+            ("two\nlines", "two<br>lines"),
+            ("no #1, but #35;", "no #1, but #35;35;"),
+            ("<br> written", "#lt;br> written"),
+            (" blanks\u{a0}", "#32;blanks#160;"),
+            ("größe 😀", "größe 😀"),
+        ] {
+            assert_eq!(escape(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
     fn looks_are_kept() {
         let mut figure = figure("outer[a] inner[b]/outer a>b b>3>c a=Say_\"hi\" c:diamond");
-        figure.nodes[1].classes = vec!["hot".to_owned()];
+        figure.nodes[1].classes = vec!["hot".to_owned(), "new".to_owned()];
         figure.groups[0].title = Some("The outer one".to_owned());
         figure.groups[1].direction = Some(Direction::LeftToRight);
         figure.rules = vec![
@@ -146,6 +185,7 @@ mod tests {
         let expected = r##"flowchart TB
     a["Say #quot;hi#quot;"]
     b:::hot
+    b:::new
     c{"c"}
     subgraph outer ["The outer one"]
         a

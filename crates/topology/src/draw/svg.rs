@@ -344,40 +344,4 @@ fn escape(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Direction;
-    use crate::draw::testing::{figure, pipeline};
-
-    /// Writes pictures to look at into the folder that `LEAT_PICTURES` names.
-    #[test]
-    #[ignore = "writes pictures for people, checks nothing"]
-    fn pictures() {
-        let folder = std::path::PathBuf::from(std::env::var_os("LEAT_PICTURES").expect("LEAT_PICTURES names a folder"));
-        std::fs::create_dir_all(&folder).expect("the folder can be made");
-        let email = "start>fetch-users fetch-users>render render>mail>send render>skipped>record send>record";
-        let log = "read>parse parse>page>count-pages parse>asset>count-assets parse>error>count-errors parse>malformed>reject \
-                   count-pages>report count-assets>report count-errors>report reject>report";
-        let shapes = "in[http,parse] work[] fast[enrich]/work slow[score]/work http>parse parse>enrich parse>score enrich>store \
-                      score>store parse>bad>audit parse:diamond store:cylinder http:stadium audit:rounded score=Score_the_order<br>by_its_risk";
-        let mut figures = vec![("email", figure(email)), ("log", figure(log)), ("shapes", figure(shapes))];
-        for (name, count, groups) in
-            [("five", 5, 0), ("twenty", 20, 0), ("twenty-groups", 20, 4), ("hundred", 100, 0), ("hundred-groups", 100, 7)]
-        {
-            figures.push((name, pipeline(count, 1, groups, Direction::TopToBottom)));
-        }
-        for (name, figure) in figures {
-            for direction in [Direction::TopToBottom, Direction::LeftToRight, Direction::BottomToTop, Direction::RightToLeft] {
-                let svg = write(&super::Figure { direction, ..figure.clone() });
-                std::fs::write(folder.join(format!("{name}-{}.svg", direction.as_str())), svg)
-                    .expect("the picture can be written");
-            }
-        }
-        for count in [1000, 10_000] {
-            let figure = pipeline(count, 1, 0, Direction::LeftToRight);
-            let begin = std::time::Instant::now();
-            let svg = write(&figure);
-            println!("{count} tasks: {:?}, {} bytes", begin.elapsed(), svg.len());
-        }
-    }
-}
+mod tests;

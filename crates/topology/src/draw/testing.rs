@@ -6,7 +6,7 @@ use super::figure::{Figure, Group, Link, Node};
 use crate::{Direction, Shape};
 
 /// A figure from words: `a>b` is an edge, `a>2>b` one of length 2, `a>mail>b` one with a label, `box[a,b]` a group, `box[a,b]/outer` one
-/// inside another that stands before it, `a=Some_text` a text, `a:diamond` a shape.
+/// inside another that stands before it, `a=Some_text|below` a text of two lines, `a:diamond` a shape.
 pub(super) fn figure(words: &str) -> Figure {
     let mut figure = Figure { name: "test".to_owned(), ..Figure::default() };
     let mut known = HashMap::new();
@@ -19,10 +19,11 @@ pub(super) fn figure(words: &str) -> Figure {
             for member in members.split(',').filter(|member| !member.is_empty()) {
                 let member = node(&mut figure, &mut known, member);
                 figure.nodes[member].group = Some(index);
+                figure.groups[index].members.push(member);
             }
         } else if let Some((id, text)) = word.split_once('=') {
             let index = node(&mut figure, &mut known, id);
-            figure.nodes[index].text = Some(text.replace('_', " "));
+            figure.nodes[index].text = Some(text.replace('_', " ").replace('|', "\n"));
         } else if let Some((id, shape)) = word.split_once(':') {
             let index = node(&mut figure, &mut known, id);
             figure.nodes[index].shape = match shape {
@@ -85,6 +86,11 @@ pub(super) fn pipeline(count: usize, seed: u64, groups: usize, direction: Direct
             parent,
             ..Group::default()
         });
+    }
+    for (index, node) in figure.nodes.iter().enumerate() {
+        if let Some(group) = node.group {
+            figure.groups[group].members.push(index);
+        }
     }
     for to in 1..count {
         for _ in 0..1 + usize::from(dice.below(4) == 0) {

@@ -10,6 +10,7 @@ mod layered;
 mod order;
 mod place;
 mod rank;
+mod refine;
 mod route;
 #[cfg(test)]
 mod tests;

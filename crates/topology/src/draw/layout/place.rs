@@ -5,6 +5,7 @@
 //! long edges run straight and boxes are upright. Every packing keeps the distances, hence so does the result: nothing can overlap.
 
 use super::layered::{Kind, Layered};
+use super::refine;
 
 /// The least distances across the flow, in pixels.
 #[derive(Clone, Copy, Debug)]
@@ -27,18 +28,33 @@ pub(super) fn place(layered: &Layered, distances: Distances) -> Vec<f64> {
             ways.push(way.positions());
         }
     }
-    middle(layered, ways)
+    let mut positions = middle(layered, ways);
+    refine::refine(layered, &segments.straight, &|one, other| distance(layered, distances, one, other), &mut positions);
+    let low = bounds(layered, &positions).0;
+    positions.iter_mut().for_each(|at| *at -= low);
+    positions
+}
+
+/// How far apart the middles of two neighbours must be.
+fn distance(layered: &Layered, distances: Distances, one: usize, other: usize) -> f64 {
+    let (one, other) = (&layered.items[one], &layered.items[other]);
+    let between = match (one.kind, other.kind) {
+        (Kind::Node(_), Kind::Node(_)) => distances.nodes,
+        (Kind::Bend(_), Kind::Bend(_)) => distances.edges,
+        _ => distances.others,
+    };
+    (one.cross + other.cross) / 2.0 + between
+}
+
+/// The outermost sides of all items.
+fn bounds(layered: &Layered, positions: &[f64]) -> (f64, f64) {
+    let items = layered.items.iter().zip(positions);
+    items.fold((f64::MAX, f64::MIN), |(low, high), (item, &at)| (low.min(at - item.cross / 2.0), high.max(at + item.cross / 2.0)))
 }
 
 /// The four ways are shifted to the narrowest one, then each item takes the mean of its two middle places.
 fn middle(layered: &Layered, mut ways: Vec<Vec<f64>>) -> Vec<f64> {
-    let bounds = |way: &[f64]| {
-        let edges = layered.items.iter().zip(way);
-        edges.fold((f64::MAX, f64::MIN), |(low, high), (item, &at)| {
-            (low.min(at - item.cross / 2.0), high.max(at + item.cross / 2.0))
-        })
-    };
-    let all: Vec<(f64, f64)> = ways.iter().map(|way| bounds(way)).collect();
+    let all: Vec<(f64, f64)> = ways.iter().map(|way| bounds(layered, way)).collect();
     let Some(narrowest) = all.iter().copied().min_by(|one, other| (one.1 - one.0).total_cmp(&(other.1 - other.0))) else {
         return Vec::new();
     };
@@ -47,16 +63,13 @@ fn middle(layered: &Layered, mut ways: Vec<Vec<f64>>) -> Vec<f64> {
         let shift = if index % 2 == 0 { narrowest.0 - all[index].0 } else { narrowest.1 - all[index].1 };
         way.iter_mut().for_each(|at| *at += shift);
     }
-    let mut positions: Vec<f64> = (0..layered.items.len())
+    (0..layered.items.len())
         .map(|item| {
             let mut four: [f64; 4] = [ways[0][item], ways[1][item], ways[2][item], ways[3][item]];
             four.sort_by(f64::total_cmp);
             (four[1] + four[2]) / 2.0
         })
-        .collect();
-    let low = bounds(&positions).0;
-    positions.iter_mut().for_each(|at| *at -= low);
-    positions
+        .collect()
 }
 
 /// Which pieces between neighbouring layers may be aligned.
@@ -67,6 +80,8 @@ struct Segments {
     up: Vec<Vec<usize>>,
     /// The same for the neighbours after.
     down: Vec<Vec<usize>>,
+    /// The pieces that are straight in every way: sides of boxes, and pieces of long edges.
+    straight: Vec<(usize, usize)>,
 }
 
 impl Segments {
@@ -78,7 +93,7 @@ impl Segments {
             }
         }
         let count = layered.items.len();
-        let mut segments = Segments { places, up: vec![Vec::new(); count], down: vec![Vec::new(); count] };
+        let mut segments = Segments { places, up: vec![Vec::new(); count], down: vec![Vec::new(); count], straight: Vec::new() };
         let sides = side_segments(layered);
         for (layer, sides) in sides.iter().enumerate().skip(1) {
             segments.between(layered, layer, sides);
@@ -114,6 +129,7 @@ impl Segments {
             self.down[upper].push(other);
             self.up[other].push(upper);
         }
+        self.straight.extend(straight);
     }
 }
 
@@ -246,7 +262,7 @@ impl Way<'_> {
             let mut previous: Option<usize> = None;
             for item in self.layer(layer) {
                 if let Some(before) = previous {
-                    after[root[before]].push((root[item], self.distance(before, item)));
+                    after[root[before]].push((root[item], distance(self.layered, self.distances, before, item)));
                     waiting[root[item]] += 1;
                 }
                 previous = Some(item);
@@ -281,16 +297,6 @@ impl Way<'_> {
             Kind::Close(_) => self.rightwards,
             _ => false,
         }
-    }
-
-    fn distance(&self, one: usize, other: usize) -> f64 {
-        let (one, other) = (&self.layered.items[one], &self.layered.items[other]);
-        let between = match (one.kind, other.kind) {
-            (Kind::Node(_), Kind::Node(_)) => self.distances.nodes,
-            (Kind::Bend(_), Kind::Bend(_)) => self.distances.edges,
-            _ => self.distances.others,
-        };
-        (one.cross + other.cross) / 2.0 + between
     }
 }
 
