@@ -5,9 +5,12 @@
 
 mod diagnostics;
 pub mod draw;
+mod mermaid;
 mod model;
 mod passes;
 mod sources;
+mod spec;
+mod toml_text;
 
 pub use diagnostics::codes::{codes, explain};
 pub use diagnostics::{CodeInfo, Diagnostic, Diagnostics, Label as DiagnosticLabel, Severity};

@@ -10,6 +10,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::NAME_LENGTH_MAX;
+
 /// How bad a diagnostic is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -32,6 +34,13 @@ impl Severity {
 pub(crate) struct Place {
     pub(crate) file: Arc<str>,
     pub(crate) span: Range<usize>,
+}
+
+/// A value and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct At<T> {
+    pub(crate) value: T,
+    pub(crate) place: Place,
 }
 
 /// One thing that is wrong.
@@ -152,6 +161,7 @@ impl Label {
 #[derive(Clone, Debug)]
 pub struct Diagnostics {
     list: Vec<Diagnostic>,
+    found: usize,
     sources: BTreeMap<Arc<str>, Arc<str>>,
 }
 
@@ -159,6 +169,11 @@ impl Diagnostics {
     /// The diagnostics in the order of the files.
     pub fn list(&self) -> &[Diagnostic] {
         &self.list
+    }
+
+    /// How many have been found; only the first 200 are kept.
+    pub fn found(&self) -> usize {
+        self.found
     }
 
     /// Iterates over the diagnostics.
@@ -180,11 +195,20 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
+/// The most diagnostics that are kept; more are counted only. It bounds time and memory on files that are no project files at all.
+const DIAGNOSTICS_MAX: usize = 200;
+
+/// How many times a similar name is looked for. Looking compares with every known name, so a file of thousands of misspelled names would
+/// otherwise take time in the square of its size; nobody reads that many hints.
+const SUGGESTIONS_MAX: usize = 100;
+
 /// Collects what the passes find.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     files: Vec<(Arc<str>, Arc<str>)>,
     list: Vec<Diagnostic>,
+    found: usize,
+    suggestions: usize,
 }
 
 impl Reports {
@@ -194,19 +218,32 @@ impl Reports {
     }
 
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
-        self.list.push(diagnostic);
+        self.found += 1;
+        if self.list.len() < DIAGNOSTICS_MAX {
+            self.list.push(diagnostic);
+        }
     }
 
     /// How many have been found so far, to see whether a pass has found more.
     pub(crate) fn count(&self) -> usize {
-        self.list.len()
+        self.found
     }
 
-    /// The end of the compilation: nothing, or everything in the order of the files.
-    pub(crate) fn finish(mut self) -> Option<Diagnostics> {
-        if self.list.is_empty() {
+    /// The known name that is most like a misspelled one: a third of its letters may differ, one in a short name.
+    pub(crate) fn similar<'a>(&mut self, name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+        self.suggestions += 1;
+        if self.suggestions > SUGGESTIONS_MAX || name.len() > 2 * NAME_LENGTH_MAX {
             return None;
         }
+        let distance_max = (name.chars().count() / 3).max(1);
+        let lower = name.to_lowercase();
+        let similar = known.into_iter().filter(|candidate| candidate.len().abs_diff(name.len()) <= 2 * distance_max);
+        let distances = similar.map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate));
+        distances.filter(|(distance, _)| *distance <= distance_max).min().map(|(_, candidate)| candidate)
+    }
+
+    /// The end of a compilation that has failed: everything in the order of the files.
+    pub(crate) fn finish(mut self) -> Diagnostics {
         let rank: BTreeMap<Arc<str>, usize> =
             self.files.iter().enumerate().map(|(rank, (path, _))| (path.clone(), rank)).collect();
         self.list.sort_by_key(|diagnostic| match diagnostic.labels.first() {
@@ -221,7 +258,7 @@ impl Reports {
             }
         }
         drop(starts);
-        Some(Diagnostics { list: self.list, sources: self.files.into_iter().collect() })
+        Diagnostics { list: self.list, found: self.found, sources: self.files.into_iter().collect() }
     }
 }
 

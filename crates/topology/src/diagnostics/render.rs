@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 use super::{Diagnostic, Diagnostics, Label};
 
@@ -16,8 +16,11 @@ pub(super) fn render(diagnostics: &Diagnostics, color: bool) -> String {
         out.push_str(&renderer.render(&[group(diagnostics, diagnostic)]));
         out.push_str("\n\n");
     }
-    let count = diagnostics.list.len();
-    let summary = if count == 1 { "1 error in the project".to_owned() } else { format!("{count} errors in the project") };
+    let summary = match (diagnostics.found, diagnostics.list.len()) {
+        (1, _) => "1 error in the project".to_owned(),
+        (found, shown) if found > shown => format!("{found} errors in the project, the first {shown} of them shown"),
+        (found, _) => format!("{found} errors in the project"),
+    };
     out.push_str(&renderer.render(&[Group::with_title(Level::ERROR.primary_title(summary))]));
     out.push('\n');
     out
@@ -32,10 +35,7 @@ fn group<'a>(diagnostics: &'a Diagnostics, diagnostic: &'a Diagnostic) -> Group<
     files.retain(|file| seen.insert(*file));
     for file in files {
         group = match diagnostics.sources.get(file) {
-            Some(text) => {
-                let labels = diagnostic.labels.iter().filter(|label| label.file() == file);
-                group.element(Snippet::source(&**text).path(file).annotations(labels.map(|label| annotation(text, label))))
-            }
+            Some(text) => group.element(snippet(file, text, &diagnostic.labels)),
             None => group.element(Origin::path(file)),
         };
     }
@@ -48,10 +48,21 @@ fn group<'a>(diagnostics: &'a Diagnostics, diagnostic: &'a Diagnostic) -> Group<
     group.element(Level::NOTE.with_name("more").message(format!("leat explain {}", diagnostic.code.code)))
 }
 
-fn annotation<'a>(text: &str, label: &'a Label) -> annotate_snippets::Annotation<'a> {
-    let kind = if label.primary { AnnotationKind::Primary } else { AnnotationKind::Context };
-    let annotation = kind.span(on_boundaries(text, label.span()));
-    if label.text.is_empty() { annotation } else { annotation.label(&*label.text) }
+/// The labelled lines of a file. Only the piece with the labels is handed on: the renderer reads all it gets, for every diagnostic.
+fn snippet<'a>(file: &'a str, text: &'a str, labels: &'a [Label]) -> Snippet<'a, Annotation<'a>> {
+    let labels = || labels.iter().filter(|label| label.file() == file);
+    let spans = || labels().map(|label| on_boundaries(text, label.span()));
+    let first = spans().map(|span| span.start).min().unwrap_or_default();
+    let last = spans().map(|span| span.end).max().unwrap_or_default();
+    let from = text[..first].rfind('\n').map_or(0, |at| at + 1);
+    let to = text[last..].find('\n').map_or(text.len(), |at| last + at);
+    let line = text[..from].bytes().filter(|byte| *byte == b'\n').count() + 1;
+    let annotations = labels().zip(spans()).map(move |(label, span)| {
+        let kind = if label.primary { AnnotationKind::Primary } else { AnnotationKind::Context };
+        let annotation = kind.span(span.start - from..span.end - from);
+        if label.text.is_empty() { annotation } else { annotation.label(&*label.text) }
+    });
+    Snippet::source(&text[from..to]).line_start(line).path(file).annotations(annotations)
 }
 
 /// Moves a span to character boundaries inside the text: the renderer panics on anything else.
