@@ -70,11 +70,11 @@ impl Parser<'_> {
         }
         let span = start..self.cursor.at();
         self.refuse_kind(&opening, tail, &span);
-        if let Some(word) = self.pipe_label() {
-            if label.replace(word).is_some() {
-                let diagnostic = self.at(&codes::UNREADABLE, &span, "an edge has two labels", "this edge");
-                self.report(diagnostic.with_help("write either `-->|label|` or `-- label -->`"));
-            }
+        if let Some(word) = self.pipe_label()
+            && label.replace(word).is_some()
+        {
+            let diagnostic = self.at(&codes::UNREADABLE, &span, "an edge has two labels", "this edge");
+            self.report(diagnostic.with_help("write either `-->|label|` or `-- label -->`"));
         }
         let label = label.filter(|word| self.label_is_there(word));
         Some(Arrow { span, label, length: signs.saturating_sub(1).max(1), connects: opening.stroke != Stroke::Invisible })

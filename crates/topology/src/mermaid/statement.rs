@@ -329,10 +329,10 @@ impl<'a> Parser<'a> {
         if self.sketch.nodes.len() > NODES_MAX && !self.full {
             self.too_large(&id.span, &format!("the graph has more than {NODES_MAX} tasks"), "split it into several topologies");
         }
-        if let Some(open) = self.open.last_mut() {
-            if open.seen.insert(node) {
-                self.sketch.boxes[open.number].nodes.push(node);
-            }
+        if let Some(open) = self.open.last_mut()
+            && open.seen.insert(node)
+        {
+            self.sketch.boxes[open.number].nodes.push(node);
         }
         node
     }
@@ -348,7 +348,7 @@ impl<'a> Parser<'a> {
         let Some(mut from) = self.group() else {
             return self.unexpected();
         };
-        while !self.full && self.to_link() {
+        while !self.full && self.go_to_link() {
             let Some(arrow) = self.link() else { break };
             self.cursor.eat_while(char::is_whitespace);
             self.comments_in_chain();
@@ -368,7 +368,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Goes to the next link, which may stand on a following line. Stays when there is none.
-    fn to_link(&mut self) -> bool {
+    fn go_to_link(&mut self) -> bool {
         let before = self.cursor.at();
         self.cursor.eat_while(char::is_whitespace);
         self.comments_in_chain();

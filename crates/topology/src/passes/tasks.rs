@@ -34,12 +34,12 @@ pub(super) struct Role {
 }
 
 pub(super) fn run(draft: &mut Draft, reports: &mut Reports) {
-    if let Some(module) = &draft.spec.module {
-        if let Err(fault) = rust_path::check(&module.value) {
-            let message = format!("`mod` must be the path of a Rust module: {fault}");
-            let diagnostic = Diagnostic::at(&codes::RUST_PATH, &module.place, message, "not a path");
-            reports.push(diagnostic.with_help("write it as in Rust, relative to the crate: `mod = \"mail::tasks\"`"));
-        }
+    if let Some(module) = &draft.spec.module
+        && let Err(fault) = rust_path::check(&module.value)
+    {
+        let message = format!("`mod` must be the path of a Rust module: {fault}");
+        let diagnostic = Diagnostic::at(&codes::RUST_PATH, &module.place, message, "not a path");
+        reports.push(diagnostic.with_help("write it as in Rust, relative to the crate: `mod = \"mail::tasks\"`"));
     }
     draft.declared = declarations(draft, reports);
     let module = draft.spec.module.as_ref().map_or(MODULE, |module| &module.value);
@@ -140,30 +140,30 @@ fn pascal(name: &str) -> String {
 /// Reports keys of a declaration that contradict each other or cannot be.
 fn check(spec: &TaskSpec, reports: &mut Reports) {
     one_kind(spec, reports);
-    if let Some(At { value, place }) = &spec.rust_type {
-        if let Err(fault) = rust_path::check(value) {
-            let message = format!("`type` must be the path of a Rust type: {fault}");
-            let diagnostic = Diagnostic::at(&codes::RUST_PATH, place, message, "not a path");
-            reports.push(diagnostic.with_help(
+    if let Some(At { value, place }) = &spec.rust_type
+        && let Err(fault) = rust_path::check(value)
+    {
+        let message = format!("`type` must be the path of a Rust type: {fault}");
+        let diagnostic = Diagnostic::at(&codes::RUST_PATH, place, message, "not a path");
+        reports.push(
+            diagnostic.with_help(
                 "write it as in Rust: `Send` or `mail::Send`; give a generic type a name by `type Mails = Batch<Mail>;`",
-            ));
-        }
+            ),
+        );
     }
-    if let Some(At { value, place }) = &spec.worker {
-        if let Err(fault) = worker(value) {
-            let diagnostic = Diagnostic::at(&codes::URL, place, format!("`{value}` is not the address of a worker"), fault);
-            reports.push(diagnostic.with_help("write it as `http://host:port/path` or with `https`"));
-        }
+    if let Some(At { value, place }) = &spec.worker
+        && let Err(fault) = worker(value)
+    {
+        let diagnostic = Diagnostic::at(&codes::URL, place, format!("`{value}` is not the address of a worker"), fault);
+        reports.push(diagnostic.with_help("write it as `http://host:port/path` or with `https`"));
     }
-    if let (Some(backoff), Some(max)) = (&spec.backoff, &spec.max_backoff) {
-        if max.value < backoff.value {
-            let diagnostic = Diagnostic::at(&codes::RANGE, &max.place, "`max_backoff` is shorter than `backoff`", "shorter");
-            reports.push(
-                diagnostic
-                    .also(&backoff.place, "than this")
-                    .with_help("waits grow from `backoff` to `max_backoff`; swap the two?"),
-            );
-        }
+    if let (Some(backoff), Some(max)) = (&spec.backoff, &spec.max_backoff)
+        && max.value < backoff.value
+    {
+        let diagnostic = Diagnostic::at(&codes::RANGE, &max.place, "`max_backoff` is shorter than `backoff`", "shorter");
+        reports.push(
+            diagnostic.also(&backoff.place, "than this").with_help("waits grow from `backoff` to `max_backoff`; swap the two?"),
+        );
     }
 }
 
