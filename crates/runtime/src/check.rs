@@ -57,6 +57,25 @@ impl<Out, In, Edge> AnyFits<Out, In, Edge> for Probe<Out, In, Edge> {
     }
 }
 
+/// What a task gives under a labelled edge is told apart by its labels. Everything that is a [`Route`](crate::Route) is.
+#[diagnostic::on_unimplemented(
+    message = "edge `{Edge}` has a label, but `{Self}` has none: it is what the task in front of it gives",
+    label = "derive `leatworks::Route` for an enum with one variant per label"
+)]
+pub trait Labelled<Edge> {
+    /// The labels, as [`Route::LABELS`](crate::Route::LABELS) gives them.
+    const LABELS: &'static [&'static str];
+}
+
+impl<T: crate::Route, Edge> Labelled<Edge> for T {
+    const LABELS: &'static [&'static str] = T::LABELS;
+}
+
+/// The labels of what a task gives. `Edge` is a type whose name tells the edge, for the compiler's message when there are none.
+pub const fn labels<Out: Labelled<Edge>, Edge>() -> &'static [&'static str] {
+    Out::LABELS
+}
+
 /// The index of a label among those that a task gives.
 ///
 /// # Panics
