@@ -1,5 +1,7 @@
 //! The author's styles: which properties a drawing takes over, checked value by value so that nothing else can come in.
 
+use std::collections::HashMap;
+
 use super::figure::Figure;
 use crate::StyleRule;
 
@@ -118,14 +120,12 @@ fn dashes(value: &str) -> Option<String> {
     (!numbers.is_empty()).then(|| numbers.join(" "))
 }
 
-/// The style of every node.
-pub(super) fn of_nodes(figure: &Figure) -> Vec<Style> {
-    figure.nodes.iter().map(|node| of(figure, &node.id, &node.classes, true)).collect()
-}
-
-/// The style of every group.
-pub(super) fn of_groups(figure: &Figure) -> Vec<Style> {
-    figure.groups.iter().map(|group| of(figure, &group.id, &[], false)).collect()
+/// The styles of all nodes and of all groups.
+pub(super) fn of_nodes_and_groups(figure: &Figure) -> (Vec<Style>, Vec<Style>) {
+    let rules = Rules::new(figure);
+    let nodes = figure.nodes.iter().map(|node| rules.of(&node.id, &node.classes, true)).collect();
+    let groups = figure.groups.iter().map(|group| rules.of(&group.id, &[], false)).collect();
+    (nodes, groups)
 }
 
 /// The style of every edge.
@@ -146,35 +146,42 @@ pub(super) fn of_links(figure: &Figure) -> Vec<Style> {
     styles
 }
 
-/// Defaults first, then classes in the order they were given, then what is said of the element itself.
-fn of(figure: &Figure, id: &str, own_classes: &[String], default_applies: bool) -> Style {
-    let mut style = Style::default();
-    let mut classes: Vec<&str> = if default_applies { vec!["default"] } else { Vec::new() };
-    classes.extend(own_classes.iter().map(String::as_str));
-    for rule in &figure.rules {
-        if let StyleRule::Class { nodes, class } = rule
-            && nodes.iter().any(|node| node == id)
-        {
-            classes.push(class);
-        }
-    }
-    for class in classes {
+/// The rules by what they are about, so that thousands of nodes with a rule each stay cheap.
+#[derive(Default)]
+struct Rules<'a> {
+    css_of_class: HashMap<&'a str, Vec<&'a str>>,
+    classes_of: HashMap<&'a str, Vec<&'a str>>,
+    css_of: HashMap<&'a str, Vec<&'a str>>,
+}
+
+impl<'a> Rules<'a> {
+    fn new(figure: &'a Figure) -> Rules<'a> {
+        let mut rules = Rules::default();
         for rule in &figure.rules {
-            if let StyleRule::ClassDef { classes, css } = rule
-                && classes.iter().any(|name| name == class)
-            {
-                style.apply(css);
+            let (map, names, value) = match rule {
+                StyleRule::ClassDef { classes, css } => (&mut rules.css_of_class, classes, css),
+                StyleRule::Class { nodes, class } => (&mut rules.classes_of, nodes, class),
+                StyleRule::Style { nodes, css } => (&mut rules.css_of, nodes, css),
+                StyleRule::LinkStyle { .. } => continue,
+            };
+            for name in names {
+                map.entry(name).or_default().push(value);
             }
         }
+        rules
     }
-    for rule in &figure.rules {
-        if let StyleRule::Style { nodes, css } = rule
-            && nodes.iter().any(|node| node == id)
-        {
-            style.apply(css);
+
+    /// Defaults first, then classes in the order they were given, then what is said of the element itself.
+    fn of(&self, id: &str, own_classes: &[String], default_applies: bool) -> Style {
+        let mut style = Style::default();
+        let given = self.classes_of.get(id).into_iter().flatten().copied();
+        let default = default_applies.then_some("default");
+        for class in default.into_iter().chain(own_classes.iter().map(String::as_str)).chain(given) {
+            self.css_of_class.get(class).into_iter().flatten().for_each(|css| style.apply(css));
         }
+        self.css_of.get(id).into_iter().flatten().for_each(|css| style.apply(css));
+        style
     }
-    style
 }
 
 /// The names of CSS with their values.

@@ -55,7 +55,7 @@ pub(super) fn write(figure: &Figure) -> String {
     let picture = layout::layout(figure);
     let mut out = String::new();
     open(&mut out, figure, &picture);
-    let group_styles = css::of_groups(figure);
+    let (node_styles, group_styles) = css::of_nodes_and_groups(figure);
     for (group, style) in picture.groups.iter().zip(&group_styles) {
         if let Some(group) = group {
             write_group_box(&mut out, group, style);
@@ -67,8 +67,8 @@ pub(super) fn write(figure: &Figure) -> String {
             write_title(&mut out, group, style);
         }
     }
-    for ((node, drawn), style) in figure.nodes.iter().zip(&picture.nodes).zip(css::of_nodes(figure)) {
-        write_node(&mut out, &node.id, node.caption(), node.shape, drawn, &style);
+    for ((node, drawn), style) in figure.nodes.iter().zip(&picture.nodes).zip(&node_styles) {
+        write_node(&mut out, &node.id, node.caption(), node.shape, drawn, style);
     }
     out.push_str("</svg>\n");
     out

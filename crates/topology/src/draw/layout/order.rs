@@ -4,13 +4,14 @@ use super::layered::{Kind, Layered};
 
 /// Items times sweeps that crossing reduction may spend; at about 1 µs each this bounds it to some tenths of a second without
 /// optimization. Small graphs get [`SWEEPS_MAX`] sweeps, a graph of 1,000 nodes a handful.
-const SWEEP_WORK_MAX: usize = 120_000;
+const SWEEP_WORK_MAX: usize = 150_000;
 
 /// After this many sweeps even tangled small graphs no longer improve.
-const SWEEPS_MAX: usize = 24;
+const SWEEPS_MAX: usize = 32;
 
-/// Items up to which neighbours are exchanged pairwise after each sweep; beyond it the sweeps alone must do.
-const TRANSPOSE_ITEMS_MAX: usize = 600;
+/// Pieces of edges up to which neighbours are exchanged pairwise after each sweep, which compares every two of their pieces; beyond it
+/// the sweeps alone must do.
+const TRANSPOSE_PIECES_MAX: usize = 1_500;
 
 /// Orders every layer and returns the number of crossings that are left.
 pub(super) fn order(layered: &mut Layered) -> usize {
@@ -18,12 +19,15 @@ pub(super) fn order(layered: &mut Layered) -> usize {
     orderer.start();
     let mut best = (orderer.crossings(), orderer.layered.layers.clone());
     let sweeps = (SWEEP_WORK_MAX / orderer.layered.items.len().max(1)).clamp(2, SWEEPS_MAX);
+    let pieces: usize = orderer.layered.down.iter().map(Vec::len).sum();
     for sweep in 0..sweeps {
         if best.0 == 0 {
             break;
         }
+        orderer.reverse_ties = sweep % 4 >= 2;
         orderer.sweep(sweep % 2 == 0);
-        if orderer.layered.items.len() <= TRANSPOSE_ITEMS_MAX {
+        orderer.reverse_ties = false;
+        if pieces <= TRANSPOSE_PIECES_MAX {
             orderer.transpose();
         }
         let crossings = orderer.crossings();
@@ -48,15 +52,19 @@ struct Orderer<'a> {
     places: Vec<usize>,
     /// The place of each group among its siblings, the same in all layers, so that boxes are upright and side by side.
     group_places: Vec<usize>,
-    /// For each pair of sibling groups that met in a layer, how much more often the first wanted to stand before the second.
-    wishes: std::collections::BTreeMap<(usize, usize), i64>,
+    /// Where in its layer each group would like to stand, from 0 to 1: the sum over the layers asked, and their number.
+    wishes: Vec<(f64, f64)>,
+    /// Whether items that want to stand in the same place change their order: every other pair of sweeps does, since with the same
+    /// order each time a sweep would repeat the one before.
+    reverse_ties: bool,
 }
 
 impl<'a> Orderer<'a> {
     fn new(layered: &'a mut Layered) -> Orderer<'a> {
         let places = vec![0; layered.items.len()];
         let group_places = (0..layered.spans.len()).collect();
-        Orderer { layered, places, group_places, wishes: std::collections::BTreeMap::new() }
+        let wishes = vec![(0.0, 0.0); layered.spans.len()];
+        Orderer { layered, places, group_places, wishes, reverse_ties: false }
     }
 
     /// The first order: as a walk along the edges meets the items, which leaves trees without crossings.
@@ -109,23 +117,24 @@ impl<'a> Orderer<'a> {
         Some(neighbours.iter().map(|&other| self.places[other] as f64).sum::<f64>() / neighbours.len() as f64)
     }
 
-    /// Puts the groups in the order that most layers wish for, then every layer in that order.
+    /// Puts the groups in the order that the layers wish for on average, then every layer in that order.
     fn settle(&mut self) {
         if self.layered.spans.iter().all(Option::is_none) {
             return;
         }
-        let mut wins = vec![0_i64; self.group_places.len()];
-        for (&(one, other), &balance) in &self.wishes {
-            wins[one] += balance.signum();
-            wins[other] -= balance.signum();
-        }
-        let mut groups: Vec<usize> = (0..wins.len()).collect();
-        groups.sort_by_key(|&group| (-wins[group], self.group_places[group]));
-        for (place, &group) in groups.iter().enumerate() {
+        let count = self.wishes.len() as f64;
+        let wish = |group: usize| match self.wishes[group] {
+            (_, 0.0) => self.group_places[group] as f64 / count,
+            (sum, layers) => sum / layers,
+        };
+        let mut groups: Vec<(f64, usize, usize)> =
+            (0..self.wishes.len()).map(|group| (wish(group), self.group_places[group], group)).collect();
+        groups.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
+        for (place, &(_, _, group)) in groups.iter().enumerate() {
             self.group_places[group] = place;
         }
         self.keep_places();
-        self.wishes.clear();
+        self.wishes.fill((0.0, 0.0));
     }
 
     /// Orders every layer as it stands, which only brings groups together and into their common order.
@@ -186,6 +195,9 @@ impl<'a> Orderer<'a> {
                 None => arranged[slot] = Some(entry),
             }
         }
+        if self.reverse_ties {
+            keyed.reverse();
+        }
         keyed.sort_by(|one, other| one.0.total_cmp(&other.0));
         for (slot, (_, entry)) in slots.into_iter().zip(keyed) {
             arranged[slot] = Some(entry);
@@ -211,11 +223,9 @@ impl<'a> Orderer<'a> {
         let slots: Vec<usize> = (0..entries.len()).filter(|&slot| matches!(entries[slot], Entry::Group(_))).collect();
         let mut groups: Vec<usize> =
             slots.iter().filter_map(|&slot| if let Entry::Group(group) = entries[slot] { Some(group) } else { None }).collect();
-        for (at, &one) in groups.iter().enumerate() {
-            for &other in &groups[at + 1..] {
-                let (pair, wish) = if one < other { ((one, other), 1) } else { ((other, one), -1) };
-                *self.wishes.entry(pair).or_default() += wish;
-            }
+        for (&slot, &group) in slots.iter().zip(&groups) {
+            self.wishes[group].0 += (slot as f64 + 0.5) / entries.len() as f64;
+            self.wishes[group].1 += 1.0;
         }
         groups.sort_by_key(|&group| self.group_places[group]);
         for (slot, group) in slots.into_iter().zip(groups) {

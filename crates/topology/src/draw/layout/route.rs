@@ -72,8 +72,9 @@ impl Plan {
             plan.cross = cross_end + LANE + lanes + MARGIN;
         }
         let ports = Ports::new(figure, layered, &plan.places, &lane_of, vertical);
-        plan.lay_bands(figure, layered, &ports, &lane_of);
-        plan.groups = (0..figure.groups.len()).map(|group| plan.group_rect(figure, layered, group)).collect();
+        let room = GroupRoom::new(figure, layered);
+        plan.lay_bands(layered, &ports, &lane_of, &room);
+        plan.groups = (0..figure.groups.len()).map(|group| plan.group_rect(layered, group, &room)).collect();
         for (index, chain) in layered.chains.iter().enumerate() {
             let label = chain.items.iter().find(|&&item| layered.items[item].kind == Kind::Label(index));
             plan.labels.push(label.map(|&item| plan.item_rect(layered, item)));
@@ -89,10 +90,9 @@ impl Plan {
         Rect::around(Point { x: self.places[item], y: self.bands[layer].middle() }, cross, flow)
     }
 
-    fn lay_bands(&mut self, figure: &Figure, layered: &Layered, ports: &Ports, lane_of: &[f64]) {
+    fn lay_bands(&mut self, layered: &Layered, ports: &Ports, lane_of: &[f64], room: &GroupRoom) {
         let count = layered.layers.len();
         let bends = self.widest_bends(layered, ports, lane_of);
-        let room = GroupRoom::new(figure, layered);
         let mut at = MARGIN + room.before[0];
         for (layer, items) in layered.layers.iter().enumerate() {
             let thickness = items.iter().map(|&item| layered.items[item].flow).fold(0.0, f64::max);
@@ -169,14 +169,13 @@ impl Plan {
         path
     }
 
-    fn group_rect(&self, figure: &Figure, layered: &Layered, group: usize) -> Option<Rect> {
+    fn group_rect(&self, layered: &Layered, group: usize, room: &GroupRoom) -> Option<Rect> {
         let span = layered.spans[group]?;
         let &(open, close) = layered.sides[group].first()?;
-        let room = GroupRoom::new(figure, layered);
         let x = self.places[open] - layered.items[open].cross / 2.0;
         let right = self.places[close] + layered.items[close].cross / 2.0;
-        let y = self.bands[span.first].start - room.start(group);
-        let bottom = self.bands[span.last].end + room.end(group);
+        let y = self.bands[span.first].start - room.ends[group].0;
+        let bottom = self.bands[span.last].end + room.ends[group].1;
         Some(Rect { x, y, width: right - x, height: bottom - y })
     }
 }
@@ -222,14 +221,6 @@ impl GroupRoom {
             }
         }
         room
-    }
-
-    fn start(&self, group: usize) -> f64 {
-        self.ends[group].0
-    }
-
-    fn end(&self, group: usize) -> f64 {
-        self.ends[group].1
     }
 }
 

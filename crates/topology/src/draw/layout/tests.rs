@@ -214,3 +214,29 @@ fn edges_beyond_the_limit_run_in_lanes_and_still_meet_no_box() {
         }
     }
 }
+
+#[test]
+fn extreme_graphs_are_drawn_whole() {
+    let words = |count: usize, word: &dyn Fn(usize) -> String| (1..count).map(word).collect::<Vec<_>>().join(" ");
+    let skips = words(500, &|n| format!("n{}>n{n} n0>n{n}", n - 1));
+    let nested = format!("g0[a0] {}", words(32, &|n| format!("g{n}[a{n}]/g{} a{}>a{n}", n - 1, n - 1)));
+    for (name, figure) in [
+        ("nothing", Figure::default()),
+        ("a star", figure(&words(500, &|n| format!("hub>n{n}")))),
+        ("a chain", figure(&words(500, &|n| format!("n{}>n{n}", n - 1)))),
+        ("a chain with skips", figure(&skips)),
+        ("all to all", figure(&words(2_501, &|n| format!("a{}>b{}", n % 50, n / 50)))),
+        ("many boxes", figure(&words(200, &|n| format!("g{n}[a{n},b{n}] a{n}>b{n} root>a{n}")))),
+        ("boxes in boxes", figure(&nested)),
+        ("no edges", figure(&words(100, &|n| format!("box{n}[n{n}]")))),
+        ("an empty box", figure("box[] a>b")),
+    ] {
+        let picture = layout(&figure);
+        assert!(picture.width.is_finite() && picture.height.is_finite(), "{name}");
+        let page = Rect { x: 0.0, y: 0.0, width: picture.width, height: picture.height };
+        let mut boxes: Vec<&Rect> = picture.nodes.iter().map(|node| &node.rect).collect();
+        assert!(boxes.iter().all(|rect| within(rect, &page)), "{name}: a task leaves the page");
+        boxes.sort_by(|one, other| (one.center().y, one.x).partial_cmp(&(other.center().y, other.x)).expect("all are numbers"));
+        assert!(boxes.windows(2).all(|pair| !overlap(pair[0], pair[1])), "{name}: two tasks overlap");
+    }
+}

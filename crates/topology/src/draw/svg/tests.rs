@@ -3,6 +3,7 @@
 use super::css::Color;
 use super::*;
 use crate::draw::testing::{figure, pipeline};
+use crate::draw::{dot, mermaid, text};
 use crate::{Direction, StyleRule};
 
 /// Texts that break out of markup wherever one layer of escaping is missing.
@@ -143,6 +144,10 @@ fn pictures() {
         figures.push((name, pipeline(count, 1, groups, Direction::TopToBottom)));
     }
     for (name, figure) in figures {
+        let others = [("mmd", mermaid::write(&figure)), ("dot", dot::write(&figure)), ("txt", text::write(&figure, true))];
+        for (extension, drawing) in others {
+            std::fs::write(folder.join(format!("{name}.{extension}")), drawing).expect("the drawing can be written");
+        }
         for direction in [Direction::TopToBottom, Direction::LeftToRight, Direction::BottomToTop, Direction::RightToLeft] {
             let svg = write(&super::Figure { direction, ..figure.clone() });
             std::fs::write(folder.join(format!("{name}-{}.svg", direction.as_str())), svg).expect("the picture can be written");

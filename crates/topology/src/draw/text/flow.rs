@@ -21,10 +21,10 @@ pub(super) fn draw(figure: &Figure, unicode: bool) -> Option<String> {
     let mut canvas = Canvas::default();
     let mut column = 0;
     for layer in 0..grid.layers.len() {
+        let tasks = grid.layers[layer].iter().filter_map(|&item| grid.node(item));
         let arrow = if layer == 0 { 0 } else { 2 };
-        let width =
-            grid.layers[layer].iter().filter_map(|&item| grid.node(item)).map(|node| figure.nodes[node].id.len()).max()?;
-        let end = column + arrow + width + 1;
+        // A layer that edges only pass takes no room.
+        let end = tasks.map(|node| figure.nodes[node].id.len()).max().map_or(column, |width| column + arrow + width + 1);
         for &item in &grid.layers[layer] {
             let row = rows[item];
             match grid.node(item) {
@@ -166,7 +166,7 @@ impl Channel {
 
     /// Draws the channel from `start` on and returns where the next layer begins.
     fn draw(&self, canvas: &mut Canvas, start: usize) -> usize {
-        let room = |labels: &[(usize, String)]| labels.iter().map(|(_, label)| label.len() + 3).max().unwrap_or(0);
+        let room = |labels: &[(usize, String)]| labels.iter().map(|(_, label)| label.len() + 4).max().unwrap_or(0);
         let first_track = start + room(&self.labels_before).max(1);
         let end = first_track + self.tracks + room(&self.labels_behind);
         for net in &self.nets {

@@ -29,21 +29,15 @@ pub(super) fn write(figure: &Figure, unicode: bool) -> String {
     for (index, node) in figure.nodes.iter().enumerate() {
         let text = node.text.as_deref().map(|text| measure::paragraphs(text).collect::<Vec<_>>().join(" "));
         let shown = text.filter(|text| unicode || text.is_ascii());
-        if routes[index].is_empty() {
-            if !reached[index] || shown.is_some() {
-                let note = shown.map_or(String::new(), |text| format!("  ({text})"));
-                let _ = writeln!(out, "{}", cut(&format!("{}{note}", node.id), unicode));
-            }
-            continue;
+        if let Some(text) = &shown {
+            let _ = writeln!(out, "{}", cut(&format!("{:column$} ({text})", node.id), unicode));
+        } else if routes[index].is_empty() && !reached[index] {
+            let _ = writeln!(out, "{}", node.id);
         }
         for (at, (label, targets)) in routes[index].iter().enumerate() {
-            let name = if at == 0 { node.id.as_str() } else { "" };
-            let arrow = arrow(at, routes[index].len(), *label, unicode);
-            let start = format!("{name:column$} {arrow} ");
+            let name = if at == 0 && shown.is_none() { node.id.as_str() } else { "" };
+            let start = format!("{name:column$} {} ", arrow(at, routes[index].len(), *label, unicode));
             write_targets(&mut out, figure, &start, targets);
-        }
-        if let Some(text) = shown {
-            let _ = writeln!(out, "{}", cut(&format!("{:column$}   ({text})", ""), unicode));
         }
     }
     out

@@ -33,9 +33,14 @@ mod tests {
                 "http ─▶ parse ─┬▶ enrich ─┬▶ store\n               └▶ score ──┘\n",
             ),
             (
-                "start>fetch-users fetch-users>render render>mail>send render>skipped>record send>record",
-                "start ─▶ fetch-users ─▶ render ─┬─ mail ───▶ send ─┬▶ record\n                                └─ skipped ────────┘\n",
+                "read>parse parse>page>pages parse>malformed>reject pages>report reject>report",
+                "read ─▶ parse ─┬─ page ──────▶ pages ──┬▶ report\n               └─ malformed ─▶ reject ─┘\n",
             ),
+            (
+                "start>fetch-users fetch-users>render render>mail>send render>skipped>record send>record",
+                "start ─▶ fetch-users ─▶ render ─┬─ mail ────▶ send ─┬▶ record\n                                └─ skipped ─────────┘\n",
+            ),
+            ("a>c a>d b>c b>d", "a ──┬─┬─▶ c\nb ─┐└─┼┬▶ d\n   ├──┘│\n   └───┘\n"),
         ] {
             assert_eq!(write(&figure(words), true), expected, "{words}");
         }
