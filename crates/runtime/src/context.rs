@@ -4,7 +4,7 @@ use crate::{TaskError, settings};
 use leatworks_broker::MessageId;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 /// What a task knows about the message that it handles. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub struct Context {
 pub(crate) struct Place {
     pub(crate) topology: &'static str,
     pub(crate) task: &'static str,
-    pub(crate) edge: &'static str,
+    pub(crate) edge: Cow<'static, str>,
     pub(crate) settings: Value,
 }
 
@@ -40,7 +40,7 @@ impl Context {
 
     /// A context for a unit test of a task: attempt 1 of a message without a topology.
     pub fn detached() -> Self {
-        let place = Place { topology: "test", task: "test", edge: "[*]-->test", settings: Value::Null };
+        let place = Place { topology: "test", task: "test", edge: "[*]-->test".into(), settings: Value::Null };
         let message = leatworks_broker::Message { id: MessageId(1), root: MessageId(1), ..Default::default() };
         Self::new(Arc::new(place), &message, 1)
     }
@@ -72,7 +72,7 @@ impl Context {
 
     /// The edge that the message came by, such as `a-->|mail|b`.
     pub fn edge(&self) -> &str {
-        self.place.edge
+        &self.place.edge
     }
 
     /// The message's key.
@@ -89,7 +89,7 @@ impl Context {
 
     /// A span that names the message, to be entered around work that logs.
     pub fn span(&self) -> tracing::Span {
-        tracing::info_span!("message", id = %self.message_id, edge = self.place.edge, attempt = self.attempt)
+        tracing::info_span!("message", id = %self.message_id, edge = %self.place.edge, attempt = self.attempt)
     }
 
     /// The task's settings as a type. A task *is* its settings, so this is for parts of a task that want their own view.

@@ -37,12 +37,15 @@
 
 pub mod check;
 pub mod codec;
+pub mod config;
+pub mod control;
 pub mod def;
 pub mod handler;
 pub mod plan;
 pub mod run;
 pub mod source;
 pub mod topics;
+pub mod worker;
 
 mod context;
 mod counts;
@@ -50,6 +53,7 @@ mod dispatch;
 mod error;
 mod fold;
 mod folding;
+mod host;
 mod ids;
 mod outputs;
 mod route;
@@ -57,7 +61,6 @@ mod settings;
 mod setup;
 mod sink;
 mod task;
-mod worker;
 
 pub use codec::Codec;
 pub use context::Context;
@@ -66,6 +69,7 @@ pub use dispatch::DeadLetter;
 pub use error::{Cause, Permanent, TaskError};
 pub use fold::Fold;
 pub use handler::{open_fold, open_fold_routed, open_routed, open_task};
+pub use host::{HostError, open_broker};
 pub use ids::new_root;
 pub use leatworks_broker as broker;
 pub use leatworks_macros::Route;

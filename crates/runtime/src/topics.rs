@@ -2,28 +2,64 @@
 
 use crate::def::{EdgeDef, TopologyDef};
 use leatworks_broker::{Broker, Result, Start, TopicKind, TopicSpec};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The subscription that keeps the messages of a dead-letter topic until somebody redrives or drops them.
 pub const DEAD_LETTER_SUBSCRIPTION: &str = "dlq";
+
+/// A topology as the broker knows it: what is needed to look into its queues, without its tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopologyRef {
+    /// Its name.
+    pub name: String,
+    /// Its edges.
+    pub edges: Vec<EdgeRef>,
+}
+
+/// An edge as the broker knows it; the fields are those of [`EdgeDef`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "described at EdgeDef")]
+pub struct EdgeRef {
+    pub id: String,
+    pub ingress: bool,
+    pub topic: String,
+    pub subscription: String,
+    pub retry_topic: String,
+    pub dead_letter_topic: String,
+}
+
+impl From<&TopologyDef> for TopologyRef {
+    fn from(topology: &TopologyDef) -> Self {
+        let edges = topology.edges.iter().map(|edge| EdgeRef {
+            id: edge.id.to_owned(),
+            ingress: edge.from.is_none(),
+            topic: edge.topic.to_owned(),
+            subscription: edge.subscription.to_owned(),
+            retry_topic: edge.retry_topic.to_owned(),
+            dead_letter_topic: edge.dead_letter_topic.to_owned(),
+        });
+        Self { name: topology.name.to_owned(), edges: edges.collect() }
+    }
+}
 
 /// Makes what is missing of a topology's topics and subscriptions. It is all there before anything is published, since a topic without
 /// a subscription keeps nothing.
 ///
 /// # Errors
 /// What the broker says.
-pub async fn create(broker: &dyn Broker, topology: &TopologyDef) -> Result<()> {
-    for edge in topology.edges {
-        let kind = if edge.from.is_none() { TopicKind::Ingress } else { TopicKind::Route };
-        make(broker, topology, edge.topic, kind, edge.subscription).await?;
-        make(broker, topology, edge.retry_topic, TopicKind::Route, edge.subscription).await?;
-        make(broker, topology, edge.dead_letter_topic, TopicKind::DeadLetter, DEAD_LETTER_SUBSCRIPTION).await?;
+pub async fn create(broker: &dyn Broker, topology: &TopologyRef) -> Result<()> {
+    for edge in &topology.edges {
+        let kind = if edge.ingress { TopicKind::Ingress } else { TopicKind::Route };
+        make(broker, topology, &edge.topic, kind, &edge.subscription).await?;
+        make(broker, topology, &edge.retry_topic, TopicKind::Route, &edge.subscription).await?;
+        make(broker, topology, &edge.dead_letter_topic, TopicKind::DeadLetter, DEAD_LETTER_SUBSCRIPTION).await?;
     }
     Ok(())
 }
 
-async fn make(broker: &dyn Broker, topology: &TopologyDef, topic: &str, kind: TopicKind, subscription: &str) -> Result<()> {
-    let spec = TopicSpec { name: topic.to_owned(), kind, topology: topology.name.to_owned(), retention: Duration::ZERO };
+async fn make(broker: &dyn Broker, topology: &TopologyRef, topic: &str, kind: TopicKind, subscription: &str) -> Result<()> {
+    let spec = TopicSpec { name: topic.to_owned(), kind, topology: topology.name.clone(), retention: Duration::ZERO };
     broker.create_topic(spec).await?;
     broker.create_subscription(topic, subscription, Start::Earliest).await
 }

@@ -2,7 +2,7 @@
 
 use crate::{TaskError, ids};
 use leatworks_broker::{Message, Position};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The most bytes of an error's text that are kept. A page of text tells enough, and a journal full of stack traces helps nobody.
 const ERROR_BYTES_MAX: usize = 4096;
@@ -11,12 +11,12 @@ const ERROR_BYTES_MAX: usize = 4096;
 const PREFIX: &str = "leat-";
 
 /// A message that was given up.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetter {
     /// The edge on which it was given up.
     pub edge: String,
     /// Where it lies in the dead-letter topic of that edge.
-    #[serde(serialize_with = "position")]
+    #[serde(serialize_with = "position", deserialize_with = "read_position")]
     pub position: Position,
     /// Its identity.
     pub id: String,
@@ -40,6 +40,10 @@ pub struct DeadLetter {
 
 fn position<S: serde::Serializer>(position: &Position, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(position.0)
+}
+
+fn read_position<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Position, D::Error> {
+    Ok(Position(Deserialize::deserialize(deserializer)?))
 }
 
 impl DeadLetter {

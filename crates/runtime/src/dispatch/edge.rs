@@ -60,7 +60,7 @@ impl Edge {
         counts: Arc<Counts>,
     ) -> Self {
         let task = plan.def;
-        let place = Place { topology: task.topology, task: task.name, edge: def.id, settings: plan.settings.clone() };
+        let place = Place { topology: task.topology, task: task.name, edge: def.id.into(), settings: plan.settings.clone() };
         Self {
             broker,
             handler,

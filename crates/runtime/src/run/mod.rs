@@ -118,7 +118,7 @@ pub async fn run(
     stop: watch::Receiver<Stop>,
 ) -> Result<Report, RunError> {
     let started = Instant::now();
-    topics::create(broker.as_ref(), plan.topology).await?;
+    topics::create(broker.as_ref(), &plan.topology.into()).await?;
     let mut run = Run::open(broker, plan, options, counts, stop).await?;
     run.start().await?;
     run.drive().await?;
@@ -347,7 +347,7 @@ pub(crate) async fn open_handler(plan: &Plan, task: &TaskPlan) -> Result<Arc<dyn
     let failed = |error| RunError::Start { task: task.def.name, error };
     match task.def.kind {
         Kind::Rust(open) => open(&plan.setup(task)).await.map_err(failed),
-        Kind::Worker { url } => worker::client(task.worker.as_deref().unwrap_or(url), task).map_err(failed),
+        Kind::Worker { url } => worker::client(task.worker.as_deref().unwrap_or(url), task.def, plan.topology).map_err(failed),
         Kind::Source => Ok(Arc::new(source::PassThrough::new(task.def))),
         Kind::Sink(sink) => {
             let sink = task.sink.clone().unwrap_or_else(|| crate::plan::Builtin::new(&sink));

@@ -160,7 +160,7 @@ pub async fn run_with(broker: Arc<dyn Broker>, topology: &'static TopologyDef, o
 pub async fn run_roots(broker: Arc<dyn Broker>, topology: &'static TopologyDef, roots: u64) -> Report {
     let options = RunOptions { serve: true, ..RunOptions::default() };
     let (stop, stopped) = watch::channel(Stop::Run);
-    leatworks::topics::create(broker.as_ref(), topology).await.expect("topics");
+    leatworks::topics::create(broker.as_ref(), &topology.into()).await.expect("topics");
     send(&broker, topology, (0..roots).map(|number| number.to_string())).await;
     let plan = Plan::new(topology, std::env::temp_dir());
     let running = tokio::spawn(run(broker, plan, options, Arc::new(Counts::new(topology)), stopped));

@@ -1,0 +1,371 @@
+//! The runtime configuration: flag > `LEAT_*` environment > `leat.toml` > `$LEATWORKS_HOME/config.toml` > default.
+//!
+//! It is about how and where things run, never about the graph. A key that nobody reads is an error.
+
+use crate::{
+    def::{Retry, TopologyDef},
+    plan::{Builtin, Plan, TaskPlan},
+    settings::{self, DurationText, SettingsError},
+};
+use config::{File, FileFormat, ValueKind};
+use serde::Deserialize;
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    env,
+    path::{Path, PathBuf},
+};
+
+/// The name of the file beside `Project.toml`.
+pub const FILE: &str = "leat.toml";
+
+/// Variables that are read elsewhere, and are no keys of the configuration.
+const OTHER_VARIABLES: [&str; 2] = ["LEAT_LOG", "LEAT_HOME"];
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A file cannot be read or is no TOML.
+    #[error("reading the configuration: {0}")]
+    Read(#[from] config::ConfigError),
+    /// A key that nobody reads.
+    #[error("unknown key `{key}` in the configuration{hint}")]
+    Unknown {
+        /// The key with the tables it stands in.
+        key: String,
+        /// What may be meant.
+        hint: String,
+    },
+    /// A value of the wrong type.
+    #[error("in the configuration: {0}")]
+    Wrong(String),
+    /// No place for the data.
+    #[error("no directory for the data: set `--data`, `LEAT_DATA` or `HOME`")]
+    NoData,
+}
+
+/// What flags say; they come before everything else.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--data`
+    pub data: Option<PathBuf>,
+    /// `--broker`
+    pub broker: Option<String>,
+    /// `--durability`
+    pub durability: Option<String>,
+}
+
+/// The configuration of a project on this machine.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The data directory.
+    pub data: PathBuf,
+    /// `embedded` or `memory`.
+    pub broker: String,
+    /// What an acknowledged write survives on the embedded broker: `power`, `interval`, `process`, `memory`.
+    pub durability: String,
+    topologies: BTreeMap<String, TopologyConfig>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Root {
+    data: Option<PathBuf>,
+    broker: BrokerConfig,
+    topology: BTreeMap<String, TopologyConfig>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct BrokerConfig {
+    url: Option<String>,
+    durability: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct TopologyConfig {
+    task: BTreeMap<String, TaskConfig>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct TaskConfig {
+    timeout: Option<DurationText>,
+    retry: RetryConfig,
+    parallelism: Option<usize>,
+    worker: Option<String>,
+    source: Option<Value>,
+    sink: Option<Value>,
+    settings: Option<Value>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct RetryConfig {
+    attempts: Option<u32>,
+    backoff: Option<DurationText>,
+    max_backoff: Option<DurationText>,
+}
+
+impl Config {
+    /// Reads the configuration of a project from the current directory and the environment.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(project: &str, flags: &Flags) -> Result<Self, ConfigError> {
+        let variables = env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let home = home(|name| env::var_os(name).map(PathBuf::from));
+        Self::load_from(project, flags, Path::new(FILE), home.as_deref(), variables.collect())
+    }
+
+    fn load_from(
+        project: &str,
+        flags: &Flags,
+        file: &Path,
+        home: Option<&Path>,
+        variables: BTreeMap<String, String>,
+    ) -> Result<Self, ConfigError> {
+        let mut builder = config::Config::builder();
+        if let Some(home) = home {
+            builder = builder.add_source(File::from(home.join("config.toml")).format(FileFormat::Toml).required(false));
+        }
+        builder = builder.add_source(File::from(file.to_owned()).format(FileFormat::Toml).required(false));
+        for (name, text) in &variables {
+            if let Some(key) = key_of(name) {
+                builder = builder.set_override(key, parsed(text))?;
+            }
+        }
+        let value: Value = builder.build()?.try_deserialize()?;
+        let root: Root = settings::from_value(&value).map_err(|error| match error {
+            SettingsError::Unknown { key, .. } => ConfigError::Unknown { hint: hint(&key), key },
+            SettingsError::Wrong(error) => ConfigError::Wrong(error.to_string()),
+        })?;
+        let data = flags.data.clone().or(root.data).or_else(|| Some(home?.join(project))).ok_or(ConfigError::NoData)?;
+        Ok(Self {
+            data,
+            broker: flags.broker.clone().or(root.broker.url).unwrap_or_else(|| "embedded".to_owned()),
+            durability: flags.durability.clone().or(root.broker.durability).unwrap_or_else(|| "power".to_owned()),
+            topologies: root.topology,
+        })
+    }
+
+    /// The directory of the journal.
+    pub fn journal(&self) -> PathBuf {
+        self.data.join("journal")
+    }
+
+    /// A topology with its configuration applied.
+    ///
+    /// # Errors
+    /// If the configuration names a task that the topology does not have, or a value is out of range.
+    pub fn plan(&self, topology: &'static TopologyDef) -> Result<Plan, ConfigError> {
+        let mut plan = Plan::new(topology, &self.data);
+        let Some(config) = self.topologies.get(topology.name) else { return Ok(plan) };
+        for (name, config) in &config.task {
+            match plan.tasks.iter_mut().find(|task| task.def.name == name) {
+                Some(task) => apply(task, config)?,
+                None => {
+                    let known: Vec<&str> = topology.tasks.iter().map(|task| task.name).collect();
+                    let key = format!("topology.{}.task.{name}", topology.name);
+                    return Err(ConfigError::Unknown { hint: settings::hint(name, &known), key });
+                }
+            }
+        }
+        Ok(plan)
+    }
+}
+
+/// `$LEATWORKS_HOME`, or the usual place for what programs keep.
+fn home(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let set = |name: &str| variable(name).filter(|path| !path.as_os_str().is_empty());
+    set("LEATWORKS_HOME").or_else(|| {
+        let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")))?;
+        Some(state.join("leatworks"))
+    })
+}
+
+/// The key that a variable sets: `LEAT_TOPOLOGY__EMAIL_PIPELINE__TASK__SEND__TIMEOUT` is `topology.email-pipeline.task.send.timeout`.
+///
+/// A shell has no variables with `-` in their name, so in the names of topologies and tasks `_` stands for it.
+fn key_of(variable: &str) -> Option<String> {
+    if OTHER_VARIABLES.contains(&variable) {
+        return None;
+    }
+    let key = variable.strip_prefix("LEAT_")?;
+    if key != "DATA" && !key.contains("__") {
+        return None;
+    }
+    let mut parts: Vec<String> = key.to_ascii_lowercase().split("__").map(str::to_owned).collect();
+    if parts[0] == "topology" {
+        for index in [1, 3] {
+            if let Some(part) = parts.get_mut(index) {
+                *part = part.replace('_', "-");
+            }
+        }
+    }
+    Some(parts.join("."))
+}
+
+/// A variable's text as the value that it looks like.
+fn parsed(text: &str) -> ValueKind {
+    match text {
+        "true" => true.into(),
+        "false" => false.into(),
+        number if number.parse::<i64>().is_ok() => number.parse::<i64>().unwrap_or_default().into(),
+        number if number.parse::<f64>().is_ok_and(f64::is_finite) => number.parse::<f64>().unwrap_or_default().into(),
+        text => text.into(),
+    }
+}
+
+fn hint(key: &str) -> String {
+    let parts: Vec<&str> = key.split('.').collect();
+    let known: &[&str] = match parts[..] {
+        [_] => &["broker", "data", "topology"],
+        ["broker", _] => &["url", "durability"],
+        ["topology", _, _] => &["task"],
+        ["topology", _, "task", _, _] => &["timeout", "retry", "parallelism", "worker", "source", "sink", "settings"],
+        ["topology", _, "task", _, "retry", _] => &["attempts", "backoff", "max_backoff"],
+        _ => &[],
+    };
+    settings::hint(parts.last().copied().unwrap_or_default(), known)
+}
+
+fn apply(task: &mut TaskPlan, config: &TaskConfig) -> Result<(), ConfigError> {
+    let wrong = |text: &str| ConfigError::Wrong(format!("`topology.{}.task.{}`: {text}", task.def.topology, task.def.name));
+    let Retry { attempts, backoff, max_backoff } = task.retry;
+    let retry = Retry {
+        attempts: config.retry.attempts.unwrap_or(attempts),
+        backoff: config.retry.backoff.map_or(backoff, |text| text.0),
+        max_backoff: config.retry.max_backoff.map_or(max_backoff, |text| text.0),
+    };
+    if retry.attempts == 0 {
+        return Err(wrong("`retry.attempts` is at least 1"));
+    }
+    if config.parallelism == Some(0) {
+        return Err(wrong("`parallelism` is at least 1"));
+    }
+    if config.timeout.is_some_and(|timeout| timeout.0.is_zero()) {
+        return Err(wrong("`timeout` is longer than zero"));
+    }
+    if config.worker.is_some() && task.worker.is_none() {
+        return Err(wrong("it is no HTTP worker, so it has no `worker` address"));
+    }
+    if config.sink.is_some() && task.sink.is_none() {
+        return Err(wrong("it is no sink"));
+    }
+    let source = match &config.source {
+        Some(options) => Some(merged(task.source.as_ref(), options).ok_or_else(|| wrong("`source` needs a `type`"))?),
+        None => task.source.clone(),
+    };
+    let sink = match &config.sink {
+        Some(options) => Some(merged(task.sink.as_ref(), options).ok_or_else(|| wrong("`sink` needs a `type`"))?),
+        None => task.sink.clone(),
+    };
+    task.retry = retry;
+    task.timeout = config.timeout.map_or(task.timeout, |text| text.0);
+    task.parallelism = config.parallelism.unwrap_or(task.parallelism);
+    task.worker = config.worker.clone().or_else(|| task.worker.take());
+    (task.source, task.sink) = (source, sink);
+    task.settings = config.settings.clone().unwrap_or(Value::Null);
+    Ok(())
+}
+
+/// Options laid over those of the definition; with another `type` they replace them.
+fn merged(old: Option<&Builtin>, new: &Value) -> Option<Builtin> {
+    let mut new = new.as_object()?.clone();
+    let kind = match new.remove("type") {
+        Some(Value::String(kind)) => kind,
+        Some(_) => return None,
+        None => old?.kind.clone(),
+    };
+    let mut options = match old {
+        Some(old) if old.kind == kind => old.options.as_object().cloned().unwrap_or_default(),
+        _ => serde_json::Map::new(),
+    };
+    options.extend(new);
+    Some(Builtin { kind, options: Value::Object(options) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::def::{BuiltinDef, Codec, Drawings, Kind, TaskDef};
+    use std::time::Duration;
+
+    static SEND: TaskDef = TaskDef {
+        topology: "email-pipeline",
+        name: "read-lines",
+        version: "0",
+        codec: Codec::Json,
+        kind: Kind::Source,
+        retry: Retry { attempts: 3, backoff: Duration::from_millis(200), max_backoff: Duration::from_secs(30) },
+        timeout: Duration::from_secs(30),
+        parallelism: 1,
+        source: Some(BuiltinDef { kind: "lines", options: r#"{"path": "a"}"# }),
+        routes: &[],
+        ends: &[],
+    };
+    static TOPOLOGY: TopologyDef = TopologyDef {
+        name: "email-pipeline",
+        project: "p",
+        version: "0",
+        description: "",
+        codec: Codec::Json,
+        tasks: &[&SEND],
+        edges: &[],
+        drawings: Drawings { mermaid: "", dot: "", svg: "", text: "" },
+    };
+
+    fn load(home: &str, file: &str, variables: &[(&str, &str)], flags: &Flags) -> Result<(Config, Plan), ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("config.toml"), home).unwrap();
+        std::fs::write(directory.path().join("leat.toml"), file).unwrap();
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let file = directory.path().join("leat.toml");
+        let config = Config::load_from("p", flags, &file, Some(directory.path()), variables)?;
+        let plan = config.plan(&TOPOLOGY)?;
+        Ok((config, plan))
+    }
+
+    #[test]
+    fn each_layer_goes_over_the_one_below() {
+        let home = "[broker]\ndurability = 'process'\n[topology.email-pipeline.task.read-lines]\ntimeout = '1s'\nparallelism = 2";
+        let file = "data = 'd'\n[topology.email-pipeline.task.read-lines]\nparallelism = 3\nsource = { path = 'b' }\nsettings = { A = 1 }";
+        let variable = ("LEAT_TOPOLOGY__EMAIL_PIPELINE__TASK__READ_LINES__RETRY__ATTEMPTS", "7");
+        let ours = ("LEAT_TOPOLOGY__EMAIL_PIPELINE__TASK__READ_LINES__PARALLELISM", "4");
+        let flags = Flags { broker: Some("memory".to_owned()), ..Flags::default() };
+        let (config, plan) = load(home, file, &[variable, ours, ("LEAT_LOG", "debug"), ("OTHER", "1")], &flags).unwrap();
+        assert_eq!((config.durability.as_str(), config.broker.as_str(), config.data), ("process", "memory", PathBuf::from("d")));
+        let task = &plan.tasks[0];
+        assert_eq!((task.timeout, task.parallelism, task.retry.attempts), (Duration::from_secs(1), 4, 7));
+        assert_eq!(task.source.as_ref().unwrap().options["path"], "b");
+        assert_eq!(task.settings["A"], 1);
+    }
+
+    #[test]
+    fn nothing_configured_is_the_definition_with_the_usual_place() {
+        let (config, plan) = load("", "", &[("LEAT_DATA", "x")], &Flags::default()).unwrap();
+        assert_eq!((config.broker.as_str(), config.durability.as_str(), config.data), ("embedded", "power", PathBuf::from("x")));
+        assert_eq!((plan.tasks[0].retry, plan.tasks[0].parallelism), (SEND.retry, 1));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_name() {
+        for (file, words) in [
+            ("brokr = 1", "unknown key `brokr` in the configuration; did you mean `broker`?"),
+            ("[broker]\nurll = 'x'", "unknown key `broker.urll` in the configuration; did you mean `url`?"),
+            ("[topology.email-pipeline.task.read-lines]\ntimeot = '1s'", "did you mean `timeout`?"),
+            ("[topology.email-pipeline.task.read-lines.retry]\nattempt = 1", "did you mean `attempts`?"),
+            ("[topology.email-pipeline.task.read-line]\ntimeout = '1s'", "did you mean `read-lines`?"),
+            ("[topology.email-pipeline.task.read-lines]\ntimeout = 'soon'", "is no duration"),
+            ("[topology.email-pipeline.task.read-lines]\nparallelism = 0", "at least 1"),
+            ("[topology.email-pipeline.task.read-lines]\nworker = 'http://x'", "no HTTP worker"),
+            ("nonsense", "reading the configuration"),
+        ] {
+            let error = load("", file, &[], &Flags::default()).expect_err(file).to_string();
+            assert!(error.contains(words), "{file}: {error}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Carries requests out on a broker.
+
+use super::{EdgeStatus, Filter, Listed, Outgoing, Request, Response, Sent, Status};
+use crate::{
+    Codec, DeadLetter, dispatch, ids,
+    topics::{self, DEAD_LETTER_SUBSCRIPTION, EdgeRef, TopologyRef},
+};
+use leatworks_broker::{Ack, Broker, BrokerError, ErrorKind, Message, Outcome, Position, Publish, Result, Step, TopicStats};
+use std::{sync::Arc, time::Duration};
+
+/// How many dead letters are looked at, and moved, at once.
+const PAGE: usize = 256;
+
+/// Carries out a request. `running`: whether a run owns the broker, and so will handle what is sent.
+pub async fn perform(broker: &dyn Broker, request: Request, running: bool) -> Response {
+    let result = match request {
+        Request::Status { topology } => status(broker, &topology, running).await.map(Response::Status),
+        Request::Send { topology, edge, messages, wait_ms } => {
+            return send(broker, &topology, &edge, messages, wait_ms).await.unwrap_or_else(failed);
+        }
+        Request::DeadLetters { topology, filter, limit } => list(broker, &topology, &filter, limit).await,
+        Request::Redrive { topology, filter } => settle(broker, &topology, &filter, true).await,
+        Request::Drop { topology, filter } => settle(broker, &topology, &filter, false).await,
+    };
+    result.unwrap_or_else(failed)
+}
+
+fn failed(error: BrokerError) -> Response {
+    let invalid = matches!(error.kind(), ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::NotFound);
+    Response::Failed { error: error.to_string(), invalid }
+}
+
+async fn status(broker: &dyn Broker, topology: &TopologyRef, running: bool) -> Result<Status> {
+    let stats = broker.stats().await?;
+    let account = broker.account(&topology.name).await?;
+    Ok(Status {
+        schema: "leat.status/v1".to_owned(),
+        topology: topology.name.clone(),
+        durability: broker.durability().to_owned(),
+        running,
+        sent: account.sent,
+        done: account.done,
+        dead_lettered: account.dead_lettered,
+        in_flight: account.in_flight,
+        edges: topology.edges.iter().map(|edge| edge_status(edge, &stats)).collect(),
+    })
+}
+
+fn edge_status(edge: &EdgeRef, stats: &[TopicStats]) -> EdgeStatus {
+    let mut status = EdgeStatus { edge: edge.id.clone(), ..EdgeStatus::default() };
+    let find = |topic: &str, subscription: &str| {
+        let topic = stats.iter().find(|stats| stats.spec.name == topic)?;
+        topic.subscriptions.get(subscription)
+    };
+    for topic in [&edge.topic, &edge.retry_topic] {
+        if let Some(found) = find(topic, &edge.subscription) {
+            status.backlog += found.backlog;
+            status.in_flight += found.in_flight;
+            status.delayed += found.delayed;
+        }
+    }
+    status.dead_letters = find(&edge.dead_letter_topic, DEAD_LETTER_SUBSCRIPTION).map_or(0, |found| found.backlog);
+    status
+}
+
+async fn send(
+    broker: &dyn Broker,
+    topology: &TopologyRef,
+    edge: &str,
+    messages: Vec<Outgoing>,
+    wait_ms: Option<u64>,
+) -> Result<Response> {
+    let Some(ingress) = topology.edges.iter().find(|found| found.ingress && found.id == edge) else {
+        let error = format!("`{}` has no way in `{edge}`", topology.name);
+        return Ok(Response::Failed { error, invalid: true });
+    };
+    topics::create(broker, topology).await?;
+    let topic: Arc<str> = ingress.topic.as_str().into();
+    let roots: Vec<Message> =
+        messages.into_iter().map(|message| ids::new_root(message.payload.into(), Codec::Json, message.key)).collect();
+    let sent: Vec<_> = roots.iter().map(|root| root.id).collect();
+    let publish = |message| Publish { topic: topic.clone(), message, sequence: None };
+    broker.publish(roots.into_iter().map(publish).collect()).await?;
+    let deadline = wait_ms.map(|wait| tokio::time::Instant::now() + Duration::from_millis(wait));
+    let mut answer = Vec::with_capacity(sent.len());
+    for id in sent {
+        let outcome = match deadline {
+            None => "accepted",
+            Some(deadline) => match tokio::time::timeout_at(deadline, broker.root_outcome(id)).await {
+                Ok(outcome) => match outcome? {
+                    Outcome::Done => "done",
+                    Outcome::DeadLettered => "dead-lettered",
+                },
+                Err(_) => "pending",
+            },
+        };
+        answer.push(Sent { id: id.to_string(), outcome: outcome.to_owned() });
+    }
+    Ok(Response::Sent(answer))
+}
+
+fn fits(letter: &DeadLetter, filter: &Filter) -> bool {
+    let begins = |id: &String| letter.id.starts_with(id.as_str()) || letter.root.starts_with(id.as_str());
+    filter.id.as_ref().is_none_or(begins) && filter.cause.as_ref().is_none_or(|cause| *cause == letter.cause)
+}
+
+fn edges<'a>(topology: &'a TopologyRef, filter: &'a Filter) -> impl Iterator<Item = &'a EdgeRef> {
+    topology.edges.iter().filter(|edge| filter.edge.as_ref().is_none_or(|wanted| *wanted == edge.id))
+}
+
+/// A page of an edge's dead letters from a position on, and where the next one begins.
+async fn page(broker: &dyn Broker, edge: &EdgeRef, from: Position) -> Result<(Vec<(Position, Message)>, Option<Position>)> {
+    match broker.peek(&edge.dead_letter_topic, DEAD_LETTER_SUBSCRIPTION, from, PAGE).await {
+        Ok(letters) => {
+            let next = letters.last().map(|(position, _)| Position(position.0 + 1)).filter(|_| letters.len() == PAGE);
+            Ok((letters, next))
+        }
+        // The topology has never run, so there are none.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok((Vec::new(), None)),
+        Err(error) => Err(error),
+    }
+}
+
+async fn list(broker: &dyn Broker, topology: &TopologyRef, filter: &Filter, limit: usize) -> Result<Response> {
+    let mut listed = Listed { schema: "leat.dlq/v1".to_owned(), total: 0, letters: Vec::new() };
+    for edge in edges(topology, filter) {
+        let mut from = Some(Position(0));
+        while let Some(position) = from {
+            let (letters, next) = page(broker, edge, position).await?;
+            from = next;
+            for (position, message) in &letters {
+                let letter = DeadLetter::read(&edge.id, *position, message);
+                if fits(&letter, filter) {
+                    listed.total += 1;
+                    if listed.letters.len() < limit {
+                        listed.letters.push(letter);
+                    }
+                }
+            }
+        }
+    }
+    Ok(Response::DeadLetters(listed))
+}
+
+/// Takes letters out of the dead-letter topics; with `redrive` each goes back to its edge in the same step.
+async fn settle(broker: &dyn Broker, topology: &TopologyRef, filter: &Filter, redrive: bool) -> Result<Response> {
+    topics::create(broker, topology).await?;
+    // What is redriven now may be given up again meanwhile: only what lay there at the beginning is meant.
+    let began_ms = ids::now_ms();
+    let mut count = 0;
+    for edge in edges(topology, filter) {
+        let mut from = Some(Position(0));
+        while let Some(position) = from {
+            let (letters, next) = page(broker, edge, position).await?;
+            from = next;
+            for (position, message) in letters {
+                let letter = DeadLetter::read(&edge.id, position, &message);
+                if letter.last_ms <= began_ms && fits(&letter, filter) {
+                    count += u64::from(settle_one(broker, edge, position, message, redrive).await?);
+                }
+            }
+        }
+    }
+    Ok(Response::Count { count })
+}
+
+async fn settle_one(broker: &dyn Broker, edge: &EdgeRef, position: Position, message: Message, redrive: bool) -> Result<bool> {
+    let ack = Ack {
+        topic: edge.dead_letter_topic.as_str().into(),
+        subscription: DEAD_LETTER_SUBSCRIPTION.into(),
+        position,
+        cumulative: false,
+    };
+    let publishes =
+        redrive.then(|| Publish { topic: edge.retry_topic.as_str().into(), message: dispatch::clean(message), sequence: None });
+    let step = Step { acks: vec![ack], publishes: publishes.into_iter().collect(), state: Vec::new(), guard: true };
+    match dispatch::commit(broker, step).await {
+        Ok(()) => Ok(true),
+        // Somebody else has taken it in the meantime.
+        Err(error) if error.kind() == ErrorKind::Settled => Ok(false),
+        Err(error) => Err(error),
+    }
+}

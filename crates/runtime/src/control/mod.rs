@@ -1,0 +1,162 @@
+//! Looking into a topology and acting on it from outside: send, status, dead letters.
+//!
+//! One process owns the journal. While it runs it listens on a unix socket in the data directory and takes one request per line of JSON;
+//! otherwise the command opens the journal itself. [`Access`] hides which of the two it is.
+
+mod access;
+mod act;
+mod socket;
+
+pub use access::{Access, AccessError};
+pub use act::perform;
+pub use socket::{listen, socket_path};
+
+use crate::{DeadLetter, topics::TopologyRef};
+use serde::{Deserialize, Serialize};
+
+/// What is asked. As JSON it is tagged by `op`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Request {
+    /// The account and queues of a topology.
+    Status {
+        /// The topology.
+        topology: TopologyRef,
+    },
+    /// Sends root messages.
+    Send {
+        /// The topology.
+        topology: TopologyRef,
+        /// The edge by which they enter, such as `[*]-->start`.
+        edge: String,
+        /// The messages.
+        messages: Vec<Outgoing>,
+        /// How long to wait until each is done, in milliseconds; without it there is no wait.
+        wait_ms: Option<u64>,
+    },
+    /// Lists dead letters.
+    DeadLetters {
+        /// The topology.
+        topology: TopologyRef,
+        /// Which.
+        filter: Filter,
+        /// How many at most.
+        limit: usize,
+    },
+    /// Gives dead letters back to their edges, to be handled as if they were new there.
+    Redrive {
+        /// The topology.
+        topology: TopologyRef,
+        /// Which.
+        filter: Filter,
+    },
+    /// Drops dead letters for good.
+    Drop {
+        /// The topology.
+        topology: TopologyRef,
+        /// Which.
+        filter: Filter,
+    },
+}
+
+/// A message to be sent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outgoing {
+    /// The payload as JSON text. It is sent as it is, so that a wrong one is seen where it is handled: in the dead letters.
+    pub payload: String,
+    /// The key.
+    pub key: Option<String>,
+}
+
+/// Which dead letters are meant: those that fit all that is given.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Filter {
+    /// On this edge.
+    pub edge: Option<String>,
+    /// With an id or a root that begins so.
+    pub id: Option<String>,
+    /// For this cause.
+    pub cause: Option<String>,
+}
+
+/// What is answered. As JSON it is tagged by `is`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Send`].
+    Sent(Vec<Sent>),
+    /// To [`Request::DeadLetters`].
+    DeadLetters(Listed),
+    /// To [`Request::Redrive`] and [`Request::Drop`]: how many.
+    Count {
+        /// How many dead letters it was.
+        count: u64,
+    },
+    /// It failed.
+    Failed {
+        /// Why.
+        error: String,
+        /// Whether it was the request that is wrong (or else the broker).
+        invalid: bool,
+    },
+}
+
+/// Dead letters, and how many there are in all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listed {
+    /// `leat.dlq/v1`.
+    pub schema: String,
+    /// How many fit the filter.
+    pub total: u64,
+    /// The first of them, by edge and then by age.
+    pub letters: Vec<DeadLetter>,
+}
+
+/// A message that was sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Its identity.
+    pub id: String,
+    /// `accepted`; with a wait `done`, `dead-lettered`, or `pending` if the time was over.
+    pub outcome: String,
+}
+
+/// How a topology stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// `leat.status/v1`.
+    pub schema: String,
+    /// The topology.
+    pub topology: String,
+    /// What an acknowledged write survives.
+    pub durability: String,
+    /// Whether a process is running that owns the journal.
+    pub running: bool,
+    /// Roots that were accepted.
+    pub sent: u64,
+    /// Roots of which nothing is pending and nothing was given up.
+    pub done: u64,
+    /// Roots of which nothing is pending and something was given up.
+    pub dead_lettered: u64,
+    /// Roots of which something is pending.
+    pub in_flight: u64,
+    /// The edges.
+    pub edges: Vec<EdgeStatus>,
+}
+
+/// How an edge stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EdgeStatus {
+    /// The edge.
+    pub edge: String,
+    /// Messages that wait, those with a delay included.
+    pub backlog: u64,
+    /// Messages that are being handled.
+    pub in_flight: u64,
+    /// Those of the backlog that wait for their delay.
+    pub delayed: u64,
+    /// Messages that were given up and are kept.
+    pub dead_letters: u64,
+}

@@ -1,0 +1,220 @@
+//! Calls a task that is an HTTP worker.
+//!
+//! A 2xx answer is `{"tasks": [{"type": …, "task": …}, …]}`; 408, 429, 5xx, a refused or broken connection and a timeout are retryable;
+//! any other status, and an answer that does not parse, are permanent.
+
+use super::{ATTEMPT, BODY_BYTES_MAX, EDGE, KEY, MESSAGE_ID, ROOT_ID, TOPOLOGY, TRACEPARENT};
+use crate::{
+    Codec, Context, TaskError,
+    codec::{self, Bytes},
+    def::{TaskDef, TopologyDef},
+    handler::{Handler, Output},
+    sink,
+};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use leatworks_broker::{BoxFuture, Message};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+/// The longest that connecting may take: a machine that is there answers within milliseconds, and one that is not should not use up the
+/// time of the task.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// How much of an answer is quoted in an error.
+const QUOTE_BYTES_MAX: usize = 200;
+
+/// The handler of a task that is an HTTP worker.
+///
+/// # Errors
+/// A permanent error if the address is no `http://` address.
+pub(crate) fn open(url: &str, task: &'static TaskDef, topology: &'static TopologyDef) -> Result<Arc<dyn Handler>, TaskError> {
+    let uri: Uri = url.parse().map_err(|error| TaskError::permanent(format!("worker address `{url}`: {error}")))?;
+    if uri.scheme_str() != Some("http") || uri.host().is_none() {
+        return Err(TaskError::permanent(format!("worker address `{url}`: it must begin with `http://` and a host")));
+    }
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(CONNECT_MAX));
+    connector.set_nodelay(true);
+    let client = Client::builder(TokioExecutor::new()).build(connector);
+    let targets = topology
+        .edges
+        .iter()
+        .filter(|edge| edge.from == Some(task.name))
+        .filter_map(|edge| {
+            let route = task.routes.iter().position(|route| route.topic == edge.topic)?;
+            Some((edge.to, route))
+        })
+        .collect();
+    Ok(Arc::new(Worker { client, uri, task, targets }))
+}
+
+struct Worker {
+    client: Client<HttpConnector, Full<Bytes>>,
+    uri: Uri,
+    task: &'static TaskDef,
+    /// The tasks behind this one, each with its route.
+    targets: Vec<(&'static str, usize)>,
+}
+
+#[derive(Deserialize)]
+struct Reply<'a> {
+    #[serde(borrow)]
+    tasks: Vec<Item<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Item<'a> {
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    task: &'a RawValue,
+}
+
+impl Handler for Worker {
+    fn handle<'a>(&'a self, message: &'a Message, cx: &'a Context) -> BoxFuture<'a, Result<Vec<Output>, TaskError>> {
+        Box::pin(async move {
+            let request = self.request(message, cx)?;
+            let response = self
+                .client
+                .request(request)
+                .await
+                .map_err(|error| TaskError::retryable(format!("calling `{}`: {}", self.uri, TaskError::from(error))))?;
+            let (status, delay) = (response.status(), retry_after(&response));
+            let body = self.body(response).await;
+            self.judge(status, delay, body)
+        })
+    }
+}
+
+impl Worker {
+    fn request(&self, message: &Message, cx: &Context) -> Result<Request<Full<Bytes>>, TaskError> {
+        let body = if message.codec == Codec::Json { message.payload.clone() } else { Bytes::from(sink::json(message)?) };
+        let mut request = Request::post(self.uri.clone())
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(MESSAGE_ID, cx.message_id().to_string())
+            .header(ROOT_ID, cx.root_id().to_string())
+            .header(ATTEMPT, cx.attempt())
+            .header(TOPOLOGY, cx.topology())
+            .header(EDGE, cx.edge())
+            .header(TRACEPARENT, cx.traceparent());
+        if let Some(key) = cx.key().and_then(|key| HeaderValue::from_str(key).ok()) {
+            request = request.header(KEY, key);
+        }
+        request.body(Full::new(body)).map_err(TaskError::permanent)
+    }
+
+    async fn body(&self, response: Response<hyper::body::Incoming>) -> Result<Bytes, TaskError> {
+        match Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await {
+            Ok(body) => Ok(body.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => {
+                Err(TaskError::permanent(format!("the answer of `{}` has more than {BODY_BYTES_MAX} bytes", self.uri)))
+            }
+            Err(error) => Err(TaskError::retryable(format!("reading the answer of `{}`: {error}", self.uri))),
+        }
+    }
+
+    fn judge(
+        &self,
+        status: StatusCode,
+        delay: Option<Duration>,
+        body: Result<Bytes, TaskError>,
+    ) -> Result<Vec<Output>, TaskError> {
+        if status == StatusCode::NO_CONTENT {
+            return Ok(Vec::new());
+        }
+        if status.is_success() {
+            return self.outputs(&body?);
+        }
+        // What the worker says about its failure helps, but is not needed.
+        let text = format!("`{}` answered {status}: {}", self.uri, quote(&body.unwrap_or_default()));
+        let retryable =
+            status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT || status == StatusCode::TOO_MANY_REQUESTS;
+        if !retryable {
+            return Err(TaskError::permanent(text));
+        }
+        let error = TaskError::retryable(text);
+        Err(match delay {
+            Some(delay) => error.retry_after(delay),
+            None => error,
+        })
+    }
+
+    fn outputs(&self, body: &Bytes) -> Result<Vec<Output>, TaskError> {
+        let reply: Reply<'_> = serde_json::from_slice(body).map_err(|error| {
+            TaskError::permanent(format!(
+                "the answer of `{}` is not `{{\"tasks\": [{{\"type\": …, \"task\": …}}, …]}}`: {error}: {}",
+                self.uri,
+                quote(body)
+            ))
+        })?;
+        if reply.tasks.len() > crate::MAX_OUTPUTS {
+            return Err(TaskError::permanent(format!("one message gave more than {} outputs", crate::MAX_OUTPUTS)));
+        }
+        reply
+            .tasks
+            .iter()
+            .map(|item| {
+                let route = self.route(item.kind.as_deref())?;
+                let json = item.task.get();
+                let payload = if self.task.codec == Codec::Json {
+                    body.slice_ref(json.as_bytes())
+                } else {
+                    codec::encode(self.task.codec, &serde_json::from_str::<Value>(json)?)?
+                };
+                Ok(Output { route, key: None, payload })
+            })
+            .collect()
+    }
+
+    /// The route of an output: its type is a label, a task behind this one (bare, or as `<topology>-<task>`), or left out if there is one
+    /// route only.
+    fn route(&self, kind: Option<&str>) -> Result<Option<usize>, TaskError> {
+        let routes = self.task.routes;
+        let Some(kind) = kind else {
+            return match routes.len() {
+                0 => Ok(None),
+                1 => Ok(Some(0)),
+                _ => Err(TaskError::permanent(format!("an output has no `type`, and there are several: {}", self.known()))),
+            };
+        };
+        if let Some(route) = routes.iter().position(|route| route.label == Some(kind)) {
+            return Ok(Some(route));
+        }
+        if self.task.ends.contains(&kind) {
+            return Ok(None);
+        }
+        let bare = kind.strip_prefix(self.task.topology).and_then(|rest| rest.strip_prefix('-')).unwrap_or(kind);
+        if let Some((_, route)) = self.targets.iter().find(|(target, _)| *target == kind || *target == bare) {
+            return Ok(Some(*route));
+        }
+        if routes.is_empty() {
+            return Ok(None);
+        }
+        Err(TaskError::permanent(format!("no edge of `{}` takes an output of type `{kind}`; {}", self.task.name, self.known())))
+    }
+
+    fn known(&self) -> String {
+        let labels = self.task.routes.iter().filter_map(|route| route.label);
+        let names: Vec<&str> =
+            labels.chain(self.task.ends.iter().copied()).chain(self.targets.iter().map(|(name, _)| *name)).collect();
+        format!("known are `{}`", names.join("`, `"))
+    }
+}
+
+/// The wait that the worker asks for, in seconds. Dates are not read: the clocks of two machines differ.
+fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
+    let seconds = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn quote(body: &[u8]) -> String {
+    let cut = &body[..body.len().min(QUOTE_BYTES_MAX)];
+    let more = if body.len() > cut.len() { "…" } else { "" };
+    format!("{}{more}", String::from_utf8_lossy(cut).trim())
+}
