@@ -3,7 +3,7 @@
 //! It is about how and where things run, never about the graph. A key that nobody reads is an error.
 
 use crate::{
-    def::{Retry, TopologyDef},
+    def::{Retry, TaskDef, TopologyDef},
     plan::{Builtin, Plan, TaskPlan},
     settings::{self, DurationText, SettingsError},
 };
@@ -175,6 +175,18 @@ impl Config {
         }
         Ok(plan)
     }
+
+    /// One task with its configuration applied.
+    ///
+    /// # Errors
+    /// If a value is out of range.
+    pub fn task_plan(&self, task: &'static TaskDef) -> Result<TaskPlan, ConfigError> {
+        let mut plan = TaskPlan::new(task);
+        if let Some(config) = self.topologies.get(task.topology).and_then(|topology| topology.task.get(task.name)) {
+            apply(&mut plan, config)?;
+        }
+        Ok(plan)
+    }
 }
 
 /// `$LEATWORKS_HOME`, or the usual place for what programs keep.
@@ -291,7 +303,7 @@ fn merged(old: Option<&Builtin>, new: &Value) -> Option<Builtin> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::def::{BuiltinDef, Codec, Drawings, Kind, TaskDef};
+    use crate::def::{BuiltinDef, Codec, Drawings, Kind};
     use std::time::Duration;
 
     static SEND: TaskDef = TaskDef {

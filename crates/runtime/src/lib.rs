@@ -47,6 +47,7 @@ pub mod source;
 pub mod topics;
 pub mod worker;
 
+mod cli;
 mod context;
 mod counts;
 mod dispatch;
@@ -82,14 +83,12 @@ use std::process::ExitCode;
 
 /// The body of a topology's generated binary: reads the command line and runs, draws, checks or inspects the topology.
 pub fn main_topology(topology: &'static def::TopologyDef) -> ExitCode {
-    println!("{}", topology.drawings.text);
-    ExitCode::SUCCESS
+    cli::main_topology(topology)
 }
 
 /// The body of a task's generated binary: serves the task as an HTTP worker.
 pub fn main_task(task: &'static def::TaskDef) -> ExitCode {
-    println!("{}", task.name);
-    ExitCode::SUCCESS
+    cli::main_task(task)
 }
 
 /// Brings in the module `topologies` that the build script has generated. Write it once, in `src/lib.rs`.

@@ -38,8 +38,4 @@ impl Setup {
             TaskError::permanent(format!("settings of task `{}` of `{}`: {error}", self.task.name, self.task.topology))
         })
     }
-
-    pub(crate) fn raw_settings(&self) -> &Value {
-        &self.settings
-    }
 }

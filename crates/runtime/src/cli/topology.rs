@@ -1,0 +1,256 @@
+//! The command line of a topology's binary.
+
+use super::{
+    Common,
+    exit::{DEAD_LETTERS, Failure, INTERNAL, INVALID, OK, USAGE},
+    inspect::{self, DlqCommand, Send},
+    log,
+    output::{self, Output},
+    progress,
+    signals::Signals,
+};
+use crate::{
+    Counts,
+    config::Config,
+    control,
+    def::{Kind, TopologyDef},
+    host,
+    plan::Plan,
+    run::{self, RunOptions},
+    settings::DurationText,
+    sink, source,
+};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    run: RunFlags,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the topology until all is done (this is also what happens without a command)
+    Run(Run),
+    /// Draw the graph
+    Graph {
+        /// In which form
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Check the configuration, and that the sources can be opened
+    Check,
+    /// Send messages to a root task
+    Send(Send),
+    /// Show the account and the queues
+    Status,
+    /// Look at dead letters, give them back, or drop them
+    Dlq {
+        #[command(subcommand)]
+        command: DlqCommand,
+    },
+}
+
+#[derive(Args)]
+struct Run {
+    /// File that the source reads in place of the configured one; `-` is standard input
+    input: Option<String>,
+    #[command(flatten)]
+    flags: RunFlags,
+}
+
+#[derive(Args, Clone, Default)]
+struct RunFlags {
+    /// Message that a topology without a source is started with
+    #[arg(long, value_name = "JSON")]
+    message: Option<String>,
+    /// Go on when all is done, for messages that others send
+    #[arg(long)]
+    serve: bool,
+    /// End with exit code 102 if messages were given up
+    #[arg(long)]
+    fail_on_dlq: bool,
+    /// How long to finish what is pending after the first Ctrl-C
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    drain: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Format {
+    /// Mermaid flowchart
+    Mermaid,
+    /// Graphviz DOT
+    Dot,
+    /// SVG picture
+    Svg,
+    /// Text for a terminal
+    #[default]
+    Text,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map(|DurationText(duration)| duration)
+        .map_err(|error| error.to_string())
+}
+
+/// Runs the command line of a topology.
+pub(crate) fn main(topology: &'static TopologyDef) -> ExitCode {
+    let name = topology.name;
+    let examples = format!(
+        "Examples:\n  {name}                          run it until all is done\n  {name} run -o json              with the account as JSON\n  \
+         {name} dlq list                 what was given up, and why\n\nFiles: leat.toml beside Project.toml configures it; LEAT_LOG sets what is logged."
+    );
+    let mut command = Cli::command().name(name).version(topology.version).propagate_version(false).after_help(examples).about(
+        if topology.description.is_empty() {
+            format!("The topology `{name}` of `{}`", topology.project)
+        } else {
+            topology.description.to_owned()
+        },
+    );
+    command = command.bin_name(name);
+    let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    log::init(cli.common.verbose, cli.common.quiet, cli.common.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::new(INTERNAL, format!("starting threads: {error}")).report(),
+    };
+    let result = runtime.block_on(dispatch(topology, cli));
+    // A reader of standard input may still wait: it must not keep the process.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Help and version are no errors; everything else is the usage.
+pub(super) fn usage(error: &clap::Error) -> ExitCode {
+    // Standard output or error that is closed takes nothing, and nobody reads it.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { USAGE } else { OK })
+}
+
+async fn dispatch(topology: &'static TopologyDef, cli: Cli) -> Result<u8, Failure> {
+    let Cli { common, run: flags, command } = cli;
+    let config = || Config::load(topology.project, &common.flags()).map_err(Failure::from);
+    match command {
+        None => execute(topology, &common, config()?, Run { input: None, flags }).await,
+        Some(Command::Run(run)) => execute(topology, &common, config()?, run).await,
+        Some(Command::Graph { format }) => graph(topology, format),
+        Some(Command::Check) => check(topology, common.output, &config()?),
+        Some(Command::Send(send)) => inspect::send(topology, common.output, &config()?, send).await,
+        Some(Command::Status) => inspect::status(topology, common.output, &config()?).await,
+        Some(Command::Dlq { command }) => inspect::dlq(topology, common.output, &config()?, command).await,
+    }
+}
+
+fn graph(topology: &TopologyDef, format: Format) -> Result<u8, Failure> {
+    let drawing = match format {
+        Format::Mermaid => topology.drawings.mermaid,
+        Format::Dot => topology.drawings.dot,
+        Format::Svg => topology.drawings.svg,
+        Format::Text => topology.drawings.text,
+    };
+    output::print(&format!("{}\n", drawing.trim_end()))?;
+    Ok(OK)
+}
+
+fn check(topology: &'static TopologyDef, output: Output, config: &Config) -> Result<u8, Failure> {
+    let plan = config.plan(topology)?;
+    let problems = problems(&plan);
+    if !problems.is_empty() {
+        return Err(Failure::new(INVALID, problems.join("\nerror: ")));
+    }
+    let checked = serde_json::json!({
+        "schema": "leat.check/v1",
+        "topology": topology.name,
+        "tasks": topology.tasks.len(),
+        "edges": topology.edges.len(),
+        "data": config.data,
+        "broker": config.broker,
+    });
+    output::show(output, &checked, |_| {
+        let (tasks, edges) = (topology.tasks.len(), topology.edges.iter().filter(|edge| edge.from.is_some()).count());
+        format!(
+            "{}: {tasks} tasks, {edges} edges, configuration and sources are fine; data in {}\n",
+            topology.name,
+            config.data.display()
+        )
+    })?;
+    Ok(OK)
+}
+
+fn problems(plan: &Plan) -> Vec<String> {
+    let mut problems = Vec::new();
+    for task in &plan.tasks {
+        let name = task.def.name;
+        if let Some(Err(error)) = task.source.as_ref().map(source::check) {
+            problems.push(format!("source of task `{name}`: {error}"));
+        }
+        if let Some(Err(error)) = task.sink.as_ref().map(sink::check) {
+            problems.push(format!("task `{name}`: {error}"));
+        }
+        if let (Kind::Worker { .. }, Some(url)) = (task.def.kind, &task.worker)
+            && let Err(error) = crate::worker::client(url, task.def, plan.topology)
+        {
+            problems.push(format!("task `{name}`: {error}"));
+        }
+    }
+    problems
+}
+
+async fn execute(topology: &'static TopologyDef, common: &Common, config: Config, run: Run) -> Result<u8, Failure> {
+    let plan = config.plan(topology)?;
+    let options = options(&run)?;
+    let signals = Signals::listen().map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
+    let broker = host::open_broker(&config).await?;
+    let listening = control::listen(broker.clone(), &config.data)
+        .inspect_err(|error| tracing::warn!(%error, "no control socket: send, status and dlq must wait for the end of this run"));
+    if !common.quiet {
+        eprintln!(
+            "{:>12} {} on the {} broker, durability {}, data in {}",
+            "Running",
+            topology.name,
+            config.broker,
+            broker.durability(),
+            config.data.display()
+        );
+    }
+    let counts = Arc::new(Counts::new(topology));
+    let progress = progress::show(topology, counts.clone(), broker.clone(), common.quiet);
+    let result = run::run(broker.clone(), plan, options, counts, signals.stop.clone()).await;
+    drop(progress);
+    drop(listening);
+    let closed = broker.close().await;
+    let report = result?;
+    closed?;
+    output::show(common.output, &report, |report| format!("{report}\n"))?;
+    if let Some(code) = signals.code() {
+        return Ok(code);
+    }
+    if report.dead_lettered > 0 {
+        eprintln!("{:>12} {} given up: `{} dlq list` shows why", "Note", report.dead_lettered, topology.name);
+    }
+    Ok(if run.flags.fail_on_dlq && report.dead_lettered > 0 { DEAD_LETTERS } else { OK })
+}
+
+fn options(run: &Run) -> Result<RunOptions, Failure> {
+    let mut options = RunOptions { input: run.input.clone(), serve: run.flags.serve, ..RunOptions::default() };
+    if let Some(message) = &run.flags.message {
+        options.message =
+            serde_json::from_str(message).map_err(|error| Failure::new(USAGE, format!("`--message` is no JSON: {error}")))?;
+    }
+    if let Some(drain) = run.flags.drain {
+        options.drain_limit = drain;
+    }
+    Ok(options)
+}
