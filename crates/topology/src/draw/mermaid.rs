@@ -204,4 +204,56 @@ mod tests {
 "##;
         assert_eq!(write(&figure), expected);
     }
+
+    fn read(graph: &str) -> Figure {
+        let member = format!("[[topology]]\nname = \"graph\"\ngraph = '''\n{graph}'''\n");
+        let files =
+            [("Project.toml", "[project]\nname = \"drawn\"\nmembers = [\"graph.toml\"]\n"), ("graph.toml", member.as_str())];
+        match crate::load_from(&files) {
+            Ok(project) => Figure::from(&project.topologies()[0]),
+            Err(diagnostics) => panic!("{}\nin\n{graph}", diagnostics.render(false)),
+        }
+    }
+
+    #[test]
+    fn what_is_written_reads_as_the_same_graph() {
+        let graphs = [
+            "a --> b",
+            "only",
+            "flowchart LR\nstart --> fetch-users\nfetch-users --> render\nrender -->|mail| send\nrender -->|skipped| record\nsend --> record",
+            "graph BT\na & b --> c & d; c ---> e\nd -- done --> e",
+            "flowchart RL\nz --> y --> x\nz --> w",
+            "flowchart TD\na[Text] --> b(Round)\nb --> c{Choice?}\nc -->|yes| d([End it])\nc -->|no| e[(Store)]",
+            "a[\"say #quot;hi#quot; & #35;1; 100#37; <br> next line\"] --> b[\"#lt;br> (x) [y] {z}\"]\nb --> c[größe 😀]",
+            "subgraph one [\"The first; or #quot;not#quot;\"]\na --> b\nend\nsubgraph two\ndirection LR\nc --> d\nsubgraph three\ne\nend\nend\nb --> c\nd --> e",
+            "subgraph Only a title\nb\na\nend\na --> b\nsubgraph \"say #35;1; more\"\nc\nend\nb --> c",
+            "a:::hot --> b\nb:::cold\nclassDef hot,cold fill:#f9f,stroke:#333\nclassDef default fill:#fff\nclass a,b cold\n\
+             style a stroke-width:2px\nlinkStyle 0 stroke:red\nlinkStyle default stroke:blue",
+            "late --> last\nfirst --> late\nlone[A] --> last",
+            "a[ ] --> b[\" padded \"]\nb --> c[\"#160;nbsp #160;\"]",
+        ];
+        for graph in graphs {
+            let figure = read(graph);
+            let written = write(&figure);
+            assert_eq!(read(&written), figure, "{graph}\nwas written as\n{written}");
+            assert_eq!(write(&read(&written)), written, "{graph}");
+        }
+    }
+
+    #[test]
+    fn large_graphs_come_back_whole() {
+        for count in [5, 20, 100, 400] {
+            let mut figure = crate::draw::testing::pipeline(count, 1, count / 5, Direction::LeftToRight);
+            // A task gives either labelled messages or unlabelled ones, and no two of its edges are the same.
+            let labelled: Vec<usize> = figure.links.iter().filter(|link| link.label.is_some()).map(|link| link.from).collect();
+            for link in figure.links.iter_mut().filter(|link| labelled.contains(&link.from)) {
+                link.label = Some("mail".to_owned());
+            }
+            let mut seen = std::collections::HashSet::new();
+            figure.links.retain(|link| seen.insert((link.from, link.to)));
+            let first = read(&write(&figure));
+            assert_eq!((first.nodes.len(), first.groups.len(), first.links.len()), (count, count / 5, figure.links.len()));
+            assert_eq!(read(&write(&first)), first);
+        }
+    }
 }

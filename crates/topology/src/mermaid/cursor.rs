@@ -48,7 +48,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Steps over characters as long as they fit.
-    pub(super) fn eat_while(&mut self, fits: impl Fn(char) -> bool) -> &'a str {
+    pub(super) fn eat_while(&mut self, mut fits: impl FnMut(char) -> bool) -> &'a str {
         let rest = self.rest();
         let len = rest.find(|c| !fits(c)).unwrap_or(rest.len());
         self.at += len;
@@ -97,10 +97,14 @@ impl<'a> Cursor<'a> {
         self.eat_while(|c| c != '\n');
     }
 
-    /// Steps to the end of the statement and gives what it passed, without trailing blanks.
+    /// Steps to the end of the statement and gives what it passed, without trailing blanks. Between quotes a semicolon ends nothing.
     pub(super) fn rest_of_statement(&mut self) -> Range<usize> {
         let start = self.at;
-        let passed = self.eat_while(|c| c != '\n' && c != ';');
+        let mut quoted = false;
+        let passed = self.eat_while(|c| {
+            quoted ^= c == '"';
+            c != '\n' && (c != ';' || quoted)
+        });
         start..start + passed.trim_end().len()
     }
 
