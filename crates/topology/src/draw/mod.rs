@@ -1,4 +1,17 @@
 //! Drawings of a topology: Mermaid, Graphviz, text for a terminal, and SVG. All are deterministic: the same topology gives the same bytes.
+//!
+//! ```
+//! use leatworks_topology::{draw, load_from};
+//!
+//! let files = [
+//!     ("Project.toml", "[project]\nname = 'shop'\nmembers = ['orders.toml']"),
+//!     ("orders.toml", "[[topology]]\nname = 'orders'\ngraph = 'http --> parse --> enrich & score --> store'"),
+//! ];
+//! let project = load_from(&files).map_err(|diagnostics| diagnostics.render(false))?;
+//! let picture = draw::text(&project.topologies()[0], true);
+//! assert_eq!(picture, "http ─▶ parse ─┬▶ enrich ─┬▶ store\n               └▶ score ──┘\n");
+//! # Ok::<(), String>(())
+//! ```
 
 mod css;
 mod dot;

@@ -47,6 +47,8 @@ const TITLE_STRIP: f64 = 24.0;
 const GROUP_PADDING: f64 = 12.0;
 /// Distance of the ends of two edges on one side of a box, where the box is long enough.
 const PORT_DISTANCE: f64 = 12.0;
+/// Distance for which a box grows when it has many edges: arrow heads of 7 pixels still stand apart.
+const PORT_DISTANCE_MIN: f64 = 9.0;
 /// A box grows with its edges up to this many on a side; a hub of hundreds stays a box and its edges fan out.
 const PORTS_MAX: usize = 40;
 /// How often a box is widened for its title before the title is cut instead.
@@ -153,7 +155,7 @@ fn sizes(figure: &Figure, texts: &[Vec<String>], vertical: bool) -> Sizes {
         .map(|(index, node)| {
             let (cross, flow) = turned(node_size(node.shape, &texts[index]));
             let most = ports[index].0.max(ports[index].1).min(PORTS_MAX);
-            let room = (most as f64 - 1.0).max(0.0) * PORT_DISTANCE / route::port_share(node.shape, vertical);
+            let room = (most as f64 - 1.0).max(0.0) * PORT_DISTANCE_MIN / route::port_shares(node.shape, vertical).1;
             (cross.max(room), flow)
         })
         .collect();

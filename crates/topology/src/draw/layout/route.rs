@@ -271,9 +271,11 @@ impl Ports {
         let side = |links: &[Vec<usize>], wanted: &[f64]| {
             let mut found = vec![0.0; count];
             for (node, links) in links.iter().enumerate() {
-                let reach = layered.items[node].cross / 2.0 * port_share(figure.nodes[node].shape, vertical);
-                let wishes: Vec<f64> = links.iter().map(|&index| wanted[index]).collect();
-                for (&index, at) in links.iter().zip(spread(&wishes, places[node] - reach, places[node] + reach)) {
+                let (middle, half) = (places[node], layered.items[node].cross / 2.0);
+                let (usual, most) = port_shares(figure.nodes[node].shape, vertical);
+                let wishes: Vec<f64> =
+                    links.iter().map(|&index| reachable(wanted[index], middle, half * usual, half * most)).collect();
+                for (&index, at) in links.iter().zip(spread(&wishes, middle - half * most, middle + half * most)) {
                     found[index] = at;
                 }
             }
@@ -291,14 +293,20 @@ impl Ports {
     }
 }
 
-/// The share of a side, from its middle outwards, on which edges may end.
-pub(super) fn port_share(shape: Shape, vertical: bool) -> f64 {
+/// The shares of a side, from its middle outwards, on which edges usually end, and on which they end at most: where that makes an edge
+/// straight, or where there are many.
+pub(super) fn port_shares(shape: Shape, vertical: bool) -> (f64, f64) {
     match shape {
-        Shape::Diamond => 0.3,
-        Shape::Stadium | Shape::Cylinder if vertical => 0.6,
-        Shape::Stadium => 0.55,
-        Shape::Rectangle | Shape::Rounded | Shape::Cylinder => 0.66,
+        Shape::Diamond => (0.3, 0.75),
+        Shape::Stadium if !vertical => (0.55, 0.75),
+        Shape::Stadium | Shape::Cylinder if vertical => (0.6, 0.75),
+        Shape::Rectangle | Shape::Rounded | Shape::Stadium | Shape::Cylinder => (0.66, 0.85),
     }
+}
+
+/// A wish that the side can fulfil, or else the end of the usual part.
+fn reachable(wish: f64, middle: f64, usual: f64, most: f64) -> f64 {
+    if (wish - middle).abs() <= most { wish } else { wish.clamp(middle - usual, middle + usual) }
 }
 
 /// Places near the wishes, in their order, within `low..=high`, and apart from each other: least squares, by pooling neighbours that
