@@ -12,7 +12,7 @@ mod sources;
 mod spec;
 mod toml_text;
 
-pub use diagnostics::codes::{codes, explain};
+pub use diagnostics::codes::{codes, explain, reference_markdown};
 pub use diagnostics::{CodeInfo, Diagnostic, Diagnostics, Label as DiagnosticLabel, Severity};
 pub use model::{
     Builtin, Codec, Direction, Edge, Ingress, Label, NAME_LENGTH_MAX, Project, Retry, Route, Shape, StyleRule, Subgraph, Task,

@@ -17,6 +17,9 @@ pub(super) struct Arrow {
     pub(super) connects: bool,
 }
 
+/// A label that begins and does not end.
+struct Unclosed;
+
 /// The body of a link, in the order in which they are told apart.
 #[derive(Clone, Copy, PartialEq)]
 enum Stroke {
@@ -70,7 +73,10 @@ impl Parser<'_> {
         }
         let span = start..self.cursor.at();
         self.refuse_kind(&opening, tail, &span);
-        if let Some(word) = self.pipe_label()
+        let Ok(piped) = self.pipe_label() else {
+            return Some(Arrow { span, label: None, length: 1, connects: false });
+        };
+        if let Some(word) = piped
             && label.replace(word).is_some()
         {
             let diagnostic = self.at(&codes::UNREADABLE, &span, "an edge has two labels", "this edge");
@@ -101,7 +107,7 @@ impl Parser<'_> {
         let diagnostic = self.at(&codes::LINK, &span, message, "not an arrow");
         self.report(diagnostic.with_help("write `-->`"));
         let label = self.pipe_label();
-        Some(Arrow { span, label, length: 1, connects: true })
+        Some(Arrow { span, connects: label.is_ok(), label: label.ok().flatten(), length: 1 })
     }
 
     /// Reads `label -->` behind `--`, on this line.
@@ -136,23 +142,23 @@ impl Parser<'_> {
         );
     }
 
-    /// Reads `|label|`, which may stand behind blanks.
-    fn pipe_label(&mut self) -> Option<Word> {
+    /// Reads `|label|`, which may stand behind blanks. A label that never closes is reported, and the line is lost.
+    fn pipe_label(&mut self) -> Result<Option<Word>, Unclosed> {
         let before = self.cursor.at();
         self.cursor.blanks();
         let start = self.cursor.at();
         if !self.cursor.eat("|") {
             self.cursor.move_to(before);
-            return None;
+            return Ok(None);
         }
         let text = self.cursor.eat_while(|c| c != '|' && c != '\n');
         if self.cursor.eat("|") {
-            return Some(unquoted(text, start + 1));
+            return Ok(Some(unquoted(text, start + 1)));
         }
         let span = start..start + 1 + text.trim_end().len();
         let diagnostic = self.at(&codes::UNCLOSED, &span, "a label has no closing `|`", "begins here");
         self.report(diagnostic.with_help("write `a -->|label| b`"));
-        None
+        Err(Unclosed)
     }
 
     fn label_is_there(&mut self, word: &Word) -> bool {
@@ -166,12 +172,6 @@ impl Parser<'_> {
 
     /// Reports every kind of link but the plain arrow.
     fn refuse_kind(&mut self, opening: &Opening, tail: Option<char>, span: &Range<usize>) {
-        let written = match opening.stroke {
-            Stroke::Solid => "--",
-            Stroke::Thick => "==",
-            Stroke::Dotted => "-.-",
-            Stroke::Invisible => "~~~",
-        };
         let (kind, help) = match (opening.stroke, opening.head, tail) {
             (Stroke::Solid, None, Some('>')) => return,
             (Stroke::Invisible, ..) => ("an invisible link", "remove it: a topology holds only edges that carry messages"),
@@ -188,7 +188,10 @@ impl Parser<'_> {
             (Stroke::Dotted, ..) => ("a dotted link", "write `-->`; `linkStyle` can make it dotted"),
         };
         let shown = self.cursor.slice(span.clone());
-        let shown = if shown.contains(char::is_whitespace) { written } else { shown };
+        let shown = match (shown.split_once(char::is_whitespace), shown.rsplit_once(char::is_whitespace)) {
+            (Some((first, _)), Some((_, last))) => format!("{first} … {last}"),
+            _ => shown.to_owned(),
+        };
         // These two are not taken for edges, so a task may seem untouched.
         self.sketch.complete &= !matches!((opening.stroke, opening.head, tail), (Stroke::Invisible, ..) | (_, Some('<'), None));
         let diagnostic = self.at(&codes::LINK, span, format!("`{shown}` is not supported: {kind}"), kind);

@@ -72,7 +72,7 @@ impl<'a> Parser<'a> {
                 self.between_statements();
             }
         }
-        while let Some(open) = self.open.pop() {
+        while let Some(open) = self.open.pop().filter(|_| !self.full) {
             let diagnostic = self.at(&codes::SUBGRAPH_END, &open.start, "a subgraph has no `end`", "begins here");
             self.report(diagnostic.with_help("add a line with `end` behind its last node"));
         }
@@ -209,7 +209,7 @@ impl<'a> Parser<'a> {
     fn is_node(&mut self, word: &str) -> bool {
         let start = self.cursor.at();
         self.cursor.move_to(start + word.len());
-        let glued = self.cursor.rest().starts_with(['[', '(', '{', ':', '@']);
+        let glued = self.cursor.rest().starts_with(['[', '(', '{', '@']) || self.cursor.rest().starts_with(":::");
         self.cursor.blanks();
         let node = glued || self.link_is_here() || self.cursor.rest().starts_with('&');
         self.cursor.move_to(start);

@@ -40,6 +40,11 @@ impl Parser<'_> {
                 return self.report(diagnostic.with_help("names of classes and tasks are made of letters, digits, `_` and `-`"));
             }
         }
+        if keyword == "style" && words.len() > 1 {
+            let span = names_at..names_at + names.len();
+            let diagnostic = self.at(&codes::STYLE, &span, "`style` is for one task", "several names");
+            return self.report(diagnostic.with_help("write one `style` for each, or give them a class: `class a,b name`"));
+        }
         let texts = || words.iter().map(|word| word.text.clone()).collect();
         let styling = match keyword {
             "classDef" => Styling::ClassDef { classes: texts(), css: value.to_owned() },

@@ -101,9 +101,9 @@ pub enum StyleRule {
         /// The class they get.
         class: String,
     },
-    /// `style tasks css`.
+    /// `style task css`.
     Style {
-        /// Ids of tasks and subgraphs.
+        /// The id of a task or subgraph; Mermaid takes one only.
         nodes: Vec<String>,
         /// The style list.
         css: String,

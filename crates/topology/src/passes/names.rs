@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::Draft;
 use crate::NAME_LENGTH_MAX;
 use crate::diagnostics::{At, CodeInfo, Diagnostic, Place, Reports, codes};
-use crate::mermaid::reserved;
+use crate::mermaid::{forbidden, reserved};
 
 /// Names of binaries that cannot be: Cargo keeps these for its own folders, and Rust for itself.
 const RESERVED_BY_CARGO: [&str; 7] = ["build", "deps", "examples", "incremental", "self", "super", "crate"];
@@ -127,7 +127,11 @@ fn fault(name: &str) -> Option<String> {
     name.ends_with('-').then(|| "ends with `-`".to_owned())
 }
 
+/// Reports a name that cannot be used, unless it was reported for an invisible character already.
 fn check(code: &'static CodeInfo, what: &str, name: &str, place: &Place, reports: &mut Reports) {
+    if name.chars().any(forbidden) {
+        return;
+    }
     let label = match fault(name) {
         Some(fault) => fault,
         None if name.is_empty() => "empty".to_owned(),
@@ -136,13 +140,15 @@ fn check(code: &'static CodeInfo, what: &str, name: &str, place: &Place, reports
     let good = kebab(name);
     let help = if name.len() > 1 && name.trim_matches('&').contains('&') {
         "put blanks around `&` to name several tasks: `a & b`".to_owned()
-    } else if !good.is_empty() && good != name && fault_free(&good) {
+    } else if name.len() > NAME_LENGTH_MAX {
+        "shorten it; the text of a node can say more: `name[\"What it does\"]`".to_owned()
+    } else if name.is_ascii() && fault_free(&good) {
         format!("call it `{good}`")
     } else {
         "begin with a small letter and go on with small letters, digits and `-`".to_owned()
     };
     let note = match what {
-        "label" => "a label is a part of a topic's name",
+        "label" => "a label is a part of a topic's name, and a variant in Rust",
         "project" => "the name is a part of file and image names",
         _ => "the name is also a topic, a binary and a Kubernetes object",
     };

@@ -1,12 +1,12 @@
 //! Reads `Project.toml` and its members.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::sync::Arc;
 
 use toml::de::DeTable;
 
-use crate::diagnostics::{At, Diagnostic, Place, Reports, codes};
+use crate::diagnostics::{At, Diagnostic, LineStarts, Place, Reports, codes};
 use crate::spec::{self, SourceFile, Table, TopologySpec};
 use crate::{FILE_BYTES_MAX, Sources};
 
@@ -58,14 +58,28 @@ fn with_table<T>(path: &str, text: String, reports: &mut Reports, read: impl FnO
     let file = SourceFile { path: path.into(), text: text.into() };
     reports.add_file(&file.path, &file.text);
     let (root, errors) = DeTable::parse_recoverable(&file.text);
-    for error in errors.iter().take(SYNTAX_ERRORS_MAX) {
-        let span = error.span().unwrap_or(0..0);
+    let lines = LineStarts::new(&file.text);
+    // One error for each line: the others on it are mostly consequences.
+    let mut seen = HashSet::new();
+    let spans = errors.iter().map(|error| (error.span().unwrap_or(0..0), error));
+    for (span, error) in spans.filter(|(span, _)| seen.insert(lines.line(span.start))).take(SYNTAX_ERRORS_MAX) {
         let place = Place { file: file.path.clone(), span };
         let diagnostic =
             Diagnostic::at(&codes::SYNTAX, &place, format!("this is not TOML: {}", error.message()), "not understood");
-        reports.push(diagnostic.with_help("see <https://toml.io> for how keys, texts and tables are written"));
+        reports.push(diagnostic.with_help(syntax_help(error.message())));
     }
     errors.is_empty().then(|| read(&Table::root(&file, root.get_ref()), reports))
+}
+
+/// What mostly lies behind a message of the TOML parser.
+fn syntax_help(message: &str) -> &'static str {
+    if message.contains("string") {
+        "close the text with the quotes it begins with; a text of several lines stands between `\"\"\"`"
+    } else if message.contains("duplicate") {
+        "each key and each `[table]` stands once; `[[topology]]` and `[[topology.task]]` have two brackets"
+    } else {
+        "see <https://toml.io> for how keys, texts and tables are written"
+    }
 }
 
 /// The paths of the members, clean and each once.

@@ -114,7 +114,8 @@ impl<'a> Table<'a> {
         match value.get_ref().as_array() {
             Some(array) => array.iter().filter_map(|item| self.text(key, item, reports)).collect(),
             None => {
-                self.wrong_type(key, value, "a list of texts", &format!("write `{key} = [\"…\"]`"), reports);
+                let text = value.get_ref().as_str().unwrap_or("…");
+                self.wrong_type(key, value, "a list of texts", &format!("write `{key} = [{text:?}]`"), reports);
                 Vec::new()
             }
         }
@@ -180,7 +181,7 @@ impl<'a> Table<'a> {
         let value = self.value(key)?;
         let found = self.inner(value);
         if found.is_none() {
-            self.wrong_type(key, value, "a table", &format!("write `{key} = {{ … }}` or `[{key}]`"), reports);
+            self.wrong_type(key, value, "a table", &format!("write `{key} = {{ … }}`"), reports);
         }
         found
     }
@@ -267,7 +268,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
         DeValue::String(_) => "a text",
         DeValue::Integer(_) => "a whole number",
         DeValue::Float(_) => "a number with a point",
-        DeValue::Boolean(_) => "a truth value",
+        DeValue::Boolean(_) => "true or false",
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
