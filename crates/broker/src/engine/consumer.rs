@@ -18,6 +18,8 @@ pub(crate) struct EngineConsumer<S: Store> {
     /// Taken from the subscription, but not handed out: the call that took them was dropped or is still waiting for their attempts to be written. The
     /// next call hands them out, so that a dropped call costs no attempt.
     prepared: Option<Prepared<S::Handle>>,
+    /// Told once, and only when nothing else is to be handed out: a damaged message stays in flight and harms no other.
+    damaged: Option<BrokerError>,
 }
 
 struct Prepared<H> {
@@ -37,59 +39,48 @@ impl<S: Store> EngineConsumer<S> {
         seat: u64,
         notify: Arc<Notify>,
     ) -> Self {
-        Self { engine, topic, subscription, seat, notify, prepared: None }
+        Self { engine, topic, subscription, seat, notify, prepared: None, damaged: None }
     }
 
     async fn next(&mut self, max: usize) -> Result<Vec<Delivery>> {
         loop {
-            if let Some(deliveries) = self.hand_out().await? {
+            if let Some(deliveries) = self.hand_out(max).await? {
                 return Ok(deliveries);
             }
-            self.prepare(max.max(1)).await?;
+            if self.prepared.is_none() {
+                self.prepare(max).await?;
+            }
         }
     }
 
     /// Hands out what is prepared as soon as its attempts survive the end of the process.
-    async fn hand_out(&mut self) -> Result<Option<Vec<Delivery>>> {
-        let Some(prepared) = &self.prepared else { return Ok(None) };
+    async fn hand_out(&mut self, max: usize) -> Result<Option<Vec<Delivery>>> {
+        let Some(prepared) = &mut self.prepared else { return self.damaged.take().map_or(Ok(None), Err) };
         let store = &self.engine.store;
         store.written(prepared.counted).await?;
         if let Some(published) = prepared.published {
             store.durable(published).await?;
         }
-        let loaded = store.load(&prepared.handles).await;
-        let mut deliveries = Vec::with_capacity(loaded.len());
-        let mut damaged = None;
-        for ((position, attempt), message) in prepared.deliveries.iter().zip(loaded) {
+        // An earlier call may have asked for more than this one does.
+        let count = max.min(prepared.deliveries.len());
+        let loaded = store.load(&prepared.handles[..count]).await;
+        // Nothing is awaited from here on: a call that is dropped has taken nothing out of what is prepared.
+        let core = self.engine.lock();
+        let feed = core.feeds.get(&self.subscription);
+        // What was settled or given back by somebody else since it was taken is not to be handed out, nor missed.
+        let held = |position: u64| feed.is_some_and(|feed| feed.holds_for(position, self.seat));
+        let mut deliveries = Vec::with_capacity(count);
+        prepared.handles.drain(..count);
+        for ((position, attempt), message) in prepared.deliveries.drain(..count).zip(loaded).filter(|((p, _), _)| held(*p)) {
             match message {
-                Ok(message) => deliveries.push(Delivery { position: Position(*position), attempt: *attempt, message }),
-                Err(error) => damaged = Some(error),
+                Ok(message) => deliveries.push(Delivery { position: Position(position), attempt, message }),
+                Err(error) => self.damaged = Some(error),
             }
         }
-        match damaged {
-            // Told once, and only when nothing else is to be handed out: the damaged message stays in flight and harms no other.
-            Some(error) if deliveries.is_empty() => {
-                self.prepared = None;
-                Err(error)
-            }
-            Some(_) => {
-                self.keep_damaged(&deliveries);
-                Ok(Some(deliveries))
-            }
-            None => {
-                self.prepared = None;
-                Ok(Some(deliveries))
-            }
+        if prepared.deliveries.is_empty() {
+            self.prepared = None;
         }
-    }
-
-    fn keep_damaged(&mut self, handed_out: &[Delivery]) {
-        let Some(prepared) = &mut self.prepared else { return };
-        let given = |position: u64| handed_out.iter().any(|delivery| delivery.position.0 == position);
-        let pairs = prepared.deliveries.drain(..).zip(prepared.handles.drain(..));
-        let (deliveries, handles) = pairs.filter(|((position, _), _)| !given(*position)).unzip();
-        prepared.deliveries = deliveries;
-        prepared.handles = handles;
+        Ok(Some(deliveries).filter(|deliveries| !deliveries.is_empty()))
     }
 
     /// Takes messages and counts their attempts, or waits until there may be some.
@@ -156,11 +147,9 @@ impl<S: Store> EngineConsumer<S> {
 
     /// What was prepared and never handed out was no attempt.
     fn uncount(&self, core: &mut super::Core<S::Handle>, prepared: &Prepared<S::Handle>) {
-        let unsettled = |position: u64| {
-            let subscription = core.state.subscription_of(self.subscription);
-            subscription.is_some_and(|found| !found.settled.contains(position))
-        };
-        let never = prepared.deliveries.iter().filter(|(position, _)| unsettled(*position));
+        let feed = core.feeds.get(&self.subscription);
+        let held = |position: u64| feed.is_some_and(|feed| feed.holds_for(position, self.seat));
+        let never = prepared.deliveries.iter().filter(|(position, _)| held(*position));
         let attempts: Vec<Attempt> =
             never.map(|(position, attempt)| Attempt { start: *position, end: *position + 1, attempt: attempt - 1 }).collect();
         let bytes = plan::size(&Step::default()) + attempts.len() * ATTEMPT_BYTES_MAX;
@@ -175,7 +164,7 @@ const ATTEMPT_BYTES_MAX: usize = 32;
 
 impl<S: Store> Consumer for EngineConsumer<S> {
     fn receive(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Delivery>>> {
-        Box::pin(self.next(max))
+        Box::pin(self.next(max.max(1)))
     }
 }
 

@@ -115,6 +115,11 @@ impl Feed {
         self.in_flight.contains_key(&position)
     }
 
+    /// Whether this consumer holds this message.
+    pub(crate) fn holds_for(&self, position: u64, id: u64) -> bool {
+        self.in_flight.get(&position) == Some(&id)
+    }
+
     /// Takes up to `max` messages for a consumer, within its permits.
     pub(crate) fn take<H>(&mut self, id: u64, max: usize, topic: &Topic<H>, subscription: &Subscription, now_ms: u64) -> Taken {
         let failover = self.kind == Some(SubscriptionKind::Failover);

@@ -106,9 +106,7 @@ fn plan_ack<H>(core: &Core<H>, ack: &Ack, number: SubscriptionId, guard: bool, s
     if position >= core.state.log(subscription.topic).next() {
         return Err(BrokerError::new(ErrorKind::NotFound, format!("{} does not exist", named())));
     }
-    let planned = |span: &Span| span.subscription == number && (span.start..span.end).contains(&position);
-    // The last span is the likely one; the others are only looked at if the caller may have named a message twice.
-    let settled = subscription.settled.contains(position) || spans.last().is_some_and(planned);
+    let settled = subscription.settled.contains(position);
     if settled && guard {
         return Err(BrokerError::new(ErrorKind::Settled, format!("{} is settled already", named())));
     }
@@ -122,6 +120,7 @@ fn plan_ack<H>(core: &Core<H>, ack: &Ack, number: SubscriptionId, guard: bool, s
         let open = subscription.settled.unsettled_below(position + 1).into_iter();
         spans.extend(open.map(|(start, end)| Span { subscription: number, start, end }));
     } else if !settled {
+        // A message that a step names twice is in two spans; only the first settles it.
         match spans.last_mut().filter(|span| span.subscription == number && span.end == position) {
             Some(span) => span.end += 1,
             None => spans.push(Span { subscription: number, start: position, end: position + 1 }),
