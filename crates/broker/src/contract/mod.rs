@@ -4,9 +4,20 @@
 //! test of each. Scenarios run in real time, name everything they make anew, wait for conditions with a deadline and never assert that
 //! something is fast, so that many of them can share one broker that lives long and is far away.
 
+mod accounts;
+mod closing;
+mod crowd;
+mod delays;
+mod keys;
 mod list;
-#[expect(dead_code, reason = "for the scenarios to come")]
+mod looking;
+mod publishing;
+mod receiving;
 mod rig;
+mod seeking;
+mod settling;
+mod steps;
+mod subscriptions;
 mod topics;
 
 pub use list::SCENARIOS;

@@ -9,7 +9,7 @@ use std::{
     fmt::Debug,
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -103,6 +103,14 @@ impl Rig {
         Self { broker, harness, limits, unique, ids }
     }
 
+    /// Opens the broker again that was closed already.
+    pub(super) async fn open_again(self) -> Self {
+        let Self { broker, harness, limits, unique, ids } = self;
+        drop(broker);
+        let broker = ok(harness.place.open(limits).await);
+        Self { broker, harness, limits, unique, ids }
+    }
+
     /// A name that is this rig's own, for topics, producers and keys of state.
     pub(super) fn name(&self, name: &str) -> String {
         format!("c{:x}-{name}", self.unique)
@@ -189,7 +197,12 @@ impl Rig {
 
     pub(super) async fn consumer_with(&self, topic: &str, subscription: &str, kind: SubscriptionKind, permits: usize) -> Tap {
         let consumer = ok(self.broker.subscribe(self.subscribe_of(topic, subscription, kind, permits)).await);
-        Tap { consumer, broker: self.broker.clone(), topic: self.name(topic).into(), subscription: subscription.into() }
+        Tap {
+            consumer: Mutex::new(consumer),
+            broker: self.broker.clone(),
+            topic: self.name(topic).into(),
+            subscription: subscription.into(),
+        }
     }
 
     /// A shared consumer.
@@ -253,16 +266,22 @@ impl Rig {
 
 /// A consumer that is waited for, and settles what it got.
 pub(super) struct Tap {
-    pub(super) consumer: Box<dyn Consumer>,
+    /// Never locked: it only lets a shared reference to this cross threads, which a consumer alone does not.
+    consumer: Mutex<Box<dyn Consumer>>,
     broker: Arc<dyn Broker>,
     topic: Arc<str>,
     subscription: Arc<str>,
 }
 
 impl Tap {
+    /// The consumer itself.
+    pub(super) fn consumer(&mut self) -> &mut Box<dyn Consumer> {
+        self.consumer.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Receives once, and sees that the call keeps its limits.
     pub(super) async fn receive(&mut self, max: usize) -> Vec<Delivery> {
-        let received = ok(within("a message", self.consumer.receive(max)).await);
+        let received = ok(within("a message", self.consumer().receive(max)).await);
         assert!(!received.is_empty(), "`receive` gave nothing instead of waiting");
         assert!(received.len() <= max, "`receive` gave {} messages, asked for {max}", received.len());
         assert!(received.iter().all(|delivery| delivery.attempt >= 1), "an attempt of 0");
@@ -284,7 +303,7 @@ impl Tap {
 
     /// Sees that nothing comes.
     pub(super) async fn quiet(&mut self) {
-        if let Ok(received) = tokio::time::timeout(QUIET, self.consumer.receive(1_000)).await {
+        if let Ok(received) = tokio::time::timeout(QUIET, self.consumer().receive(1_000)).await {
             panic!("nothing may come now, but this did: {:?}", ok(received));
         }
     }
@@ -307,5 +326,16 @@ impl Tap {
 
     pub(super) async fn nack(&self, delivery: &Delivery, delay: Duration) {
         ok(self.broker.nack(&self.topic, &self.subscription, delivery.position, delay).await);
+    }
+}
+
+/// Numbers that look random and are the same each time.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    /// A number below `end`.
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % end
     }
 }
