@@ -152,7 +152,7 @@ impl<'a> Owner<'a> {
                 }
                 Some(error) => match dispatch::fail(edge, queue, delivery.position, delivery.message, delivery.attempt, &error) {
                     dispatch::Outcome::Again(queue, position, delay) => {
-                        edge.broker.nack(edge.topic(queue), &edge.subscription, position, delay).await?;
+                        dispatch::give_back(edge, queue, position, delay).await?;
                     }
                     dispatch::Outcome::Settle(settle) => {
                         step.acks.push(settle.ack);

@@ -25,6 +25,8 @@ pub(crate) struct Settle {
     pub(crate) publishes: Vec<Publish>,
     /// How many outputs the task gave; none if the message was given up.
     pub(crate) emitted: Option<u64>,
+    /// The message and its attempt, should the broker refuse what came of it; none if it was given up.
+    pub(crate) origin: Option<(Message, u32)>,
 }
 
 /// Runs the task once.
@@ -42,12 +44,15 @@ pub(crate) async fn run(edge: &Edge, taken: Taken) -> Outcome {
     }
     let cx = Context::new(edge.place.clone(), &message, attempt);
     let result = call(edge, &message, &cx).await;
+    message.payload = original;
     match result.and_then(|outputs| publishes(edge, &message, outputs)) {
-        Ok((publishes, emitted)) => Outcome::Settle(Settle { ack: edge.ack(queue, position), publishes, emitted: Some(emitted) }),
-        Err(error) => {
-            message.payload = original;
-            fail(edge, queue, position, message, attempt, &error)
-        }
+        Ok((publishes, emitted)) => Outcome::Settle(Settle {
+            ack: edge.ack(queue, position),
+            publishes,
+            emitted: Some(emitted),
+            origin: Some((message, attempt)),
+        }),
+        Err(error) => fail(edge, queue, position, message, attempt, &error),
     }
 }
 
@@ -92,10 +97,14 @@ pub(crate) fn died(attempts: u32) -> TaskError {
 
 /// Moves a message to the dead letters.
 fn give_up(edge: &Edge, queue: super::Queue, position: Position, message: Message, attempt: u32, error: &TaskError) -> Outcome {
+    Outcome::Settle(give_up_with(edge, edge.ack(queue, position), message, attempt, error))
+}
+
+pub(super) fn give_up_with(edge: &Edge, ack: Ack, message: Message, attempt: u32, error: &TaskError) -> Settle {
     tracing::warn!(id = %message.id, edge = edge.def.id, attempt, cause = error.cause().as_str(), %error, "moved to the dead letters");
     let message = DeadLetter::write(message, edge.def.id, attempt.min(edge.retry.attempts.max(1)), error);
     let publish = Publish { topic: edge.dead_letter_topic.clone(), message, sequence: None };
-    Outcome::Settle(Settle { ack: edge.ack(queue, position), publishes: vec![publish], emitted: None })
+    Settle { ack, publishes: vec![publish], emitted: None, origin: None }
 }
 
 /// The task of a Trampoline envelope (`{"type": "<topology>-<task>", "task": …}`), if the message is one for this address.

@@ -1,7 +1,11 @@
 //! Settling messages: several outcomes in one atomic step.
 
-use super::{Edge, Outcome, attempt::Settle};
-use leatworks_broker::{Broker, BrokerError, ErrorKind, Step};
+use super::{
+    Edge, Outcome, Queue,
+    attempt::{self, Settle},
+};
+use crate::TaskError;
+use leatworks_broker::{Broker, BrokerError, ErrorKind, Position, Step};
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -45,14 +49,7 @@ pub(super) async fn settle(edge: Arc<Edge>, outcomes: Vec<Outcome>) -> Result<()
     for outcome in outcomes {
         match outcome {
             Outcome::Settle(settle) => settles.push(settle),
-            Outcome::Again(queue, position, delay) => {
-                match edge.broker.nack(edge.topic(queue), &edge.subscription, position, delay).await {
-                    Ok(()) => {}
-                    // Settled by another consumer meanwhile, so there is nothing to give back.
-                    Err(error) if error.kind() == ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
-                }
-            }
+            Outcome::Again(queue, position, delay) => give_back(&edge, queue, position, delay).await?,
         }
     }
     if settles.is_empty() {
@@ -63,22 +60,54 @@ pub(super) async fn settle(edge: Arc<Edge>, outcomes: Vec<Outcome>) -> Result<()
             settles.iter().for_each(|settle| count(&edge, settle));
             Ok(())
         }
-        // One of them was settled already: each for itself then, so that the others still happen.
-        Err(error) if error.kind() == ErrorKind::Settled => settle_each(&edge, &settles).await,
+        // One of them was settled already, or they are too much for one step: each for itself then, so that the others still happen.
+        Err(error) if is_about_one(&error) => settle_each(&edge, settles).await,
         Err(error) => Err(error),
     }
 }
 
-async fn settle_each(edge: &Edge, settles: &[Settle]) -> Result<(), BrokerError> {
+/// Gives a message back, to be delivered again after the delay.
+pub(crate) async fn give_back(edge: &Edge, queue: Queue, position: Position, delay: Duration) -> Result<(), BrokerError> {
+    let mut wait = RETRY_FIRST;
+    loop {
+        match edge.broker.nack(edge.topic(queue), &edge.subscription, position, delay).await {
+            Err(error) if error.is_retryable() => {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(RETRY_MAX);
+            }
+            // Settled by another consumer meanwhile, so there is nothing to give back.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Settled) => return Ok(()),
+            other => return other,
+        }
+    }
+}
+
+fn is_about_one(error: &BrokerError) -> bool {
+    matches!(error.kind(), ErrorKind::Settled | ErrorKind::TooLarge | ErrorKind::Invalid)
+}
+
+async fn settle_each(edge: &Edge, settles: Vec<Settle>) -> Result<(), BrokerError> {
     for settle in settles {
-        match commit(edge.broker.as_ref(), step(std::slice::from_ref(settle))).await {
-            Ok(()) => count(edge, settle),
+        match commit(edge.broker.as_ref(), step(std::slice::from_ref(&settle))).await {
+            Ok(()) => count(edge, &settle),
             Err(error) if error.kind() == ErrorKind::Settled => {
                 tracing::info!(edge = edge.def.id, position = settle.ack.position.0, "a repetition was dropped");
             }
+            Err(error) if is_about_one(&error) => refuse(edge, settle, error).await?,
             Err(error) => return Err(error),
         }
     }
+    Ok(())
+}
+
+/// The broker refuses what came of a message, and will do so again: the message is given up.
+async fn refuse(edge: &Edge, settle: Settle, error: BrokerError) -> Result<(), BrokerError> {
+    let Some((message, attempt)) = settle.origin else { return Err(error) };
+    edge.task_counts().failed.fetch_add(1, Relaxed);
+    let error = TaskError::permanent(format!("the broker refuses its outputs: {error}"));
+    let dead = attempt::give_up_with(edge, settle.ack, message, attempt, &error);
+    commit(edge.broker.as_ref(), step(std::slice::from_ref(&dead))).await?;
+    count(edge, &dead);
     Ok(())
 }
 

@@ -9,7 +9,7 @@ mod edge;
 mod lane;
 
 pub(crate) use attempt::{Outcome, backoff, died, fail, guard_panic, panic_error};
-pub(crate) use commit::commit;
+pub(crate) use commit::{commit, give_back};
 pub use dead::DeadLetter;
 pub(crate) use dead::clean;
 pub(crate) use edge::{Edge, Queue, Taken};

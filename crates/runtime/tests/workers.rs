@@ -1,0 +1,260 @@
+//! HTTP workers in any language: what they answer, and what becomes of the message when they do not.
+
+mod support;
+
+use axum::{Router, http::StatusCode, response::IntoResponse, routing::post};
+use leatworks::{
+    Context, Counts, DeadLetter, Task, TaskError,
+    broker::Broker,
+    control::{Filter, Request, Response, perform},
+    def::{Kind, Retry, TopologyDef},
+    open_task,
+    plan::{Plan, TaskPlan},
+    run::{Report, RunOptions, Stop, run},
+    worker,
+};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+use support::*;
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+};
+
+#[derive(serde::Deserialize)]
+struct Keep;
+
+static KEPT: Mutex<BTreeMap<String, Vec<Value>>> = Mutex::new(BTreeMap::new());
+
+impl Task for Keep {
+    type In = Value;
+    type Out = ();
+
+    async fn run(&self, value: Value, cx: &Context) -> Result<(), TaskError> {
+        KEPT.lock().unwrap().entry(cx.topology().to_owned()).or_default().push(value);
+        Ok(())
+    }
+}
+
+fn quick(attempts: u32) -> Retry {
+    Retry { attempts, backoff: Duration::from_millis(5), max_backoff: Duration::from_millis(20) }
+}
+
+/// `work` is the worker, behind it `a` and `b` by labels.
+fn labelled(name: &'static str, url: String, attempts: u32) -> &'static TopologyDef {
+    let work = node("work", Kind::Worker { url: leak(url) }).retry(quick(attempts)).timeout(Duration::from_millis(300));
+    let keep = || Kind::Rust(open_task::<Keep>);
+    topology(name, vec![work.ends(&["end"]), node("a", keep()), node("b", keep())], &["work-->|one|a", "work-->|two|b"])
+}
+
+async fn listen(router: Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+/// A worker that answers what the message says: a status and a body.
+async fn echo() -> SocketAddr {
+    let answer = |body: String| async move {
+        let wish: Value = serde_json::from_str(&body).unwrap();
+        let status = StatusCode::from_u16(wish["status"].as_u64().unwrap() as u16).unwrap();
+        let body = wish["body"].as_str().map_or_else(|| wish["body"].to_string(), str::to_owned);
+        if wish["slow"] == true {
+            std::future::pending::<()>().await;
+        }
+        (status, body).into_response()
+    };
+    listen(Router::new().route("/work", post(answer))).await
+}
+
+async fn drain(broker: &Arc<dyn Broker>, topology: &'static TopologyDef) -> Report {
+    let (stop, stopped) = watch::channel(Stop::Drain);
+    let options = RunOptions { serve: true, ..RunOptions::default() };
+    let plan = Plan::new(topology, std::env::temp_dir());
+    let report = run(broker.clone(), plan, options, Arc::new(Counts::new(topology)), stopped).await.unwrap();
+    drop(stop);
+    report
+}
+
+async fn dead_letters(broker: &Arc<dyn Broker>, topology: &'static TopologyDef) -> Vec<DeadLetter> {
+    let request = Request::DeadLetters { topology: topology.into(), filter: Filter::default(), limit: 100 };
+    match perform(broker.as_ref(), request, false).await {
+        Response::DeadLetters(listed) => listed.letters,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn prepared(topology: &'static TopologyDef, payloads: Vec<Value>) -> Arc<dyn Broker> {
+    let broker = memory();
+    leatworks::topics::create(broker.as_ref(), &topology.into()).await.unwrap();
+    send(&broker, topology, payloads.iter().map(Value::to_string)).await;
+    broker
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_has_its_meaning() {
+    let tasks = |tasks: Value| json!({ "tasks": tasks });
+    let name = "answers";
+    // What the worker answers; how often it is asked; the cause and a part of the error, or nothing if it is well.
+    let cases = vec![
+        (200, tasks(json!([])), 1, None),
+        (200, tasks(json!([{"type": "one", "task": 1}, {"type": "two", "task": [2]}, {"type": "end", "task": 3}])), 1, None),
+        (202, tasks(json!([{"type": "b", "task": "to b"}, {"type": "answers-a", "task": "to a"}])), 1, None),
+        (204, json!(""), 1, None),
+        (200, json!("garbage"), 1, Some(("permanent", "is not `{\"tasks\": [{\"type\": …, \"task\": …}, …]}`"))),
+        (200, json!(""), 1, Some(("permanent", "EOF"))),
+        (200, json!({"tasks": 7}), 1, Some(("permanent", "invalid type"))),
+        (
+            200,
+            tasks(json!([{"type": "three", "task": 1}])),
+            1,
+            Some(("permanent", "no edge of `work` takes an output of type `three`")),
+        ),
+        (200, tasks(json!([{"task": 1}])), 1, Some(("permanent", "has no `type`"))),
+        (400, json!("what is that"), 1, Some(("permanent", "400 Bad Request: what is that"))),
+        (404, json!(""), 1, Some(("permanent", "404"))),
+        (302, json!(""), 1, Some(("permanent", "302"))),
+        (408, json!(""), 3, Some(("error", "408"))),
+        (429, json!(""), 3, Some(("error", "429"))),
+        (500, json!("oh no"), 3, Some(("error", "500 Internal Server Error: oh no"))),
+        (503, json!(""), 3, Some(("error", "503"))),
+    ];
+    let topology = labelled(name, format!("http://{}/work", echo().await), 3);
+    let mut payloads: Vec<Value> = cases
+        .iter()
+        .enumerate()
+        .map(|(case, (status, body, ..))| json!({"case": case, "status": status, "body": body}))
+        .collect();
+    payloads.push(json!({"case": cases.len(), "status": 200, "body": "", "slow": true}));
+    let broker = prepared(topology, payloads).await;
+    let report = drain(&broker, topology).await;
+    let mut letters: BTreeMap<u64, DeadLetter> = BTreeMap::new();
+    for letter in dead_letters(&broker, topology).await {
+        let payload: Value = serde_json::from_str(&letter.payload).unwrap();
+        letters.insert(payload["case"].as_u64().unwrap(), letter);
+    }
+    for (case, (_, _, attempts, expected)) in cases.iter().enumerate() {
+        let letter = letters.remove(&(case as u64));
+        match expected {
+            None => assert_eq!(letter, None),
+            Some((cause, text)) => {
+                let letter = letter.unwrap_or_else(|| panic!("case {case} was given up"));
+                assert_eq!((letter.cause.as_str(), letter.attempts), (*cause, *attempts), "{letter:?}");
+                assert!(letter.error.contains(text), "{letter:?}");
+            }
+        }
+    }
+    let hung = letters.remove(&(cases.len() as u64)).unwrap();
+    assert_eq!((hung.cause.as_str(), hung.attempts), ("timeout", 3));
+    assert_eq!((report.done, report.dead_lettered, report.tasks["work"].handled, report.tasks["work"].emitted), (4, 13, 4, 5));
+    let mut kept = KEPT.lock().unwrap().remove(name).unwrap();
+    kept.sort_by_key(Value::to_string);
+    assert_eq!(kept, [json!("to a"), json!("to b"), json!(1), json!([2])]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_down_gets_everything_when_it_is_back() {
+    // A port that nobody listens on.
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = closed.local_addr().unwrap();
+    drop(closed);
+    let topology = labelled("down", format!("http://{address}"), 100_000);
+    let broker = prepared(topology, (0..20).map(|number| json!(number)).collect()).await;
+    let (stop, stopped) = watch::channel(Stop::Run);
+    let options = RunOptions { serve: true, ..RunOptions::default() };
+    let counts = Arc::new(Counts::new(topology));
+    let running = tokio::spawn(run(broker.clone(), Plan::new(topology, "."), options, counts.clone(), stopped));
+    // It has been away for a while when many attempts have failed.
+    while counts.tasks()["work"].failed < 50 {
+        tokio::task::yield_now().await;
+    }
+    let answer = |body: String| async move { json!({"tasks": [{"type": "one", "task": body}]}).to_string() };
+    let listener = TcpListener::bind(address).await.unwrap();
+    tokio::spawn(async move { axum::serve(listener, Router::new().route("/", post(answer))).await });
+    stop.send(Stop::Drain).unwrap();
+    let report = running.await.unwrap().unwrap();
+    assert_eq!((report.done, report.dead_lettered, report.in_flight), (20, 0, 0));
+    assert_eq!(report.tasks["a"].handled, 20);
+}
+
+#[derive(serde::Deserialize)]
+struct Polite {
+    greeting: String,
+}
+
+static STARTS: AtomicU32 = AtomicU32::new(0);
+
+impl Task for Polite {
+    type In = String;
+    type Out = String;
+
+    async fn start(&mut self, _setup: &leatworks::Setup) -> Result<(), TaskError> {
+        STARTS.fetch_add(1, SeqCst);
+        Ok(())
+    }
+
+    async fn run(&self, name: String, cx: &Context) -> Result<Option<String>, TaskError> {
+        match name.as_str() {
+            "nobody" => Ok(None),
+            "rude" => Err(TaskError::permanent("no")),
+            "busy" => Err(TaskError::retryable("later").retry_after(Duration::from_secs(7))),
+            "panic" => panic!("oh"),
+            name => Ok(Some(format!("{} {name}, attempt {} by {}", self.greeting, cx.attempt(), cx.edge()))),
+        }
+    }
+}
+
+/// A task's own server, called by a topology as any other worker.
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_tasks_speak_the_same() {
+    let served = topology("served", vec![node("polite", Kind::Rust(open_task::<Polite>)).attempts(2)], &[]);
+    let mut plan = TaskPlan::new(served.tasks[0]);
+    plan.settings = json!({"greeting": "hello"});
+    let bound = worker::bind("127.0.0.1:0".parse().unwrap(), false).await.unwrap();
+    let address = bound.address();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let setup = leatworks::Setup::new(served.tasks[0], plan.settings.clone(), ".".into());
+    let serving = tokio::spawn(async move {
+        let open = open_task::<Polite>(&setup);
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        bound.serve(plan, open, stopped).await
+    });
+    let caller = node("polite", Kind::Worker { url: leak(format!("http://{address}")) }).attempts(2);
+    let topology = topology("calling", vec![caller, node("keep", Kind::Rust(open_task::<Keep>))], &["polite-->keep"]);
+    let broker = prepared(topology, ["you", "nobody", "rude", "busy", "panic"].map(|name| json!(name)).to_vec()).await;
+    send(&broker, topology, ["7".to_owned()].into_iter()).await;
+    let report = drain(&broker, topology).await;
+    assert_eq!((report.done, report.dead_lettered), (2, 4));
+    let letters: BTreeMap<String, (String, u32, bool)> = dead_letters(&broker, topology)
+        .await
+        .into_iter()
+        .map(|letter| (letter.payload, (letter.cause, letter.attempts, letter.error.contains("\"retryable\":true"))))
+        .collect();
+    assert_eq!(letters["\"rude\""], ("permanent".to_owned(), 1, false));
+    assert_eq!(letters["7"], ("permanent".to_owned(), 1, false));
+    assert_eq!(letters["\"busy\""], ("error".to_owned(), 2, true));
+    assert_eq!(letters["\"panic\""], ("error".to_owned(), 2, true));
+    let kept = KEPT.lock().unwrap().remove("calling").unwrap();
+    assert_eq!(kept, [json!("hello you, attempt 1 by [*]-->polite")]);
+    assert_eq!(STARTS.load(SeqCst), 1);
+    stop.send(()).unwrap();
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_address_that_others_can_reach_is_refused() {
+    let refused = worker::bind("0.0.0.0:0".parse().unwrap(), false).await.err().unwrap().to_string();
+    assert!(refused.contains("`0.0.0.0:0` can be reached from other machines"), "{refused}");
+    assert!(worker::bind("0.0.0.0:0".parse().unwrap(), true).await.is_ok());
+}
