@@ -1,0 +1,375 @@
+//! What a person can type: the commands of `leat` with their options and examples.
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use std::path::PathBuf;
+
+/// Draw pipelines as Mermaid graphs; build typed task binaries; run them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "leat",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Examples:\n  leat new shop && cd shop && leat run\n  leat graph --format svg > graph.svg\n  leat dlq list\n\n`leat COMMAND --help` tells all about one of them.",
+    styles = styles()
+)]
+pub(crate) struct Leat {
+    #[command(flatten)]
+    pub(crate) global: Global,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// The project's folder
+    ///
+    /// By default the nearest one upwards that holds a Project.toml.
+    #[arg(long, global = true, env = "LEAT_PROJECT", hide_env = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) project: Option<PathBuf>,
+
+    /// When to use colour: auto, always, never
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN", hide_possible_values = true)]
+    pub(crate) color: Color,
+
+    /// Say less
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set or TERM is `dumb`
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// How results are printed on standard output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON value
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a project that builds, passes its tests and runs at once
+    #[command(after_help = "Examples:\n  leat new shop\n  leat new shop --vcs none")]
+    New(New),
+    /// Check the project and its graphs; all errors at once
+    #[command(after_help = "Examples:\n  leat check\n  leat check --message-format json")]
+    Check(Check),
+    /// Draw a topology
+    #[command(
+        after_help = "Examples:\n  leat graph\n  leat graph orders --format svg > orders.svg\n  leat graph orders --write README.md --check"
+    )]
+    Graph(Graph),
+    /// Build one binary per topology and task
+    ///
+    /// Makes and removes the stubs in src/bin as the set of tasks changes, then runs cargo.
+    #[command(after_help = "Examples:\n  leat build --release\n  leat build --versioned")]
+    Build(Build),
+    /// Build a topology and run it on this machine
+    #[command(
+        after_help = "Examples:\n  leat run\n  leat run access-log -- /var/log/nginx/access.log\n  leat run orders -- --serve"
+    )]
+    Run(Run),
+    /// Send messages to a topology
+    #[command(after_help = "Examples:\n  leat send orders '{\"id\": 7}' --wait\n  leat send orders/parse -f orders.jsonl")]
+    Send(Send),
+    /// Show topics, backlogs and the account of each topology
+    #[command(visible_alias = "ps", after_help = "Examples:\n  leat status\n  leat status orders -o json")]
+    Status(Status),
+    /// Look into dead letters, bring them back, or drop them
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  leat dlq list\n  leat dlq show orders 'parse-->store'\n  leat dlq redrive orders --yes"
+    )]
+    Dlq(Dlq),
+    /// Explain a diagnostic code
+    #[command(after_help = "Examples:\n  leat explain LW0101\n  leat explain --list")]
+    Explain(Explain),
+    /// Measure speed and cost beside the machine's own limit
+    ///
+    /// Sends messages through a diamond of four edges and measures the disk in the same run.
+    #[command(
+        after_help = "Examples:\n  leat bench\n  leat bench --messages 200000 --size 200 -o json\n  leat bench --broker memory"
+    )]
+    Bench(Bench),
+    /// Print a completion script
+    #[command(
+        after_help = "Examples:\n  leat completions bash > ~/.local/share/bash-completion/completions/leat\n  leat completions zsh > _leat"
+    )]
+    Completions(Completions),
+    /// Write the manual pages
+    #[command(after_help = "Examples:\n  leat man | man -l -\n  leat man --dir ~/.local/share/man/man1")]
+    Man(Man),
+    /// Print the version and what it was built from
+    #[command(after_help = "Examples:\n  leat version\n  leat version -o json")]
+    Version(Version),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct New {
+    /// The project's name: lower-case letters, digits and hyphens; also the folder
+    pub(crate) name: String,
+    /// Where to put it, instead of a folder of that name here
+    #[arg(long, value_hint = ValueHint::DirPath)]
+    pub(crate) path: Option<PathBuf>,
+    /// Use the Leatworks crates of this checkout instead of the published ones
+    #[arg(long, env = "LEAT_WORKSPACE", value_hint = ValueHint::DirPath)]
+    pub(crate) workspace: Option<PathBuf>,
+    /// Version control to set up
+    #[arg(long, value_enum, default_value_t = Vcs::Git)]
+    pub(crate) vcs: Vcs,
+}
+
+/// Version control of a new project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Vcs {
+    /// A git repository, where git is installed and the folder is not in one already
+    Git,
+    /// None
+    None,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// How diagnostics are printed: `text` on standard error, `json` one per line on standard output
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) message_format: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Graph {
+    /// The topology; may be left out if the project has one
+    pub(crate) topology: Option<String>,
+    /// The form of the drawing
+    #[arg(long, value_enum, default_value_t = Format::Mermaid)]
+    pub(crate) format: Format,
+    /// Put the drawing as Mermaid into this file, between `<!-- leat graph NAME -->` and `<!-- leat end -->`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) write: Option<PathBuf>,
+    /// Write nothing; exit with 10 if the file would change
+    #[arg(long, requires = "write")]
+    pub(crate) check: bool,
+}
+
+/// The form of a drawing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Mermaid text, as GitHub draws it
+    Mermaid,
+    /// A picture
+    Svg,
+    /// Graphviz
+    Dot,
+    /// For a terminal
+    Text,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    /// Build with optimisations
+    #[arg(short, long)]
+    pub(crate) release: bool,
+    /// Also lay copies named `<project>-<task>-<build version>` into target/build
+    #[arg(long)]
+    pub(crate) versioned: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The topology; may be left out if the project has one, or its package names a default
+    pub(crate) topology: Option<String>,
+    /// Build with optimisations
+    #[arg(short, long)]
+    pub(crate) release: bool,
+    /// Arguments of the topology's own `run`; `leat run TOPOLOGY -- --help` lists them
+    #[arg(last = true)]
+    pub(crate) args: Vec<String>,
+}
+
+/// Where a project's data lies, for the commands that look into it.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Data {
+    /// The data folder
+    #[arg(long, env = "LEAT_DATA", value_hint = ValueHint::DirPath)]
+    pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Send {
+    /// The topology, or `topology/task` for one of several roots
+    pub(crate) target: String,
+    /// The message as JSON
+    #[arg(conflicts_with = "file")]
+    pub(crate) message: Option<String>,
+    /// A file of messages, one JSON value a line; `-` is standard input
+    #[arg(short, long, value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+    /// The key of the messages
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// Wait until nothing that came of the messages is pending
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait, for example 30s
+    #[arg(long, default_value = "60s", requires = "wait")]
+    pub(crate) timeout: humantime::Duration,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) data: Data,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Only this topology
+    pub(crate) topology: Option<String>,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) data: Data,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Dlq {
+    /// Count dead letters by edge and cause
+    List(DlqSelect),
+    /// Show dead letters with their cause, attempts, error and payload
+    Show(DlqSelect),
+    /// Send dead letters back to the edge that gave them up, with their attempts started over
+    Redrive(DlqChange),
+    /// Remove dead letters for good
+    Drop(DlqChange),
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DlqSelect {
+    /// Only this topology
+    pub(crate) topology: Option<String>,
+    /// Only this edge, for example 'render-->|mail|send'
+    pub(crate) edge: Option<String>,
+    /// Only the message with this id
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+    /// At most this many
+    #[arg(long, default_value_t = 100)]
+    pub(crate) limit: usize,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) data: Data,
+}
+
+/// Which dead letters to change.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DlqChange {
+    #[command(flatten)]
+    pub(crate) select: DlqSelect,
+    /// Do it without asking
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The code, for example LW0101
+    #[arg(required_unless_present = "list")]
+    pub(crate) code: Option<String>,
+    /// List all codes
+    #[arg(long)]
+    pub(crate) list: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// How many messages enter the diamond
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) messages: u64,
+    /// Bytes of each message
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
+    pub(crate) size: u64,
+    /// Messages a second while latency is measured
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) rate: u64,
+    /// The broker
+    #[arg(long, value_enum, default_value_t = BenchBroker::Embedded)]
+    pub(crate) broker: BenchBroker,
+    /// What an acknowledged write survives on the embedded broker
+    #[arg(long, value_enum, default_value_t = Level::Power)]
+    pub(crate) durability: Level,
+    /// Where the journal and the disk's test file lie; by default a new folder here that is removed afterwards
+    #[arg(long, value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+/// The broker that is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchBroker {
+    /// The journal on this machine's disk
+    Embedded,
+    /// Memory only
+    Memory,
+}
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Level {
+    /// A power cut
+    Power,
+    /// A power cut, but for the last moments
+    Interval,
+    /// The end of the process
+    Process,
+    /// Nothing
+    Memory,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Write one page per command into this folder; without it the first page goes to standard output
+    #[arg(long, value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Version {
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+fn styles() -> clap::builder::Styles {
+    use clap::builder::styling::{AnsiColor, Styles};
+    Styles::styled()
+        .header(AnsiColor::Green.on_default().bold())
+        .usage(AnsiColor::Green.on_default().bold())
+        .literal(AnsiColor::Cyan.on_default().bold())
+        .placeholder(AnsiColor::Cyan.on_default())
+}

@@ -1,0 +1,354 @@
+//! Commands that look into a project's queues and act on them: send, status, dead letters. A running topology answers for its own journal;
+//! otherwise the journal is opened here.
+
+use crate::{
+    args::{Data, Dlq, DlqChange, DlqSelect, Output, Send, Status},
+    exit::{Code, Doing, Failure, Result},
+    project::Found,
+};
+use leatworks::{
+    config::{Config, Flags},
+    control::{Access, Filter, Listed, Outgoing, Request, Response, Status as TopologyStatus},
+    topics::{EdgeRef, TopologyRef},
+};
+use leatworks_topology::Topology;
+use serde::Serialize;
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal, Read, Write},
+    path::Path,
+};
+
+/// `leat send`.
+pub(crate) fn send(args: &Send, found: &Found) -> Result {
+    let (name, task) = match args.target.split_once('/') {
+        Some((name, task)) => (name, Some(task)),
+        None => (args.target.as_str(), None),
+    };
+    let topology = reference(found.topology(Some(name))?);
+    let edge = way_in(&topology, task)?.id.clone();
+    let messages = messages(args)?;
+    let session = Session::open(found, &args.data)?;
+    if args.wait && !session.access.is_running() {
+        session.close()?;
+        return Err(Failure::new(
+            Code::Unreachable,
+            format!(
+                "no process runs `{name}`, so waiting would never end; start one with `leat run {name} -- --serve`, or send without --wait"
+            ),
+        ));
+    }
+    let wait_ms = args.wait.then(|| u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX));
+    let answer = session.ask(Request::Send { topology, edge, messages, wait_ms });
+    session.close()?;
+    let Response::Sent(sent) = answer? else { return Err(unexpected()) };
+    match args.output {
+        Output::Json => print_json(&sent)?,
+        Output::Text => sent.iter().for_each(|message| println!("{}  {}", message.id, message.outcome)),
+    }
+    if sent.iter().any(|message| message.outcome == "pending") {
+        return Err(Failure::new(Code::TimedOut, format!("not everything was done within {}", args.timeout)));
+    }
+    Ok(())
+}
+
+fn way_in<'a>(topology: &'a TopologyRef, task: Option<&str>) -> Result<&'a EdgeRef> {
+    let roots: Vec<&EdgeRef> = topology.edges.iter().filter(|edge| edge.ingress).collect();
+    let names = || roots.iter().map(|edge| format!("`{}`", edge.subscription)).collect::<Vec<_>>().join(", ");
+    match (task, roots.as_slice()) {
+        (None, [only]) => Ok(only),
+        (None, _) => Err(Failure::new(
+            Code::Usage,
+            format!("`{0}` has several roots; send to `{0}/TASK`, with one of {1}", topology.name, names()),
+        )),
+        (Some(task), _) => roots.iter().copied().find(|edge| edge.subscription == task).ok_or_else(|| {
+            Failure::new(Code::Nothing, format!("`{task}` is no root of `{}`; its roots are {}", topology.name, names()))
+        }),
+    }
+}
+
+/// The messages that were given: one on the command line, or one on each line of a file.
+fn messages(args: &Send) -> Result<Vec<Outgoing>> {
+    let outgoing = |payload: &str| Outgoing { payload: payload.to_owned(), key: args.key.clone() };
+    let text = match (&args.message, &args.file) {
+        (Some(message), _) => return check_json(message, "the message").map(|()| vec![outgoing(message)]),
+        (None, Some(path)) if path.as_path() != Path::new("-") => {
+            std::fs::read_to_string(path).doing(|| format!("reading `{}`", path.display()))?
+        }
+        (None, None) if std::io::stdin().is_terminal() => {
+            return Err(Failure::new(Code::Usage, "no message: give one as JSON, or a file of them with --file"));
+        }
+        (None, _) => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).doing(|| "reading standard input".to_owned())?;
+            text
+        }
+    };
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    for (number, line) in lines.iter().enumerate() {
+        check_json(line, &format!("message {}", number + 1))?;
+    }
+    if lines.is_empty() {
+        return Err(Failure::new(Code::Nothing, "there is no message in the input"));
+    }
+    Ok(lines.into_iter().map(outgoing).collect())
+}
+
+fn check_json(text: &str, what: &str) -> Result {
+    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::new(Code::Usage, format!("{what} is no JSON: {error}; a text needs its quotes: '\"text\"'"))),
+    }
+}
+
+/// `leat status`.
+pub(crate) fn status(args: &Status, found: &Found) -> Result {
+    let topologies = selected(found, args.topology.as_deref())?;
+    let session = Session::open(found, &args.data)?;
+    let answers: Vec<Result<TopologyStatus>> = topologies
+        .into_iter()
+        .map(|topology| match session.ask(Request::Status { topology })? {
+            Response::Status(status) => Ok(status),
+            _ => Err(unexpected()),
+        })
+        .collect();
+    session.close()?;
+    let all: Vec<TopologyStatus> = answers.into_iter().collect::<Result<_>>()?;
+    match args.output {
+        Output::Json => print_json(&all),
+        Output::Text => {
+            all.iter().for_each(print_status);
+            Ok(())
+        }
+    }
+}
+
+fn print_status(status: &TopologyStatus) {
+    let running = if status.running { "running" } else { "not running" };
+    println!("{} ({running}, durability {})", status.topology, status.durability);
+    let width = status.edges.iter().map(|edge| edge.edge.chars().count()).max().unwrap_or_default().max(4);
+    println!("  {:width$} {:>9} {:>9} {:>9} {:>12}", "edge", "backlog", "in flight", "delayed", "dead letters");
+    for edge in &status.edges {
+        println!(
+            "  {:width$} {:>9} {:>9} {:>9} {:>12}",
+            edge.edge, edge.backlog, edge.in_flight, edge.delayed, edge.dead_letters
+        );
+    }
+    println!(
+        "  sent {} = done {} + dead-lettered {} + in flight {}",
+        status.sent, status.done, status.dead_lettered, status.in_flight
+    );
+}
+
+/// `leat dlq`.
+pub(crate) fn dlq(args: &Dlq, found: &Found) -> Result {
+    match args {
+        Dlq::List(select) => look(select, found, print_counts),
+        Dlq::Show(select) => look(select, found, print_letters),
+        Dlq::Redrive(change) => settle(change, found, "redrive", |topology, filter| Request::Redrive { topology, filter }),
+        Dlq::Drop(change) => settle(change, found, "drop", |topology, filter| Request::Drop { topology, filter }),
+    }
+}
+
+fn filter(select: &DlqSelect) -> Filter {
+    Filter { edge: select.edge.clone(), id: select.id.clone(), ..Filter::default() }
+}
+
+/// The dead letters that are meant, by topology.
+fn find(select: &DlqSelect, found: &Found, session: &Session) -> Result<Vec<(TopologyRef, Listed)>> {
+    let mut all = Vec::new();
+    for topology in selected(found, select.topology.as_deref())? {
+        if let Some(edge) = &select.edge
+            && !topology.edges.iter().any(|known| known.id == *edge)
+        {
+            let known: Vec<&str> = topology.edges.iter().map(|edge| edge.id.as_str()).collect();
+            return Err(Failure::new(
+                Code::Nothing,
+                format!("`{}` has no edge `{edge}`; it has {}", topology.name, known.join(", ")),
+            ));
+        }
+        let request = Request::DeadLetters { topology: topology.clone(), filter: filter(select), limit: select.limit };
+        let Response::DeadLetters(listed) = session.ask(request)? else { return Err(unexpected()) };
+        all.push((topology, listed));
+    }
+    Ok(all)
+}
+
+fn look(select: &DlqSelect, found: &Found, print: fn(&str, &Listed)) -> Result {
+    let session = Session::open(found, &select.data)?;
+    let all = find(select, found, &session);
+    session.close()?;
+    let all = all?;
+    match select.output {
+        Output::Json => {
+            let by_name: BTreeMap<&str, &Listed> =
+                all.iter().map(|(topology, listed)| (topology.name.as_str(), listed)).collect();
+            print_json(&by_name)
+        }
+        Output::Text => {
+            all.iter().for_each(|(topology, listed)| print(&topology.name, listed));
+            Ok(())
+        }
+    }
+}
+
+fn print_counts(topology: &str, listed: &Listed) {
+    println!("{topology}: {} dead letters", listed.total);
+    let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for letter in &listed.letters {
+        *counts.entry((&letter.edge, &letter.cause)).or_default() += 1;
+    }
+    for ((edge, cause), count) in counts {
+        println!("  {edge}  {cause}  {count}");
+    }
+    note_limit(listed);
+}
+
+fn print_letters(topology: &str, listed: &Listed) {
+    for letter in &listed.letters {
+        println!("{topology}  {}  {}  {} after {} attempts", letter.edge, letter.id, letter.cause, letter.attempts);
+        println!("  error    {}", letter.error);
+        println!("  payload  {}", letter.payload);
+    }
+    note_limit(listed);
+}
+
+fn note_limit(listed: &Listed) {
+    let shown = listed.letters.len() as u64;
+    if shown < listed.total {
+        eprintln!("{:>12} the first {shown} of {} were looked at; --limit shows more", "Note", listed.total);
+    }
+}
+
+/// Redrives or drops what is selected, once it has been confirmed.
+fn settle(change: &DlqChange, found: &Found, verb: &str, request: impl Fn(TopologyRef, Filter) -> Request) -> Result {
+    let session = Session::open(found, &change.select.data)?;
+    let result = settle_in(change, found, verb, request, &session);
+    session.close()?;
+    result
+}
+
+fn settle_in(
+    change: &DlqChange,
+    found: &Found,
+    verb: &str,
+    request: impl Fn(TopologyRef, Filter) -> Request,
+    session: &Session,
+) -> Result {
+    let all = find(&change.select, found, session)?;
+    let total: u64 = all.iter().map(|(_, listed)| listed.total).sum();
+    if total == 0 {
+        return Err(Failure::new(Code::Nothing, "no dead letter matches"));
+    }
+    if change.dry_run {
+        println!("would {verb} {total}");
+        return Ok(());
+    }
+    if !change.yes && !confirmed(&format!("{verb} {total} dead letters?"))? {
+        return Err(Failure::new(
+            Code::Refused,
+            format!("not confirmed; `--yes` does it without asking, `--dry-run` only tells what {verb} would do"),
+        ));
+    }
+    let mut count = 0;
+    for (topology, listed) in all {
+        if listed.total > 0 {
+            let Response::Count { count: settled } = session.ask(request(topology, filter(&change.select)))? else {
+                return Err(unexpected());
+            };
+            count += settled;
+        }
+    }
+    match change.select.output {
+        Output::Json => print_json(&BTreeMap::from([("count", count)])),
+        Output::Text => {
+            println!("{verb}: {count}");
+            Ok(())
+        }
+    }
+}
+
+/// Asks the person at the terminal; without one nobody can confirm.
+fn confirmed(question: &str) -> Result<bool> {
+    if !std::io::stdin().is_terminal() || std::env::var_os("CI").is_some() {
+        return Ok(false);
+    }
+    eprint!("{question} [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn selected(found: &Found, name: Option<&str>) -> Result<Vec<TopologyRef>> {
+    match name {
+        Some(_) => Ok(vec![reference(found.topology(name)?)]),
+        None => Ok(found.project.topologies().iter().map(reference).collect()),
+    }
+}
+
+/// The topology as its broker knows it.
+fn reference(topology: &Topology) -> TopologyRef {
+    let ingress = topology.roots().map(|task| {
+        let way_in = topology.ingress(task);
+        EdgeRef {
+            id: way_in.id(),
+            ingress: true,
+            topic: way_in.topic(),
+            subscription: way_in.subscription().to_owned(),
+            retry_topic: way_in.retry_topic(),
+            dead_letter_topic: way_in.dead_letter_topic(),
+        }
+    });
+    let edges = topology.edges().iter().map(|edge| EdgeRef {
+        id: edge.id(),
+        ingress: false,
+        topic: edge.topic(),
+        subscription: edge.subscription().to_owned(),
+        retry_topic: edge.retry_topic(),
+        dead_letter_topic: edge.dead_letter_topic(),
+    });
+    TopologyRef { name: topology.name().as_str().to_owned(), edges: ingress.chain(edges).collect() }
+}
+
+/// A way to the queues, with what it needs to be asked from code that does not await.
+struct Session {
+    runtime: tokio::runtime::Runtime,
+    access: Access,
+}
+
+impl Session {
+    fn open(found: &Found, data: &Data) -> Result<Self> {
+        let flags = Flags { data: data.data.clone(), ..Flags::default() };
+        let config = Config::load(found.project.name(), &flags).map_err(|error| Failure::new(Code::Invalid, error))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let access = runtime.block_on(Access::open(&config)).map_err(|error| Failure::new(Code::Unreachable, error))?;
+        Ok(Self { runtime, access })
+    }
+
+    fn ask(&self, request: Request) -> Result<Response> {
+        match self.runtime.block_on(self.access.ask(request)) {
+            Ok(Response::Failed { error, invalid }) => {
+                Err(Failure::new(if invalid { Code::Invalid } else { Code::Unreachable }, error))
+            }
+            Ok(response) => Ok(response),
+            Err(error) => Err(Failure::new(Code::Unreachable, error)),
+        }
+    }
+
+    fn close(self) -> Result {
+        self.runtime.block_on(self.access.close()).map_err(|error| Failure::new(Code::Unreachable, error))
+    }
+}
+
+fn unexpected() -> Failure {
+    Failure::new(
+        Code::Conflict,
+        "the running process answered something else; it may be of another version: stop it and start this one",
+    )
+}
+
+fn print_json(value: &impl Serialize) -> Result {
+    println!("{}", serde_json::to_string(value).map_err(|error| Failure::new(Code::Internal, error))?);
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! What a person at a terminal sees of `leat`: streams, exit codes, drawings, diagnostics.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+/// A project with one topology, in a folder of its own.
+fn project(graph: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    fs::write(dir.path().join("Project.toml"), "[project]\nname = \"shop\"\nmembers = [\"orders.toml\"]\n").expect("written");
+    fs::write(dir.path().join("orders.toml"), format!("[[topology]]\nname = \"orders\"\ngraph = \"\"\"\n{graph}\n\"\"\"\n"))
+        .expect("written");
+    dir
+}
+
+fn leat(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_leat"))
+        .args(args)
+        .current_dir(dir)
+        .env_remove("LEAT_PROJECT")
+        .env("LEATWORKS_HOME", dir.join("home"))
+        .output()
+        .expect("leat starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("leat prints UTF-8")
+}
+
+#[test]
+fn each_kind_of_end_has_its_exit_code() {
+    let good = project("flowchart LR\n  parse --> store");
+    let bad = project("flowchart LR\n  parse --> store\n  store --> parse");
+    let nowhere = tempfile::tempdir().expect("a temporary folder can be made");
+    let cases: &[(&Path, &[&str], i32, &str)] = &[
+        (good.path(), &["check"], 0, "Checked"),
+        (good.path(), &["chekc"], 2, "check"),
+        (good.path(), &[], 2, "Usage"),
+        (bad.path(), &["check"], 3, "LW0"),
+        (nowhere.path(), &["check"], 3, "no Project.toml"),
+        (good.path(), &["graph", "orderz"], 4, "there are `orders`"),
+        (good.path(), &["explain", "LW9999"], 4, "explain --list"),
+        (good.path(), &["bench", "--messages", "0"], 2, "--messages"),
+    ];
+    for (dir, args, code, words) in cases {
+        let output = leat(dir, args);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(*code), "{args:?}: {stderr}");
+        assert!(stderr.contains(words), "{args:?} says `{words}`: {stderr}");
+        assert!(output.stdout.is_empty(), "{args:?}: messages belong on standard error");
+    }
+}
+
+#[test]
+fn diagnostics_for_machines_are_json_lines_on_stdout() {
+    let bad = project("flowchart LR\n  parse --> store\n  store --> parse");
+    let output = leat(bad.path(), &["check", "--message-format", "json"]);
+    assert_eq!(output.status.code(), Some(3));
+    let lines: Vec<serde_json::Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
+    assert!(
+        !lines.is_empty() && lines.iter().all(|line| line["code"].as_str().is_some_and(|code| code.starts_with("LW"))),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn colour_is_only_where_it_is_wanted() {
+    let bad = project("flowchart LR\n  parse --> store\n  store --> parse");
+    let colored = |args: &[&str]| leat(bad.path(), args).stderr.contains(&0x1b);
+    assert!(!colored(&["check"]), "no colour where there is no terminal");
+    assert!(colored(&["check", "--color", "always"]));
+    assert!(!colored(&["check", "--color", "never"]));
+}
+
+#[test]
+fn every_form_of_drawing_has_every_task() {
+    let dir = project("flowchart LR\n  parse --> store\n  parse --> score");
+    for (format, sign) in [("mermaid", "-->"), ("dot", "digraph"), ("svg", "<svg"), ("text", "parse")] {
+        let output = leat(dir.path(), &["graph", "--format", format]);
+        let drawing = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{format}: {}", text(&output.stderr));
+        for word in [sign, "parse", "store", "score"] {
+            assert!(drawing.contains(word), "{format} shows `{word}`: {drawing}");
+        }
+    }
+}
+
+#[test]
+fn a_drawing_is_written_into_a_page_and_checked_there() {
+    let dir = project("flowchart LR\n  parse --> store");
+    let page = dir.path().join("README.md");
+    fs::write(&page, "# Shop\n<!-- leat graph orders -->\n<!-- leat end -->\nThe end.\n").expect("written");
+    let write = &["graph", "orders", "--write", "README.md"];
+    let check = &["graph", "orders", "--write", "README.md", "--check"];
+    assert_eq!(leat(dir.path(), check).status.code(), Some(10), "an empty place differs");
+    assert_eq!(leat(dir.path(), write).status.code(), Some(0));
+    let written = fs::read_to_string(&page).expect("read");
+    assert!(written.contains("```mermaid") && written.ends_with("The end.\n"), "{written}");
+    assert_eq!(leat(dir.path(), check).status.code(), Some(0), "what was written is fresh");
+    fs::write(&page, "# Shop\n").expect("written");
+    assert_eq!(leat(dir.path(), write).status.code(), Some(3), "a page without a place is an error");
+}
+
+#[test]
+fn every_code_can_be_explained() {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    let list = text(&leat(dir.path(), &["explain", "--list"]).stdout);
+    assert!(list.lines().count() >= 20, "{list}");
+    for line in list.lines() {
+        let code = line.split_whitespace().next().expect("a line begins with its code");
+        let output = leat(dir.path(), &["explain", code]);
+        assert!(output.status.success() && !output.stdout.is_empty(), "{code}");
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_name_every_command() {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = text(&leat(dir.path(), &["completions", shell]).stdout);
+        assert!(["graph", "redrive", "bench"].iter().all(|word| script.contains(word)), "{shell}");
+    }
+    assert!(leat(dir.path(), &["man", "--dir", "man"]).status.success());
+    for page in ["leat.1", "leat-graph.1", "leat-dlq-redrive.1"] {
+        assert!(dir.path().join("man").join(page).is_file(), "{page}");
+    }
+    assert!(text(&leat(dir.path(), &["man"]).stdout).contains(".TH leat"));
+}
+
+#[test]
+fn every_command_shows_an_example() {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    for command in
+        ["new", "check", "graph", "build", "run", "send", "status", "dlq", "explain", "bench", "completions", "man", "version"]
+    {
+        let help = text(&leat(dir.path(), &[command, "--help"]).stdout);
+        assert!(help.contains("Examples:") && help.contains(&format!("leat {command}")), "{help}");
+    }
+}
