@@ -78,3 +78,51 @@ impl Store for MemoryStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Ack, Broker, MessageId, Publish, Start, Step, Subscribe, SubscriptionKind, TopicKind, TopicSpec};
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_million_roots_that_give_nothing_leave_nothing_behind() {
+        const BATCH: u128 = 1_000;
+        let broker = MemoryBroker::new(Limits::default());
+        let spec = TopicSpec { name: "in".into(), kind: TopicKind::Ingress, topology: "t".into(), retention: Duration::ZERO };
+        broker.create_topic(spec).await.unwrap();
+        broker.create_subscription("in", "a", Start::Earliest).await.unwrap();
+        let (topic, subscription): (Arc<str>, Arc<str>) = ("in".into(), "a".into());
+        let subscribe = Subscribe {
+            topic: "in".into(),
+            subscription: "a".into(),
+            kind: SubscriptionKind::KeyShared,
+            consumer: "c".into(),
+            permits: BATCH as usize,
+        };
+        let mut consumer = broker.subscribe(subscribe).await.unwrap();
+        for batch in 0..1_000 {
+            let root = |number: u128| {
+                let id = MessageId(batch * BATCH + number + 1);
+                let message = Message { id, root: id, key: Some(number.to_string()), ..Message::default() };
+                Publish { topic: topic.clone(), message, sequence: None }
+            };
+            broker.publish((0..BATCH).map(root).collect()).await.unwrap();
+            let got = crate::Consumer::receive(&mut *consumer, BATCH as usize).await.unwrap();
+            assert_eq!(got.len(), BATCH as usize);
+            let ack = |position| Ack { topic: topic.clone(), subscription: subscription.clone(), position, cumulative: false };
+            // The last of a batch first, so that what is settled is not always one range.
+            let acks = got.iter().rev().map(|delivery| ack(delivery.position)).collect();
+            broker.commit(Step { acks, guard: true, ..Step::default() }).await.unwrap();
+        }
+        let account = broker.account("t").await.unwrap();
+        assert_eq!((account.sent, account.done), (1_000_000, 1_000_000));
+        let core = broker.engine.lock();
+        let topic = &core.state.topics[0];
+        let found = core.state.subscriptions[0].as_ref().unwrap();
+        assert_eq!((core.state.roots.len(), topic.deliver_at.len(), found.attempts.len(), found.delays.len()), (0, 0, 0, 0));
+        assert!(core.state.roots.slots() <= BATCH as usize, "{} slots for roots", core.state.roots.slots());
+        assert!(topic.log.blocks() <= 2, "{} blocks of messages", topic.log.blocks());
+        assert_eq!((found.settled.cursor(), found.settled.above().len()), (1_000_000, 0));
+    }
+}

@@ -75,6 +75,7 @@ macro_rules! contract_scenarios {
                 closing::who_waits_hears_of_the_end,
                 crowd::many_topics_and_subscriptions_do_not_disturb_each_other,
                 crowd::eight_producers_and_eight_consumers_count_each_message_once,
+                model::any_operations_leave_what_a_simple_model_says,
             ]
             reopened: [
                 topics::topics_and_subscriptions_are_there_again,

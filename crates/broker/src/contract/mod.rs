@@ -11,6 +11,7 @@ mod delays;
 mod keys;
 mod list;
 mod looking;
+mod model;
 mod publishing;
 mod receiving;
 mod rig;
