@@ -1,0 +1,3 @@
+fn main() -> ::std::process::ExitCode {
+    ::leatworks::main_topology(&::demo::topologies::every_kind::TOPOLOGY)
+}

@@ -1,0 +1,31 @@
+//! The source `lines` gives lines, not users.
+
+use leatworks::{Context, Task, TaskError};
+use serde::{Deserialize, Serialize};
+
+pub mod topologies {
+    include!("topologies.rs");
+}
+
+mod tasks {
+    use super::*;
+    #[derive(Serialize, Deserialize)]
+    pub struct User;
+
+    #[derive(Serialize, Deserialize)]
+    pub struct Mail;
+
+    #[derive(Deserialize)]
+    pub struct Render;
+
+    impl Task for Render {
+        type In = User;
+        type Out = ();
+
+        async fn run(&self, _input: User, _cx: &Context) -> Result<(), TaskError> {
+            Err(TaskError::permanent("never run"))
+        }
+    }
+}
+
+fn main() {}
