@@ -77,8 +77,9 @@ pub fn generate(project: &Project, package: &Package) -> Result<Generated, Gener
             binaries.push(binary.name);
         }
     }
-    for drawing in view.topologies.into_iter().flat_map(|topology| topology.drawings) {
-        files.push(GeneratedFile { name: drawing.file, text: drawing.text });
+    for topology in view.topologies {
+        files.push(GeneratedFile { name: topology.page, text: page(&topology.docs) });
+        files.extend(topology.drawings.into_iter().map(|drawing| GeneratedFile { name: drawing.file, text: drawing.text }));
     }
     Ok(Generated { files, binaries })
 }
@@ -104,6 +105,11 @@ fn binary_views(library: &str, topology: &TopologyView) -> Vec<BinaryView> {
     let whole = view(&topology.name, "main_topology", "TOPOLOGY".to_owned());
     let task = |task: &TaskView| view(&task.name, "main_task", format!("tasks::{}", task.constant));
     std::iter::once(whole).chain(topology.tasks.iter().map(task)).collect()
+}
+
+/// Lines of documentation as the page that rustdoc includes. Each begins with the blank that follows `///`.
+fn page(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect()
 }
 
 handlebars_helper!(text_helper: |value: str| literal(value));

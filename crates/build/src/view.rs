@@ -22,7 +22,10 @@ pub(crate) struct TopologyView {
     pub(crate) module: String,
     title: String,
     description: String,
-    docs: Vec<String>,
+    /// The file of its documentation.
+    pub(crate) page: String,
+    #[serde(skip)]
+    pub(crate) docs: Vec<String>,
     codec: &'static str,
     pub(crate) tasks: Vec<TaskView>,
     edges: Vec<EdgeView>,
@@ -123,6 +126,8 @@ struct Check {
     doc: String,
     /// The edge as a person names it.
     words: String,
+    /// The same with its place.
+    told: String,
     place: String,
     marker: String,
     from: String,
@@ -184,6 +189,7 @@ fn topology_view(topology: &Topology, module: String) -> TopologyView {
         name: topology.name().to_string(),
         title: format!(" The topology {} of {}.", code(topology.name().as_str()), code(topology.file())),
         description: topology.description().unwrap_or_default().to_owned(),
+        page: format!("{}.md", topology.name()),
         docs: topology_docs(topology),
         codec: match topology.codec() {
             Codec::Json => "Json",
@@ -305,6 +311,7 @@ fn check(topology: &Topology, tasks: &[TaskView], edge: &Edge, marker: &str) -> 
     (known && is_rust(to)).then(|| Check {
         doc: edge_doc(topology, edge),
         words: edge_words(edge),
+        told: format!("{} ({})", edge_words(edge), place(topology, edge.line())),
         place: place(topology, edge.line()),
         marker: marker.to_owned(),
         from: from_module,

@@ -9,12 +9,20 @@ use support::{expect_file, file, generated, project};
 #[test]
 fn generated_code_is_what_it_was() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    for case in ["every-kind"] {
-        let member = std::fs::read_to_string(folder.join(format!("{case}.toml"))).expect("a case");
-        let generated = generated(&member);
-        expect_file(&folder.join(format!("{case}.rs")), file(&generated, "topologies.rs"));
-        expect_file(&folder.join(format!("{case}.main.rs")), file(&generated, &format!("{case}.rs")));
-    }
+    let generated = generated(include_str!("golden/every-kind.toml"));
+    expect_file(&folder.join("every-kind.rs"), file(&generated, "topologies.rs"));
+    expect_file(&folder.join("every-kind.main.rs"), file(&generated, "every-kind.rs"));
+}
+
+#[test]
+fn the_documentation_shows_the_flowchart() {
+    let generated = generated(include_str!("golden/every-kind.toml"));
+    let page = file(&generated, "every-kind.md");
+    assert!(
+        page.starts_with("One task of each kind, and names that Rust keeps for itself.\n\n```mermaid\nflowchart LR\n    lines"),
+        "{page}"
+    );
+    assert!(page.contains("    sum & sum-odd --> keep[(file)]\n```\n\n```text\n"), "{page}");
 }
 
 #[test]
@@ -155,7 +163,7 @@ fn hidden_characters_never_stand_in_generated_code() {
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
     };
     for (case, code) in hostile_codes() {
-        for file in code.files.iter().filter(|file| file.name.ends_with(".rs")) {
+        for file in code.files.iter().filter(|file| file.name.ends_with(".rs") || file.name.ends_with(".md")) {
             assert_eq!(file.text.chars().find(hidden), None, "{case} in {}", file.name);
         }
     }

@@ -19,6 +19,10 @@ pub const fn edge<Out: Fits<In, Edge>, In, Edge>() {}
 /// Compiles if what an edge gives fits what its target takes, as [`edge`](crate::check::edge) does, or if the target takes any JSON.
 #[macro_export]
 macro_rules! edge_fits {
+    // Words for people: rustc shows the whole call when the edge does not fit.
+    ($words:literal, $out:ty, $in:ty, $edge:ty $(,)?) => {
+        $crate::edge_fits!($out, $in, $edge)
+    };
     ($out:ty, $in:ty, $edge:ty $(,)?) => {{
         #[allow(unused_imports)]
         use $crate::check::AnyFits as _;

@@ -1,5 +1,7 @@
 //! One of the two edges into `record` does not fit.
 
+#![allow(refining_impl_trait)]
+
 use leatworks::{Context, Route, Task, TaskError};
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,7 @@
 //! All that is right: fan-out, fan-in, ends, a type that fits by name, JSON of any kind, private types.
 
+#![allow(refining_impl_trait)]
+
 use leatworks::{Context, Route, Task, TaskError};
 use serde::{Deserialize, Serialize};
 

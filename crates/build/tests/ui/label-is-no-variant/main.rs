@@ -1,5 +1,7 @@
 //! `mial` is misspelt.
 
+#![allow(refining_impl_trait)]
+
 use leatworks::{Context, Route, Task, TaskError};
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,7 @@
 //! What `render` gives is no enum of labels.
 
+#![allow(refining_impl_trait)]
+
 use leatworks::{Context, Task, TaskError};
 use serde::{Deserialize, Serialize};
 

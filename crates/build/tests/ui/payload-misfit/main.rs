@@ -1,5 +1,7 @@
 //! The label is right, what it carries is not.
 
+#![allow(refining_impl_trait)]
+
 use leatworks::{Context, Route, Task, TaskError};
 use serde::{Deserialize, Serialize};
 

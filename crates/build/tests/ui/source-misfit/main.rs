@@ -1,5 +1,7 @@
 //! The source `lines` gives lines, not users.
 
+#![allow(refining_impl_trait)]
+
 use leatworks::{Context, Task, TaskError};
 use serde::{Deserialize, Serialize};
 

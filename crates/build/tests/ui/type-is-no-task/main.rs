@@ -1,5 +1,7 @@
 //! `tasks::Render` is something else.
 
+#![allow(refining_impl_trait)]
+
 use leatworks::{Context, Task, TaskError};
 use serde::{Deserialize, Serialize};
 

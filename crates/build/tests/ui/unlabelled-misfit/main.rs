@@ -1,5 +1,7 @@
 //! What `fetch-users` gives is not what `render` takes.
 
+#![allow(refining_impl_trait)]
+
 use leatworks::{Context, Task, TaskError};
 use serde::{Deserialize, Serialize};
 

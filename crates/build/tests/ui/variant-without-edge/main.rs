@@ -1,5 +1,7 @@
 //! Nothing says where `skipped` goes.
 
+#![allow(refining_impl_trait)]
+
 use leatworks::{Context, Route, Task, TaskError};
 use serde::{Deserialize, Serialize};
 
