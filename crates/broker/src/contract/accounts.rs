@@ -60,6 +60,34 @@ pub(super) async fn a_root_is_done_when_nothing_of_it_is_pending(harness: Harnes
     assert_eq!(outcome(&rig, rig.id()).await, Outcome::Done, "a root that nobody knows is done");
 }
 
+pub(super) async fn a_root_that_is_sent_twice_counts_twice(harness: Harness) {
+    let rig = harness.rig().await;
+    let (mut input, mut retry, mut dead) = with_dead_letters(&rig).await;
+    let root = rig.root("twice");
+    rig.send("in", [root.clone()]).await;
+    rig.send("in", [root.clone(), rig.root("another")]).await;
+    assert_eq!(rig.counts().await, [3, 0, 0, 3]);
+    let got = input.take(3).await;
+    handle(&rig, &input, &got[0], &[]).await;
+    assert_eq!(rig.counts().await, [3, 0, 0, 3], "the other half of it is pending");
+    handle(&rig, &input, &got[1], &["in-a-DLQ"]).await;
+    assert_eq!((rig.counts().await, outcome(&rig, root.id).await), ([3, 0, 2, 1], Outcome::DeadLettered));
+    rig.send("in", [root.clone()]).await;
+    assert_eq!(rig.counts().await, [4, 0, 0, 4]);
+    pending(&rig, root.id).await;
+    let again = input.take(1).await;
+    input.ack(&again).await;
+    assert_eq!(rig.counts().await, [4, 0, 3, 1]);
+    let letter = dead.one().await;
+    handle(&rig, &dead, &letter, &["in-a-RETRY"]).await;
+    let redriven = retry.take(1).await;
+    retry.ack(&redriven).await;
+    assert_eq!((rig.counts().await, outcome(&rig, root.id).await), ([4, 3, 0, 1], Outcome::Done));
+    // And once more, now that nothing of it is left.
+    rig.send("in", [root]).await;
+    assert_eq!(rig.counts().await, [5, 3, 0, 2]);
+}
+
 pub(super) async fn a_fan_out_is_pending_until_every_subscription_has_settled(harness: Harness) {
     let rig = harness.rig().await;
     rig.topic("in", TopicKind::Ingress, &["a", "b", "c"]).await;

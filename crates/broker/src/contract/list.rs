@@ -51,6 +51,7 @@ macro_rules! contract_scenarios {
                 delays::a_message_comes_not_before_its_time,
                 delays::a_message_that_waits_for_its_time_holds_nothing_up,
                 accounts::a_root_is_done_when_nothing_of_it_is_pending,
+                accounts::a_root_that_is_sent_twice_counts_twice,
                 accounts::a_fan_out_is_pending_until_every_subscription_has_settled,
                 accounts::a_diamond_is_done_when_both_branches_are_also_if_one_gives_nothing,
                 accounts::a_dead_letter_keeps_its_root_dead_lettered_until_it_is_redriven,
@@ -67,6 +68,7 @@ macro_rules! contract_scenarios {
                 seeking::a_new_subscription_starts_where_it_is_told,
                 seeking::a_subscription_is_moved_back_and_forth,
                 seeking::what_is_settled_is_kept_only_where_a_topic_keeps_it,
+                seeking::what_is_kept_is_let_go_after_its_time,
                 seeking::times_out_of_order_are_found_by_the_first_that_fits,
                 looking::peeking_takes_nothing,
                 looking::statistics_tell_what_there_is,
@@ -80,6 +82,7 @@ macro_rules! contract_scenarios {
             reopened: [
                 topics::topics_and_subscriptions_are_there_again,
                 keys::the_order_of_each_key_holds_when_the_broker_is_opened_again,
+                publishing::messages_of_every_size_are_whole_when_the_broker_is_opened_again,
                 publishing::a_named_producer_is_known_when_the_broker_is_opened_again,
                 settling::attempts_and_settlements_are_known_when_the_broker_is_opened_again,
                 settling::a_cumulative_acknowledgement_is_known_when_the_broker_is_opened_again,

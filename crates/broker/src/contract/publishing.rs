@@ -79,6 +79,29 @@ pub(super) async fn a_message_comes_out_as_it_went_in(harness: Harness) {
     assert!(got.iter().map(|delivery| &delivery.message).eq(&sent));
 }
 
+pub(super) async fn messages_of_every_size_are_whole_when_the_broker_is_opened_again(harness: Harness) {
+    for end in harness.ends() {
+        let rig = harness.rig().await;
+        rig.plain("t", &["s"]).await;
+        let max = rig.broker.max_message_bytes();
+        let around = (0..=24).map(|power| 1_usize << power).flat_map(|size| [size - 1, size, size + 1]);
+        let mut sizes: Vec<usize> = around.filter(|size| *size < max).collect();
+        sizes.push(max);
+        let message = |size: &usize| Message { payload: (0..*size).map(|at| (at + size) as u8).collect(), ..rig.message("") };
+        let sent: Vec<Message> = sizes.iter().map(message).collect();
+        // Each for itself first, then many in one batch.
+        for message in &sent {
+            rig.send("t", [message.clone()]).await;
+        }
+        rig.send("t", sent.iter().filter(|message| message.payload.len() < 100_000).cloned()).await;
+        let rig = rig.reopen(end).await;
+        let got = rig.shared("t", "s").await.take(sent.len()).await;
+        assert!(got.iter().map(|delivery| &delivery.message).eq(&sent), "{end:?}");
+        assert_eq!(rig.unsettled("t", "s").await.len(), sent.len() + sent.iter().filter(|m| m.payload.len() < 100_000).count());
+        ok(rig.broker.close().await);
+    }
+}
+
 pub(super) async fn a_message_that_is_too_large_refuses_its_whole_batch(harness: Harness) {
     let limits = Limits { message_bytes_max: 1_000, ..Limits::default() };
     let rig = harness.rig_with(limits).await;

@@ -106,6 +106,32 @@ pub(super) async fn what_is_settled_is_kept_only_where_a_topic_keeps_it(harness:
     assert_eq!(rig.unsettled("t", "none").await.len(), 0);
 }
 
+pub(super) async fn what_is_kept_is_let_go_after_its_time(harness: Harness) {
+    let rig = harness.rig().await;
+    let retention = Duration::from_secs(60);
+    ok(rig.broker.create_topic(TopicSpec { retention, ..rig.spec("t", TopicKind::Plain) }).await);
+    rig.subscription("t", "s", Start::Earliest).await;
+    let made_ms = super::rig::now_ms() - 3_600_000;
+    let old = |count| (0..count).map(|_| Message { created_ms: made_ms, ..rig.message("old") }).collect::<Vec<_>>();
+    rig.send("t", old(1)).await;
+    let mut tap = rig.consumer_with("t", "s", crate::SubscriptionKind::Shared, 5_000).await;
+    let first = tap.take(1).await;
+    rig.send("t", old(3_999)).await;
+    let rest = tap.take(3_999).await;
+    tap.ack(&rest).await;
+    rig.send_texts("t", ["new"]).await;
+    rig.subscription("t", "before", Start::Earliest).await;
+    assert!(rig.unsettled("t", "before").await.len() >= 2, "what is not settled somewhere is never let go, nor is what is new");
+    tap.ack(&first).await;
+    rig.send_texts("t", ["new"]).await;
+    ok(rig.broker.unsubscribe(&rig.name("t"), "before").await);
+    rig.send_texts("t", ["new"]).await;
+    rig.subscription("t", "last", Start::Earliest).await;
+    let left = rig.unsettled("t", "last").await;
+    assert!(left.len() < 2_000, "{} messages are kept an hour after their minute", left.len());
+    assert!(left.ends_with(&["new".to_owned(), "new".to_owned(), "new".to_owned()]));
+}
+
 pub(super) async fn times_out_of_order_are_found_by_the_first_that_fits(harness: Harness) {
     let rig = harness.rig().await;
     let retention = Duration::from_secs(86_400);
