@@ -44,7 +44,7 @@ pub(crate) fn man(args: &Man) -> Result {
 pub(crate) fn version(args: &Version) {
     let version = env!("CARGO_PKG_VERSION");
     match args.output {
-        Output::Text => println!("leat {version}"),
+        Output::Table => println!("leat {version}"),
         Output::Json => {
             let value = serde_json::json!({ "schema": "leat.version/v1", "version": version, "rust_version": env!("CARGO_PKG_RUST_VERSION") });
             println!("{value}");

@@ -54,7 +54,8 @@ pub(crate) enum Color {
 pub(crate) enum Output {
     /// For people
     #[default]
-    Text,
+    #[value(alias = "text")]
+    Table,
     /// One JSON value
     Json,
 }
@@ -143,8 +144,8 @@ pub(crate) enum Vcs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// How diagnostics are printed: `text` on standard error, `json` one per line on standard output
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    /// How diagnostics are printed: `table` for people on standard error, `json` one per line on standard output
+    #[arg(long, value_enum, default_value_t = Output::Table)]
     pub(crate) message_format: Output,
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn send(args: &Send, found: &Found) -> Result {
     let Response::Sent(sent) = answer? else { return Err(unexpected()) };
     match args.output {
         Output::Json => print_json(&sent)?,
-        Output::Text => sent.iter().for_each(|message| println!("{}  {}", message.id, message.outcome)),
+        Output::Table => sent.iter().for_each(|message| println!("{}  {}", message.id, message.outcome)),
     }
     if sent.iter().any(|message| message.outcome == "pending") {
         return Err(Failure::new(Code::TimedOut, format!("not everything was done within {}", args.timeout)));
@@ -116,7 +116,7 @@ pub(crate) fn status(args: &Status, found: &Found) -> Result {
     let all: Vec<TopologyStatus> = answers.into_iter().collect::<Result<_>>()?;
     match args.output {
         Output::Json => print_json(&all),
-        Output::Text => {
+        Output::Table => {
             all.iter().for_each(print_status);
             Ok(())
         }
@@ -185,7 +185,7 @@ fn look(select: &DlqSelect, found: &Found, print: fn(&str, &Listed)) -> Result {
                 all.iter().map(|(topology, listed)| (topology.name.as_str(), listed)).collect();
             print_json(&by_name)
         }
-        Output::Text => {
+        Output::Table => {
             all.iter().for_each(|(topology, listed)| print(&topology.name, listed));
             Ok(())
         }
@@ -261,7 +261,7 @@ fn settle_in(
     }
     match change.select.output {
         Output::Json => print_json(&BTreeMap::from([("count", count)])),
-        Output::Text => {
+        Output::Table => {
             println!("{verb}: {count}");
             Ok(())
         }

@@ -77,7 +77,7 @@ pub(crate) fn run(args: &Bench, global: &Global) -> Result {
     })?;
     match args.output {
         Output::Json => println!("{}", serde_json::to_string(&result).map_err(|error| Failure::new(Code::Internal, error))?),
-        Output::Text => print(&result),
+        Output::Table => print(&result),
     }
     if result.account.sent != result.account.done {
         return Err(Failure::new(Code::Internal, "the account does not balance: every message that was sent must be done"));

@@ -1,0 +1,96 @@
+//! Runs the tutorial as a reader would: every shell block in order, every file written, every line that the page promises looked for.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// What the page asks its reader to do, or promises.
+#[derive(Debug)]
+enum Step {
+    Shell(String),
+    File(String, String),
+    Prints(String),
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the crate lies in the repository")
+}
+
+fn steps(page: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut file = None;
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        if let Some(name) = line.strip_prefix("<!-- file: ").and_then(|rest| rest.strip_suffix(" -->")) {
+            file = Some(name.to_owned());
+        }
+        let Some(language) = line.strip_prefix("```") else { continue };
+        let body: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+        let body = body.join("\n") + "\n";
+        match (language, file.take()) {
+            (_, Some(name)) => steps.push(Step::File(name, body)),
+            ("sh", None) => steps.push(Step::Shell(body)),
+            ("text", None) => steps.push(Step::Prints(body)),
+            (other, None) => panic!("the page has a block of `{other}` that no reader could follow"),
+        }
+    }
+    steps
+}
+
+/// Runs a block in the folder where the one before it ended, and gives all that it printed.
+fn shell(script: &str, folder: &mut PathBuf, home: &Path) -> String {
+    let bin = Path::new(env!("CARGO_BIN_EXE_leat")).parent().expect("a binary lies in a folder");
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+    let output = Command::new("bash")
+        .args(["-c", &format!("set -eu\nexec 2>&1\n{script}\npwd")])
+        .current_dir(&*folder)
+        .env("PATH", path)
+        .env("LANG", "C.UTF-8")
+        .env("LEAT_WORKSPACE", root())
+        .env("LEATWORKS_HOME", home)
+        // One target folder for all runs of this test, apart from that of the tests themselves, whose build holds a lock on it.
+        .env("CARGO_TARGET_DIR", root().join("target/tutorial"))
+        // A reader's cargo writes stubs; with CI set, it would only report them.
+        .env_remove("CI")
+        .env_remove("LEAT_FROZEN")
+        .output()
+        .expect("bash starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "this step fails:\n{script}\nand prints:\n{text}");
+    let (printed, last) = text.trim_end().rsplit_once('\n').unwrap_or(("", text.trim_end()));
+    *folder = PathBuf::from(last);
+    printed.to_owned()
+}
+
+#[test]
+fn every_step_of_the_tutorial_does_what_the_page_says() {
+    let page = fs::read_to_string(root().join("docs/tutorials/first-pipeline.md")).expect("the page is there");
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    let home = dir.path().join("home");
+    let mut folder = dir.path().to_owned();
+    let mut printed = String::new();
+    for step in steps(&page) {
+        match step {
+            Step::Shell(script) => printed = shell(&script, &mut folder, &home),
+            Step::File(name, text) => fs::write(folder.join(name), text).expect("the file can be written"),
+            Step::Prints(lines) => {
+                for line in lines.lines() {
+                    assert!(printed.contains(line.trim_end()), "the page promises\n{line}\nand this was printed:\n{printed}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_project_passes_its_own_tests() {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    let mut folder = dir.path().to_owned();
+    let printed = shell("leat new mill\ncd mill\ncargo test", &mut folder, &dir.path().join("home"));
+    assert!(printed.contains("test result: ok") && !printed.contains("FAILED"), "{printed}");
+    let listed = shell("ls src/bin", &mut folder, &dir.path().join("home"));
+    let again = shell("cargo build\ngit status --porcelain src/bin | grep -v '^??' || true\nls src/bin", &mut folder, &dir.path().join("home"));
+    assert!(again.ends_with(&listed), "building changes no stub: {again}");
+}
