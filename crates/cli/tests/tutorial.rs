@@ -91,6 +91,10 @@ fn a_new_project_passes_its_own_tests() {
     let printed = shell("leat new mill\ncd mill\ncargo test", &mut folder, &dir.path().join("home"));
     assert!(printed.contains("test result: ok") && !printed.contains("FAILED"), "{printed}");
     let listed = shell("ls src/bin", &mut folder, &dir.path().join("home"));
-    let again = shell("cargo build\ngit status --porcelain src/bin | grep -v '^??' || true\nls src/bin", &mut folder, &dir.path().join("home"));
+    let again = shell(
+        "cargo build\ngit status --porcelain src/bin | grep -v '^??' || true\nls src/bin",
+        &mut folder,
+        &dir.path().join("home"),
+    );
     assert!(again.ends_with(&listed), "building changes no stub: {again}");
 }
