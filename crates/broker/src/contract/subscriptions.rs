@@ -115,7 +115,7 @@ pub(super) async fn a_failover_subscription_has_one_active_consumer_and_a_succes
     let rig = harness.rig().await;
     rig.plain("t", &["s"]).await;
     let mut taps: Vec<Tap> = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..4 {
         taps.push(rig.consumer("t", "s", SubscriptionKind::Failover).await);
     }
     rig.send_texts("t", numbered("m", 9)).await;
@@ -133,6 +133,7 @@ pub(super) async fn a_failover_subscription_has_one_active_consumer_and_a_succes
     let got = taps[0].take(7).await;
     assert_eq!(texts(&got), numbered("m", 9)[2..], "the successor goes on in order from what is not settled");
     assert_eq!(got.iter().map(|delivery| delivery.attempt).collect::<Vec<_>>(), [2, 2, 2, 1, 1, 1, 1]);
+    taps[1].quiet().await;
     let mut late = rig.consumer("t", "s", SubscriptionKind::Failover).await;
     late.quiet().await;
 }
