@@ -3,6 +3,7 @@
 use crate::{
     Setup, TaskError,
     def::{BuiltinDef, Kind, Retry, TaskDef, TopologyDef},
+    setup::Results,
 };
 use serde_json::Value;
 use std::{path::PathBuf, time::Duration};
@@ -16,6 +17,8 @@ pub struct Plan {
     pub tasks: Vec<TaskPlan>,
     /// The data directory of the installation.
     pub data: PathBuf,
+    /// Where the tasks said that they lay their results.
+    pub(crate) results: Results,
 }
 
 /// A task as it is run.
@@ -51,7 +54,12 @@ pub struct Builtin {
 impl Plan {
     /// The definition as it is, without any configuration.
     pub fn new(topology: &'static TopologyDef, data: impl Into<PathBuf>) -> Self {
-        Self { topology, tasks: topology.tasks.iter().map(|task| TaskPlan::new(task)).collect(), data: data.into() }
+        Self {
+            topology,
+            tasks: topology.tasks.iter().map(|task| TaskPlan::new(task)).collect(),
+            data: data.into(),
+            results: Results::default(),
+        }
     }
 
     /// The task of this name.
@@ -60,7 +68,7 @@ impl Plan {
     }
 
     pub(crate) fn setup(&self, task: &TaskPlan) -> Setup {
-        Setup::new(task.def, task.settings.clone(), self.data.clone())
+        Setup::new(task.def, task.settings.clone(), self.data.clone()).with_results(self.results.clone())
     }
 }
 

@@ -3,7 +3,27 @@
 use crate::{TaskError, def::TaskDef, settings};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// The places that tasks have named as those of their results: task and path.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Results(Arc<Mutex<BTreeSet<(&'static str, PathBuf)>>>);
+
+impl Results {
+    /// Notes a place; a task may name several.
+    pub(crate) fn add(&self, task: &'static str, path: PathBuf) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((task, path));
+    }
+
+    /// All of them, in the order of the tasks' names.
+    pub(crate) fn all(&self) -> Vec<(&'static str, PathBuf)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
 
 /// What a task is started with: its definition, its settings, and the directory it may keep files in.
 #[derive(Clone, Debug)]
@@ -11,12 +31,22 @@ pub struct Setup {
     task: &'static TaskDef,
     settings: Value,
     data: PathBuf,
+    results: Results,
 }
 
 impl Setup {
     /// A setup; `settings` is the task's table of the runtime configuration, and null or empty if it has none.
     pub fn new(task: &'static TaskDef, settings: Value, data: PathBuf) -> Self {
-        Self { task, settings, data }
+        Self { task, settings, data, results: Results::default() }
+    }
+
+    pub(crate) fn with_results(self, results: Results) -> Self {
+        Self { results, ..self }
+    }
+
+    /// Says where the task lays its results, so that a run can tell it at its end.
+    pub fn results_at(&self, path: impl Into<PathBuf>) {
+        self.results.add(self.task.name, path.into());
     }
 
     /// The task's definition.

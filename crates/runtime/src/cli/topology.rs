@@ -15,13 +15,13 @@ use crate::{
     control,
     def::{Kind, TopologyDef},
     host,
-    plan::Plan,
+    plan::{Plan, TaskPlan},
     run::{self, RunOptions},
     settings::DurationText,
     sink, source,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 #[derive(Parser)]
 struct Cli {
@@ -225,6 +225,8 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
             config.data.display()
         );
     }
+    let results = plan.results.clone();
+    let sinks = sink_files(&plan);
     let counts = Arc::new(Counts::new(topology));
     let progress = progress::show(topology, counts.clone(), broker.clone(), common.quiet);
     let result = run::run(broker.clone(), plan, options, counts, signals.stop.clone()).await;
@@ -234,6 +236,11 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     let report = result?;
     closed?;
     output::show(common.output, &report, |report| format!("{report}\n"))?;
+    if !common.quiet {
+        for (task, path) in results.all().into_iter().chain(sinks) {
+            eprintln!("{:>12} of {task} in {}", "Results", path.display());
+        }
+    }
     if let Some(code) = signals.code() {
         return Ok(code);
     }
@@ -241,6 +248,12 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
         eprintln!("{:>12} {} given up: `{} dlq list` shows why", "Note", report.dead_lettered, topology.name);
     }
     Ok(if run.flags.fail_on_dlq && report.dead_lettered > 0 { DEAD_LETTERS } else { OK })
+}
+
+/// The files that sinks write.
+fn sink_files(plan: &Plan) -> Vec<(&'static str, PathBuf)> {
+    let path = |task: &TaskPlan| Some((task.def.name, PathBuf::from(task.sink.as_ref()?.options.get("path")?.as_str()?)));
+    plan.tasks.iter().filter_map(path).collect()
 }
 
 fn options(run: &Run) -> Result<RunOptions, Failure> {
