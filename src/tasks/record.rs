@@ -41,6 +41,7 @@ impl Task for Record {
     async fn start(&mut self, setup: &Setup) -> Result<(), TaskError> {
         let path = self.path.clone().unwrap_or_else(|| setup.data().join("record.jsonl"));
         let book = Book::open(&path).map_err(|error| TaskError::permanent(format!("record `{}`: {error}", path.display())))?;
+        setup.results_at(path);
         self.book = Some(Arc::new(Mutex::new(book)));
         Ok(())
     }

@@ -49,7 +49,7 @@ impl Fold for Report {
     type State = ReportDocument;
 
     async fn start(&mut self, setup: &Setup) -> Result<(), TaskError> {
-        self.folder.get_or_insert_with(|| setup.data().join("report"));
+        setup.results_at(self.folder.get_or_insert_with(|| setup.data().join("report")).as_path());
         Ok(())
     }
 

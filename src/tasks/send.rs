@@ -57,6 +57,7 @@ impl Task for Send {
             None => {
                 let folder = self.maildir.clone().unwrap_or_else(|| setup.data().join("mail"));
                 let failed = |error| TaskError::permanent(format!("Maildir `{}`: {error}", folder.display()));
+                setup.results_at(&folder);
                 Transport::Maildir(Maildir::open(folder.clone()).map_err(failed)?)
             }
         };
