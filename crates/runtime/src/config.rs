@@ -19,9 +19,6 @@ use std::{
 /// The name of the file beside `Project.toml`.
 pub const FILE: &str = "leat.toml";
 
-/// Variables that are read elsewhere, and are no keys of the configuration.
-const OTHER_VARIABLES: [&str; 2] = ["LEAT_LOG", "LEAT_HOME"];
-
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -202,9 +199,7 @@ fn home(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
 ///
 /// A shell has no variables with `-` in their name, so in the names of topologies and tasks `_` stands for it.
 fn key_of(variable: &str) -> Option<String> {
-    if OTHER_VARIABLES.contains(&variable) {
-        return None;
-    }
+    // Without a table it is no key of the configuration, such as `LEAT_LOG`.
     let key = variable.strip_prefix("LEAT_")?;
     if key != "DATA" && !key.contains("__") {
         return None;

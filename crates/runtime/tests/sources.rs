@@ -4,7 +4,6 @@ mod support;
 
 use leatworks::{
     Context, Counts, Fold, Task, TaskError,
-    broker::Broker,
     def::{BuiltinDef, Kind, TopologyDef},
     open_fold, open_task,
     plan::Plan,
@@ -139,7 +138,20 @@ async fn an_unfinished_run_is_not_continued_with_another_input() {
     let error = run_with(broker.clone(), topology, options).await.unwrap_err();
     assert!(matches!(error, RunError::Conflict(_)), "{error}");
     assert!(error.to_string().contains("reads its configured source, not other.txt"), "{error}");
-    assert_eq!(run_with(broker, topology, RunOptions::default()).await.unwrap().done, 1);
+    assert_eq!(run_with(broker.clone(), topology, RunOptions::default()).await.unwrap().done, 1);
+
+    // Given up with two messages pending, of which nothing is left in the new one.
+    leatworks::topics::create(broker.as_ref(), &topology.into()).await.unwrap();
+    let line = |number| serde_json::to_string(&Line { number, text: "old".to_owned(), ..Line::default() }).unwrap();
+    let (_stop, stopped) = watch::channel(Stop::Now);
+    let counts = Arc::new(Counts::new(topology));
+    run(broker.clone(), Plan::new(topology, "."), RunOptions::default(), counts, stopped).await.unwrap();
+    send(&broker, topology, (1..3).map(line)).await;
+    let other = directory.path().join("other.txt");
+    fs::write(&other, "new\n").unwrap();
+    let options = RunOptions { input: Some(other.display().to_string()), fresh: true, ..RunOptions::default() };
+    let report = run_with(broker, topology, options).await.unwrap();
+    assert_eq!((report.sent, report.tasks["tally"].handled, report.in_flight), (1, 1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -92,7 +92,7 @@ pub(super) async fn status(topology: &'static TopologyDef, output: Output, confi
     let Response::Status(status) = ask(config, |_| Ok(Request::Status { topology: topology.into() })).await? else {
         return Err(unexpected());
     };
-    output::show(output, &status, |status| status_text(status))?;
+    output::show(output, &status, status_text)?;
     Ok(OK)
 }
 

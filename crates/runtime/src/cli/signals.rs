@@ -34,8 +34,9 @@ impl Signals {
                 };
                 seen.store(code, Relaxed);
                 let next = if *sender.borrow() == Stop::Run { Stop::Drain } else { Stop::Now };
-                let what = if next == Stop::Drain { "draining; once more stops at once" } else { "stopping at once" };
-                eprintln!("{:>12} nothing is lost: what is pending is handled by the next run", what);
+                let what = if next == Stop::Drain { "Draining" } else { "Stopping" };
+                let how = if next == Stop::Drain { "what is pending; once more stops at once" } else { "at once" };
+                eprintln!("{what:>12} {how} (nothing is lost either way)");
                 sender.send_replace(next);
             }
         });

@@ -72,6 +72,9 @@ struct RunFlags {
     /// Go on when all is done, for messages that others send
     #[arg(long)]
     serve: bool,
+    /// Drop what is pending of an unfinished run, and begin anew
+    #[arg(long)]
+    fresh: bool,
     /// End with exit code 102 if messages were given up
     #[arg(long)]
     fail_on_dlq: bool,
@@ -257,7 +260,8 @@ fn sink_files(plan: &Plan) -> Vec<(&'static str, PathBuf)> {
 }
 
 fn options(run: &Run) -> Result<RunOptions, Failure> {
-    let mut options = RunOptions { input: run.input.clone(), serve: run.flags.serve, ..RunOptions::default() };
+    let mut options =
+        RunOptions { input: run.input.clone(), serve: run.flags.serve, fresh: run.flags.fresh, ..RunOptions::default() };
     if let Some(message) = &run.flags.message {
         options.message =
             serde_json::from_str(message).map_err(|error| Failure::new(USAGE, format!("`--message` is no JSON: {error}")))?;

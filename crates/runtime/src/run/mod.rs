@@ -43,11 +43,19 @@ pub struct RunOptions {
     pub serve: bool,
     /// How long to finish what is pending after the first request to stop.
     pub drain_limit: Duration,
+    /// Do not go on with an unfinished run: drop what is pending of it, and begin anew.
+    pub fresh: bool,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { input: None, message: serde_json::Value::Object(serde_json::Map::new()), serve: false, drain_limit: DRAIN_LIMIT }
+        Self {
+            input: None,
+            message: serde_json::Value::Object(serde_json::Map::new()),
+            serve: false,
+            drain_limit: DRAIN_LIMIT,
+            fresh: false,
+        }
     }
 }
 
@@ -147,13 +155,17 @@ impl Run {
         counts: Arc<Counts>,
         stop: watch::Receiver<Stop>,
     ) -> Result<Self, RunError> {
+        if options.fresh {
+            let dropped = record::abandon(broker.as_ref(), plan.topology).await?;
+            tracing::info!(topology = plan.topology.name, dropped, "what was pending of an unfinished run is dropped");
+        }
         let (record, resumed) = Record::open(broker.as_ref(), plan.topology, options.input.as_deref()).await?;
         if resumed {
             tracing::info!(topology = plan.topology.name, run = record.run, "an unfinished run goes on");
             if record.input != options.input {
                 let name = |input: &Option<String>| input.clone().unwrap_or_else(|| "its configured source".to_owned());
                 return Err(RunError::Conflict(format!(
-                    "an unfinished run of `{}` reads {}, not {}: let it finish first, by running it with the same input",
+                    "an unfinished run of `{}` reads {}, not {}: let it finish by running it with the same input, or drop it by `--fresh`",
                     plan.topology.name,
                     name(&record.input),
                     name(&options.input),

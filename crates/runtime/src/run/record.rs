@@ -1,7 +1,7 @@
 //! The durable record of a run, by which a killed run goes on where it was and a finished one starts anew.
 
 use crate::{codec::Bytes, def::TopologyDef, folding, ids, source};
-use leatworks_broker::{Account, Broker, MessageId, Result, Step};
+use leatworks_broker::{Account, Ack, Broker, MessageId, Position, Result, Step};
 use serde::{Deserialize, Serialize};
 
 /// What is known of the current run of a topology. Kept under `run/<topology>`.
@@ -73,6 +73,32 @@ impl Record {
             in_flight: account.in_flight,
         }
     }
+}
+
+/// The most messages that are dropped in one step.
+const DROPPED_AT_ONCE: usize = 1024;
+
+/// Gives an unfinished run up: drops what is pending on its edges, and marks it as ended. Gives how many messages were dropped.
+pub(crate) async fn abandon(broker: &dyn Broker, topology: &TopologyDef) -> Result<u64> {
+    let mut dropped = 0;
+    for edge in topology.edges {
+        for topic in [edge.topic, edge.retry_topic] {
+            loop {
+                let pending = broker.peek(topic, edge.subscription, Position(0), DROPPED_AT_ONCE).await?;
+                if pending.is_empty() {
+                    break;
+                }
+                dropped += pending.len() as u64;
+                let ack =
+                    |position| Ack { topic: topic.into(), subscription: edge.subscription.into(), position, cumulative: false };
+                let acks = pending.into_iter().map(|(position, _)| ack(position)).collect();
+                crate::dispatch::commit(broker, Step { acks, ..Step::default() }).await?;
+            }
+        }
+    }
+    let state = vec![(key(topology.name), None)];
+    crate::dispatch::commit(broker, Step { state, ..Step::default() }).await?;
+    Ok(dropped)
 }
 
 #[cfg(test)]
