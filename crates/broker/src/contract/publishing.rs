@@ -159,9 +159,11 @@ pub(super) async fn repetitions_of_a_named_producer_are_dropped(harness: Harness
     rig.send_texts("t", ["free", "free"]).await;
     assert_eq!(rig.unsettled("t", "s").await[5..], ["q 3", "free", "free"]);
     assert_eq!((last("t", "q").await, last("other", "p").await, last("other", "q").await), (Some(3), Some(2), None));
+    ok(rig.broker.publish(vec![sequenced(&rig, "t", "r", 9), sequenced(&rig, "other", "r", 1)]).await);
+    assert_eq!(rig.unsettled("other", "s").await, ["p 2", "r 1"], "nor in one batch");
     // What is settled and gone is remembered all the same.
     let mut tap = rig.shared("t", "s").await;
-    let got = tap.take(8).await;
+    let got = tap.take(9).await;
     tap.ack(&got).await;
     ok(publish("t", "p", &[7, 8]).await);
     assert_eq!(texts(&tap.take(1).await), ["p 8"]);
