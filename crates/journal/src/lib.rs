@@ -1,1 +1,58 @@
-//! To be written.
+//! The journal of the embedded broker: one sequence of records on disk, in segments of one size that are made once and used again.
+//!
+//! - A record is whole or not there. After any crash the records that are there are a prefix of those that were appended, and it holds at
+//!   least every record whose durability was waited for.
+//! - Appending never blocks. A writer thread writes what has gathered, a syncing thread syncs what was written: while one sync runs, the next
+//!   commit group forms by itself, and its size follows the load without a timer.
+//! - A checkpoint holds the owner's state, so that what lies before it is not replayed, and segments that hold nothing alive are used again.
+//!   There are two, written in turn, and a segment is only used again when the older one does not need it either.
+//! - After a failed sync nothing is acknowledged any more. A full disk is told before anything is accepted, and passes.
+//!
+//! The bytes are described in the source of `format.rs`; it never reads a clock but for the interval between syncs.
+
+mod error;
+mod format;
+mod fs;
+mod journal;
+mod recovery;
+mod threads;
+mod watermark;
+mod work;
+
+#[cfg(feature = "simulation")]
+pub mod simulation;
+
+pub use error::JournalError;
+pub use fs::{File, FileSystem, RealFileSystem};
+pub use journal::{Appended, Duty, Journal, Mark, Options, Recovered, Syncing, Usage};
+pub use recovery::Visitor;
+
+use bytes::Bytes;
+
+/// A place in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Bytes since the journal's beginning, as if its segments lay behind each other.
+    pub address: u64,
+    /// The sequence of the record that is here or will be.
+    pub sequence: u64,
+    /// How often the journal had been opened when the record before was written.
+    pub epoch: u32,
+}
+
+impl Position {
+    fn start(epoch: u32) -> Self {
+        Self { address: format::SEGMENT_HEADER_BYTES, sequence: 1, epoch }
+    }
+}
+
+/// One record as recovery finds it.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Its number, one more than that of the record before but for those that opening the journal takes.
+    pub sequence: u64,
+    /// Where its body is, for [`Journal::read`].
+    pub address: u64,
+    /// What was appended.
+    pub body: Bytes,
+}

@@ -1,0 +1,526 @@
+//! The journal's handle: appending, waiting, reading, and what its owner has to do from time to time.
+
+use crate::{
+    File, FileSystem, JournalError, Position, Visitor,
+    format::{ALIGN_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, record_bytes},
+    recovery, threads,
+    watermark::Watermark,
+};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::sync::{Notify, watch};
+
+/// Records that may wait for the writer, in bytes. Two seconds of a slow disk; more would only hide that it is slow.
+pub(crate) const QUEUE_BYTES_MAX: usize = 32 << 20;
+
+/// Spare segments that are kept ready: one to go on with while the next is made, and one that only what frees messages may use.
+pub(crate) const SPARES_READY: usize = 2;
+
+/// A segment whose live messages take less than this part of it is worth moving them out.
+const SPARSE_PART: u64 = 4;
+
+/// So many segments at the end are left to empty by themselves.
+const YOUNG_SEGMENTS: u64 = 4;
+
+/// When written records are synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syncing {
+    /// Always, as soon as the sync before is done.
+    Always,
+    /// Once in this time.
+    Every(Duration),
+    /// Only when a segment is left, at a checkpoint and at the end.
+    Rarely,
+}
+
+/// How a journal works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Bytes of each segment of a new journal, a multiple of 8, at least 4,096; an existing one keeps its own. Also the limit of a record.
+    pub segment_bytes: u64,
+    /// When written records are synced.
+    pub syncing: Syncing,
+    /// Bytes appended after which a checkpoint is due. It is put off while the last snapshot was larger than half of this, so
+    /// that checkpoints take at most a third of what is written.
+    pub checkpoint_bytes: u64,
+    /// Whether threads write, sync and prepare. Without them [`Journal::drive`] does, so that a test decides when.
+    pub threads: bool,
+}
+
+impl Default for Options {
+    /// 32 MiB segments: three of them are what an idle journal takes on disk. A checkpoint every two.
+    fn default() -> Self {
+        Self { segment_bytes: 32 << 20, syncing: Syncing::Always, checkpoint_bytes: 64 << 20, threads: true }
+    }
+}
+
+/// What opening a journal has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Records replayed after the checkpoint.
+    pub records: u64,
+    /// Bytes of the checkpoint's snapshot.
+    pub snapshot_bytes: usize,
+    /// File and offset of a record that a crash had interrupted; it was never acknowledged as synced.
+    pub torn: Option<(String, u64)>,
+}
+
+/// A record that was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// What to wait for.
+    pub sequence: u64,
+    /// Where its body will be.
+    pub address: u64,
+}
+
+/// Where a snapshot stands in the journal, and what is dead by then.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    pub(crate) position: Position,
+    pub(crate) dead: Vec<u64>,
+}
+
+/// What the owner has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// Take a snapshot with a [`Journal::mark`] and give it to [`Journal::checkpoint`].
+    Checkpoint,
+    /// Append what is alive in this segment again.
+    Compact(u64),
+    /// Nothing more: the journal has ended.
+    End,
+}
+
+/// What a journal takes on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Segments that hold records.
+    pub segments: usize,
+    /// Segments that are ready to be used again.
+    pub spares: usize,
+    /// Bytes of each.
+    pub segment_bytes: u64,
+}
+
+/// A journal. Clones are handles of the same one, which ends when it is closed or the last handle is gone.
+#[derive(Clone)]
+pub struct Journal {
+    pub(crate) shared: Arc<Shared>,
+    threads: Arc<threads::Threads>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) fs: Arc<dyn FileSystem>,
+    pub(crate) options: Options,
+    pub(crate) segment_bytes: u64,
+    pub(crate) salt: u64,
+    pub(crate) epoch: u32,
+    pub(crate) queue: Mutex<Queue>,
+    /// Something is in the queue, or the journal ends.
+    pub(crate) to_write: Condvar,
+    /// Something is written and not synced, a sync is asked for, or the journal ends.
+    pub(crate) to_sync: Condvar,
+    /// Spares are short, the owner has something to do, or the journal ends.
+    pub(crate) to_keep: Condvar,
+    /// The segment that is written.
+    pub(crate) current: Mutex<(u64, Arc<dyn File>)>,
+    pub(crate) segments: RwLock<BTreeMap<u64, Arc<dyn File>>>,
+    pub(crate) written: Watermark,
+    pub(crate) synced: Watermark,
+    /// There may be room again.
+    pub(crate) room: Notify,
+    pub(crate) failure: watch::Sender<Option<JournalError>>,
+    /// Held while a batch is written, so that a test or the end of the journal may write too.
+    pub(crate) writer: Mutex<crate::work::Writer>,
+    pub(crate) checkpoints: Mutex<Checkpoints>,
+}
+
+/// What the lock of the queue protects.
+pub(crate) struct Queue {
+    pub(crate) records: VecDeque<Waiting>,
+    pub(crate) bytes: usize,
+    /// Where the next record goes.
+    pub(crate) tail: Position,
+    /// Files that are ready, and how many of them records in the queue have taken.
+    pub(crate) spares: VecDeque<String>,
+    pub(crate) promised: usize,
+    pub(crate) next_spare: u64,
+    /// Somebody waits for room.
+    pub(crate) spare_wanted: bool,
+    /// The disk had no space for another spare.
+    pub(crate) full: bool,
+    pub(crate) live: BTreeMap<u64, Live>,
+    /// Where the last snapshot was taken, and its size.
+    pub(crate) marked: u64,
+    pub(crate) snapshot_bytes: u64,
+    pub(crate) compacted: u64,
+    /// A sync up to here is asked for, whatever the level says.
+    pub(crate) sync_wanted: u64,
+    pub(crate) closing: bool,
+}
+
+/// What is alive in a segment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Live {
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+}
+
+/// A record that waits for the writer.
+pub(crate) struct Waiting {
+    pub(crate) sequence: u64,
+    /// Where its header goes.
+    pub(crate) address: u64,
+    pub(crate) body: Vec<u8>,
+}
+
+pub(crate) struct Checkpoints {
+    pub(crate) generation: u64,
+    /// The file that the newest is in.
+    pub(crate) slot: Option<usize>,
+    /// Segments that were dead at the newest checkpoint: free when the next one is written.
+    pub(crate) dead: Vec<u64>,
+}
+
+impl Journal {
+    /// Opens a journal, or makes one, and lets the visitor see what it holds. Blocks while it reads.
+    ///
+    /// # Errors
+    /// [`JournalError::Damaged`] if something that was durable once cannot be read back; nothing has been changed then.
+    pub fn open(fs: Arc<dyn FileSystem>, options: Options, visitor: &mut dyn Visitor) -> Result<(Self, Recovered), JournalError> {
+        let found = recovery::find(&*fs, visitor)?;
+        let (shared, recovered) = crate::work::start(fs, options, found)?;
+        let shared = Arc::new(shared);
+        let threads = threads::Threads::start(&shared);
+        Ok((Self { shared, threads: Arc::new(threads) }, recovered))
+    }
+
+    /// The largest body of a record.
+    pub fn record_bytes_max(&self) -> usize {
+        self.shared.record_bytes_max()
+    }
+
+    /// Whether a record of this size can be appended without waiting. What is `urgent`, because it lets go of messages, may use the last spare segment.
+    pub fn has_room(&self, bytes: usize, urgent: bool) -> bool {
+        self.shared.lock().has_room(bytes, urgent, self.shared.segment_bytes)
+    }
+
+    /// Waits until there may be room.
+    ///
+    /// # Errors
+    /// [`JournalError::Full`] if the disk has no space, [`JournalError::TooLarge`] if no segment takes it, or why the journal has ended.
+    pub async fn room(&self, bytes: usize, urgent: bool) -> Result<(), JournalError> {
+        loop {
+            let mut notified = std::pin::pin!(self.shared.room.notified());
+            notified.as_mut().enable();
+            self.shared.alive()?;
+            if bytes > self.record_bytes_max() {
+                return Err(JournalError::TooLarge { bytes, max: self.record_bytes_max() });
+            }
+            {
+                let mut queue = self.shared.lock();
+                if queue.has_room(bytes, urgent, self.shared.segment_bytes) {
+                    return Ok(());
+                }
+                queue.spare_wanted = true;
+                if queue.full && queue.bytes < QUEUE_BYTES_MAX {
+                    return Err(JournalError::Full);
+                }
+                self.shared.to_keep.notify_all();
+            }
+            notified.await;
+        }
+    }
+
+    /// Appends a record, which must not be empty. [`Journal::has_room`] must have said that there is room.
+    pub fn append(&self, body: Vec<u8>) -> Appended {
+        debug_assert!(!body.is_empty() && body.len() <= self.record_bytes_max(), "a record of {} bytes", body.len());
+        let mut queue = self.shared.lock();
+        let address = queue.place(body.len(), self.shared.segment_bytes);
+        let sequence = queue.tail.sequence;
+        queue.tail.sequence += 1;
+        queue.bytes += body.len();
+        queue.records.push_back(Waiting { sequence, address, body });
+        if queue.records.len() == 1 {
+            self.shared.to_write.notify_one();
+        }
+        if queue.spares_short(self.shared.segment_bytes) || queue.checkpoint_due(&self.shared.options) {
+            self.shared.to_keep.notify_all();
+        }
+        Appended { sequence, address: address + RECORD_HEADER_BYTES }
+    }
+
+    /// The sequence of the last record that was appended.
+    pub fn last(&self) -> u64 {
+        self.shared.lock().tail.sequence - 1
+    }
+
+    /// Waits until everything up to this record survives the end of the process.
+    pub async fn written(&self, sequence: u64) -> Result<(), JournalError> {
+        match self.shared.written.wait(sequence).await {
+            true => Ok(()),
+            false => Err(self.shared.ended()),
+        }
+    }
+
+    /// Waits until everything up to this record survives the loss of power. It does not ask for a sync: see [`Options::syncing`].
+    pub async fn synced(&self, sequence: u64) -> Result<(), JournalError> {
+        match self.shared.synced.wait(sequence).await {
+            true => Ok(()),
+            false => Err(self.shared.ended()),
+        }
+    }
+
+    /// How far records survive the end of the process.
+    pub fn written_now(&self) -> u64 {
+        self.shared.written.get()
+    }
+
+    /// How far records survive the loss of power.
+    pub fn synced_now(&self) -> u64 {
+        self.shared.synced.get()
+    }
+
+    /// Resolves when the journal has failed, with the reason. It never does after a proper end.
+    pub fn failed(&self) -> impl Future<Output = JournalError> + Send + 'static {
+        let mut failure = self.shared.failure.subscribe();
+        let keep = self.shared.failure.clone();
+        async move {
+            let error = failure.wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
+            match error {
+                Some(error) => {
+                    drop(keep);
+                    error
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Reads bytes back. Blocks; they must have been written.
+    pub fn read(&self, address: u64, bytes: usize) -> Result<Bytes, JournalError> {
+        let number = address / self.shared.segment_bytes;
+        let name = recovery::segment_name(number);
+        let file = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
+        let Some(file) = file else {
+            return Err(JournalError::damaged(name, address % self.shared.segment_bytes, "there is no such segment"));
+        };
+        let mut buffer = vec![0; bytes];
+        file.read(&mut buffer, address % self.shared.segment_bytes).map_err(JournalError::io("reading", name))?;
+        Ok(buffer.into())
+    }
+
+    /// The name of the file and the offset in it, for people.
+    pub fn place(&self, address: u64) -> (String, u64) {
+        (recovery::segment_name(address / self.shared.segment_bytes), address % self.shared.segment_bytes)
+    }
+
+    /// The number of the segment that this address is in, as [`Duty::Compact`] names it.
+    pub fn segment_of(&self, address: u64) -> u64 {
+        address / self.shared.segment_bytes
+    }
+
+    /// These, by address and size, are alive: their segments are kept.
+    pub fn hold(&self, all: impl Iterator<Item = (u64, usize)>) {
+        let mut queue = self.shared.lock();
+        for (address, bytes) in all {
+            let live = queue.live.entry(address / self.shared.segment_bytes).or_default();
+            live.messages += 1;
+            live.bytes += bytes as u64;
+        }
+    }
+
+    /// These, held before, are dead.
+    pub fn release(&self, all: impl Iterator<Item = (u64, usize)>) {
+        let mut queue = self.shared.lock();
+        for (address, bytes) in all {
+            if let Some(live) = queue.live.get_mut(&(address / self.shared.segment_bytes)) {
+                live.messages = live.messages.saturating_sub(1);
+                live.bytes = live.bytes.saturating_sub(bytes as u64);
+            }
+        }
+    }
+
+    /// Where a snapshot of the owner's state stands that is taken now, with everything appended so far applied.
+    pub fn mark(&self) -> Mark {
+        let mut queue = self.shared.lock();
+        let tail = queue.tail.address / self.shared.segment_bytes;
+        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let dead = segments.keys().copied().filter(|number| *number < tail);
+        let dead = dead.filter(|number| queue.live.get(number).is_none_or(|live| live.messages == 0)).collect();
+        queue.marked = queue.tail.address;
+        Mark { position: queue.tail, dead }
+    }
+
+    /// Makes a snapshot durable and lets segments go that neither it nor the one before needs. Blocks.
+    pub fn checkpoint(&self, mark: Mark, snapshot: &[u8]) -> Result<(), JournalError> {
+        self.shared.checkpoint(mark, snapshot)
+    }
+
+    /// Waits until there is something for the owner to do. Blocks; for a thread of its own.
+    pub fn duty(&self) -> Duty {
+        let mut queue = self.shared.lock();
+        loop {
+            if queue.closing || self.shared.failure.borrow().is_some() {
+                return Duty::End;
+            }
+            if let Some(duty) = queue.duty(&self.shared.options, self.shared.segment_bytes) {
+                return duty;
+            }
+            queue = self.shared.to_keep.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// What there is to do now, without waiting.
+    pub fn duty_now(&self) -> Option<Duty> {
+        self.shared.lock().duty(&self.shared.options, self.shared.segment_bytes)
+    }
+
+    /// Writes, syncs and prepares what there is to, in a journal without threads.
+    pub fn drive(&self) -> Result<(), JournalError> {
+        self.shared.prepare_spares();
+        while self.shared.write_some()? {}
+        self.shared.sync()
+    }
+
+    /// Only writes, in a journal without threads.
+    pub fn drive_writing(&self) -> Result<bool, JournalError> {
+        self.shared.prepare_spares();
+        self.shared.write_some()
+    }
+
+    /// What it takes on disk.
+    pub fn usage(&self) -> Usage {
+        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner).len();
+        let spares = self.shared.lock().spares.len();
+        Usage { segments, spares, segment_bytes: self.shared.segment_bytes }
+    }
+
+    /// Writes and syncs everything and ends. Blocks. Appending must have stopped.
+    pub fn close(&self) -> Result<(), JournalError> {
+        let result = self.shared.alive().and_then(|()| {
+            while self.shared.write_some()? {}
+            self.shared.sync()
+        });
+        self.shared.end();
+        self.threads.join();
+        result
+    }
+}
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record_bytes_max(&self) -> usize {
+        (self.segment_bytes - SEGMENT_HEADER_BYTES - RECORD_HEADER_BYTES - ALIGN_BYTES) as usize
+    }
+
+    /// Fails if the journal has ended.
+    pub(crate) fn alive(&self) -> Result<(), JournalError> {
+        if let Some(error) = self.failure.borrow().clone() {
+            return Err(error);
+        }
+        match self.lock().closing {
+            true => Err(JournalError::Closed),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn ended(&self) -> JournalError {
+        self.failure.borrow().clone().unwrap_or(JournalError::Closed)
+    }
+
+    /// The journal has failed: nobody is told that anything is durable any more.
+    pub(crate) fn fail(&self, error: JournalError) -> JournalError {
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            if first {
+                *failure = Some(error.clone());
+            }
+            first
+        });
+        self.wake_all();
+        error
+    }
+
+    pub(crate) fn end(&self) {
+        self.lock().closing = true;
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        self.written.end();
+        self.synced.end();
+        self.room.notify_waiters();
+        // Whoever looked before the lock was free is waiting by now.
+        drop(self.lock());
+        self.to_write.notify_all();
+        self.to_sync.notify_all();
+        self.to_keep.notify_all();
+    }
+}
+
+impl Queue {
+    /// Whether a record fits where the tail is, or a spare is there to go on in.
+    fn has_room(&self, bytes: usize, urgent: bool, segment_bytes: u64) -> bool {
+        let taken = record_bytes(bytes);
+        if self.closing || self.bytes >= QUEUE_BYTES_MAX || SEGMENT_HEADER_BYTES + taken >= segment_bytes {
+            // A closed journal takes nothing, and says so when it is waited for.
+            return false;
+        }
+        let ready = self.spares.len().saturating_sub(self.promised);
+        self.fits(taken, segment_bytes) || ready > usize::from(!urgent)
+    }
+
+    /// Never to the last byte: the address after it would name the next segment, which is not there yet.
+    pub(crate) fn fits(&self, taken: u64, segment_bytes: u64) -> bool {
+        self.tail.address % segment_bytes + taken < segment_bytes
+    }
+
+    /// Finds the place of a record, in the next segment if it does not fit in this one.
+    pub(crate) fn place(&mut self, body_bytes: usize, segment_bytes: u64) -> u64 {
+        let taken = record_bytes(body_bytes);
+        if !self.fits(taken, segment_bytes) {
+            self.promised += 1;
+            let next = (self.tail.address / segment_bytes + 1) * segment_bytes;
+            self.tail.address = next + SEGMENT_HEADER_BYTES;
+        }
+        let address = self.tail.address;
+        self.tail.address += taken;
+        address
+    }
+
+    /// Whether the next spare should be made: there are too few, and the segment in use has got somewhere.
+    pub(crate) fn spares_short(&self, segment_bytes: u64) -> bool {
+        let ready = self.spares.len().saturating_sub(self.promised);
+        let used = self.tail.address % segment_bytes > segment_bytes / 4;
+        self.spares.len() < self.promised || (ready < SPARES_READY && (used || self.spare_wanted))
+    }
+
+    fn checkpoint_due(&self, options: &Options) -> bool {
+        let appended = self.tail.address.saturating_sub(self.marked);
+        let due = options.checkpoint_bytes.max(self.snapshot_bytes.saturating_mul(2));
+        // With a full disk, a checkpoint may free segments; one for each 128th of the usual way is little enough.
+        appended >= due || (self.full && appended >= due / 128)
+    }
+
+    fn duty(&mut self, options: &Options, segment_bytes: u64) -> Option<Duty> {
+        if self.checkpoint_due(options) {
+            return Some(Duty::Checkpoint);
+        }
+        let tail = self.tail.address / segment_bytes;
+        let sparse = |(_, live): &(&u64, &Live)| live.messages > 0 && live.bytes < segment_bytes / SPARSE_PART;
+        let old = self.live.range(..tail.saturating_sub(YOUNG_SEGMENTS));
+        // One segment of moved messages for each segment appended, at most: moving must not become the load.
+        let number = *old.into_iter().find(sparse).filter(|_| tail > self.compacted)?.0;
+        self.compacted = tail;
+        Some(Duty::Compact(number))
+    }
+}

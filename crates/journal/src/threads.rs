@@ -1,0 +1,120 @@
+//! The threads of a journal: one writes, one syncs, one prepares segments.
+
+use crate::journal::{Options, Shared, Syncing};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+/// How often a full disk is asked again for space for a segment: well below the second within which people expect it to be noticed.
+const FULL_RETRY: Duration = Duration::from_millis(200);
+
+/// The running threads; they end with this.
+pub(crate) struct Threads {
+    shared: Arc<Shared>,
+    running: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Threads {
+    pub(crate) fn start(shared: &Arc<Shared>) -> Self {
+        let mut running = Vec::new();
+        if shared.options.threads {
+            let works: [(&str, fn(&Shared)); 3] = [("journal-write", write), ("journal-sync", sync), ("journal-keep", keep)];
+            for (name, work) in works {
+                let shared = shared.clone();
+                let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&shared));
+                running.push(thread.expect("a process that cannot start a thread cannot go on"));
+            }
+        }
+        Self { shared: shared.clone(), running: Mutex::new(running) }
+    }
+}
+
+impl Threads {
+    /// Waits until they have ended, which they do after [`Shared::end`].
+    pub(crate) fn join(&self) {
+        for thread in self.running.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // A panic in it has been printed; there is nothing to add.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.shared.end();
+        self.join();
+    }
+}
+
+/// Writes whatever waits, until the journal ends and nothing waits any more.
+fn write(shared: &Shared) {
+    loop {
+        match shared.write_some() {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(_) => return,
+        }
+        let mut queue = shared.lock();
+        while queue.records.is_empty() {
+            if queue.closing || shared.failure.borrow().is_some() {
+                return;
+            }
+            queue = shared.to_write.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Syncs as the options say. While a sync runs, the writer goes on, and what it has written by then is the next commit group.
+fn sync(shared: &Shared) {
+    let mut last = Instant::now();
+    loop {
+        {
+            let mut queue = shared.lock();
+            loop {
+                if queue.closing || shared.failure.borrow().is_some() {
+                    return;
+                }
+                let wait = wait_before_sync(shared.options, last, shared.written.get() > shared.synced.get());
+                let asked = queue.sync_wanted > shared.synced.get();
+                match wait {
+                    Some(wait) if wait.is_zero() || asked => break,
+                    None if asked => break,
+                    Some(wait) => queue = shared.to_sync.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0,
+                    None => queue = shared.to_sync.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                }
+            }
+        }
+        last = Instant::now();
+        if shared.sync().is_err() {
+            return;
+        }
+    }
+}
+
+/// How long to wait before a sync; `None` for as long as nobody asks.
+fn wait_before_sync(options: Options, last: Instant, unsynced: bool) -> Option<Duration> {
+    match options.syncing {
+        _ if !unsynced => None,
+        Syncing::Always => Some(Duration::ZERO),
+        Syncing::Every(interval) => Some(interval.saturating_sub(last.elapsed())),
+        Syncing::Rarely => None,
+    }
+}
+
+/// Keeps spares ready.
+fn keep(shared: &Shared) {
+    loop {
+        shared.prepare_spares();
+        let queue = shared.lock();
+        if queue.closing || shared.failure.borrow().is_some() {
+            return;
+        }
+        match queue.full {
+            true => drop(shared.to_keep.wait_timeout(queue, FULL_RETRY).unwrap_or_else(PoisonError::into_inner)),
+            false if queue.spares_short(shared.segment_bytes) => {}
+            false => drop(shared.to_keep.wait(queue).unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+}
