@@ -4,15 +4,17 @@
 
 #[cfg(feature = "contract")]
 pub mod contract;
+mod embedded;
 mod engine;
 mod error;
 mod memory;
 mod message;
-#[expect(dead_code, reason = "what only the embedded broker uses")]
 mod state;
 
+pub use embedded::{Durability, Embedded, EmbeddedOptions, STORAGE_EXIT_CODE};
 pub use engine::Limits;
 pub use error::{BrokerError, ErrorKind};
+pub use leatworks_journal::Recovered;
 pub use memory::MemoryBroker;
 pub use message::{Codec, Delivery, Message, MessageId, Position};
 

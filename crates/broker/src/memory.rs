@@ -33,6 +33,11 @@ struct MemoryStore {
 
 impl Store for MemoryStore {
     type Handle = Arc<Message>;
+    type Snapshot = ();
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
 
     fn durability(&self) -> &'static str {
         "memory"
@@ -74,7 +79,9 @@ impl Store for MemoryStore {
         handles.iter().map(|message| Ok(Message::clone(message))).collect()
     }
 
-    async fn close(&self) -> Result<()> {
+    fn snapshot(&self, _state: &State<Arc<Message>>) {}
+
+    async fn close(&self, (): ()) -> Result<()> {
         Ok(())
     }
 }

@@ -1,11 +1,12 @@
-//! The contract suite on the brokers of this crate: one named test for each scenario.
+//! The contract suite on the brokers of this crate: one named test for each scenario, the embedded broker at each of its levels.
 
 use leatworks_broker::{
-    BoxFuture, Broker, Limits, MemoryBroker, Result,
+    BoxFuture, Broker, Durability, Embedded, EmbeddedOptions, Limits, MemoryBroker, Result,
     contract::{self, Place, Promises},
     contract_scenarios,
 };
 use std::sync::Arc;
+use tempfile::TempDir;
 
 /// One `#[tokio::test]` for each scenario: `anew` for a broker that loses everything when it ends, `durable` for one that does not.
 macro_rules! suite {
@@ -29,6 +30,10 @@ macro_rules! suite {
 }
 
 contract_scenarios!(suite!(memory, anew, InMemory));
+contract_scenarios!(suite!(embedded_power, durable, OnDisk::new(Durability::Power)));
+contract_scenarios!(suite!(embedded_interval, durable, OnDisk::new(Durability::Interval)));
+contract_scenarios!(suite!(embedded_process, durable, OnDisk::new(Durability::Process).straining()));
+contract_scenarios!(suite!(embedded_memory, durable, OnDisk::new(Durability::Memory)));
 
 struct InMemory;
 
@@ -39,5 +44,37 @@ impl Place for InMemory {
 
     fn open(&self, limits: Limits) -> BoxFuture<'_, Result<Arc<dyn Broker>>> {
         Box::pin(async move { Ok(Arc::new(MemoryBroker::new(limits)) as Arc<dyn Broker>) })
+    }
+}
+
+struct OnDisk {
+    dir: TempDir,
+    durability: Durability,
+    cache_bytes_max: usize,
+    checkpoint_bytes: u64,
+}
+
+impl OnDisk {
+    fn new(durability: Durability) -> Self {
+        let EmbeddedOptions { cache_bytes_max, checkpoint_bytes, .. } = EmbeddedOptions::new("");
+        Self { dir: tempfile::tempdir().unwrap(), durability, cache_bytes_max, checkpoint_bytes }
+    }
+
+    /// Nothing in the cache, and a checkpoint after every few records: what is delivered comes from disk.
+    fn straining(self) -> Self {
+        Self { cache_bytes_max: 0, checkpoint_bytes: 4_096, ..self }
+    }
+}
+
+impl Place for OnDisk {
+    fn promises(&self) -> Promises {
+        Promises { reopen: true, crash: true, atomic_step: true, limits: true }
+    }
+
+    fn open(&self, limits: Limits) -> BoxFuture<'_, Result<Arc<dyn Broker>>> {
+        let Self { durability, cache_bytes_max, checkpoint_bytes, .. } = *self;
+        let options =
+            EmbeddedOptions { limits, durability, cache_bytes_max, checkpoint_bytes, ..EmbeddedOptions::new(self.dir.path()) };
+        Box::pin(async move { Ok(Arc::new(Embedded::open(options)?) as Arc<dyn Broker>) })
     }
 }

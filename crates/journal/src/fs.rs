@@ -120,7 +120,7 @@ fn allocate(file: &fs::File, bytes: u64) -> io::Result<()> {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
         other => return Ok(other?),
     }
-    const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+    static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
     let mut offset = 0;
     while offset < bytes {
         let length = (bytes - offset).min(ZEROS.len() as u64);

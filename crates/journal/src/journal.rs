@@ -2,29 +2,18 @@
 
 use crate::{
     File, FileSystem, JournalError, Position, Visitor,
-    format::{ALIGN_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, record_bytes},
+    format::{ALIGN_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES},
+    queue::{QUEUE_BYTES_MAX, Queue, Waiting},
     recovery, threads,
     watermark::Watermark,
 };
 use bytes::Bytes;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 use tokio::sync::{Notify, watch};
-
-/// Records that may wait for the writer, in bytes. Two seconds of a slow disk; more would only hide that it is slow.
-pub(crate) const QUEUE_BYTES_MAX: usize = 32 << 20;
-
-/// Spare segments that are kept ready: one to go on with while the next is made, and one that only what frees messages may use.
-pub(crate) const SPARES_READY: usize = 2;
-
-/// A segment whose live messages take less than this part of it is worth moving them out.
-const SPARSE_PART: u64 = 4;
-
-/// So many segments at the end are left to empty by themselves.
-const YOUNG_SEGMENTS: u64 = 4;
 
 /// When written records are synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +112,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Mutex<Queue>,
     /// Something is in the queue, or the journal ends.
     pub(crate) to_write: Condvar,
-    /// Something is written and not synced, a sync is asked for, or the journal ends.
+    /// Something is written and not synced, or the journal ends.
     pub(crate) to_sync: Condvar,
     /// Spares are short, the owner has something to do, or the journal ends.
     pub(crate) to_keep: Condvar,
@@ -138,45 +127,6 @@ pub(crate) struct Shared {
     /// Held while a batch is written, so that a test or the end of the journal may write too.
     pub(crate) writer: Mutex<crate::work::Writer>,
     pub(crate) checkpoints: Mutex<Checkpoints>,
-}
-
-/// What the lock of the queue protects.
-pub(crate) struct Queue {
-    pub(crate) records: VecDeque<Waiting>,
-    pub(crate) bytes: usize,
-    /// Where the next record goes.
-    pub(crate) tail: Position,
-    /// Files that are ready, and how many of them records in the queue have taken.
-    pub(crate) spares: VecDeque<String>,
-    pub(crate) promised: usize,
-    pub(crate) next_spare: u64,
-    /// Somebody waits for room.
-    pub(crate) spare_wanted: bool,
-    /// The disk had no space for another spare.
-    pub(crate) full: bool,
-    pub(crate) live: BTreeMap<u64, Live>,
-    /// Where the last snapshot was taken, and its size.
-    pub(crate) marked: u64,
-    pub(crate) snapshot_bytes: u64,
-    pub(crate) compacted: u64,
-    /// A sync up to here is asked for, whatever the level says.
-    pub(crate) sync_wanted: u64,
-    pub(crate) closing: bool,
-}
-
-/// What is alive in a segment.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Live {
-    pub(crate) messages: u64,
-    pub(crate) bytes: u64,
-}
-
-/// A record that waits for the writer.
-pub(crate) struct Waiting {
-    pub(crate) sequence: u64,
-    /// Where its header goes.
-    pub(crate) address: u64,
-    pub(crate) body: Vec<u8>,
 }
 
 pub(crate) struct Checkpoints {
@@ -258,6 +208,11 @@ impl Journal {
     /// The sequence of the last record that was appended.
     pub fn last(&self) -> u64 {
         self.shared.lock().tail.sequence - 1
+    }
+
+    /// Fails if the journal has ended, with the reason.
+    pub fn check(&self) -> Result<(), JournalError> {
+        self.shared.alive()
     }
 
     /// Waits until everything up to this record survives the end of the process.
@@ -366,7 +321,7 @@ impl Journal {
     pub fn duty(&self) -> Duty {
         let mut queue = self.shared.lock();
         loop {
-            if queue.closing || self.shared.failure.borrow().is_some() {
+            if queue.closing || queue.duties_ended || self.shared.failure.borrow().is_some() {
                 return Duty::End;
             }
             if let Some(duty) = queue.duty(&self.shared.options, self.shared.segment_bytes) {
@@ -374,6 +329,12 @@ impl Journal {
             }
             queue = self.shared.to_keep.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Whoever waits for a duty is told that there will be none any more.
+    pub fn end_duties(&self) {
+        self.shared.lock().duties_ended = true;
+        self.shared.to_keep.notify_all();
     }
 
     /// What there is to do now, without waiting.
@@ -464,63 +425,5 @@ impl Shared {
         self.to_write.notify_all();
         self.to_sync.notify_all();
         self.to_keep.notify_all();
-    }
-}
-
-impl Queue {
-    /// Whether a record fits where the tail is, or a spare is there to go on in.
-    fn has_room(&self, bytes: usize, urgent: bool, segment_bytes: u64) -> bool {
-        let taken = record_bytes(bytes);
-        if self.closing || self.bytes >= QUEUE_BYTES_MAX || SEGMENT_HEADER_BYTES + taken >= segment_bytes {
-            // A closed journal takes nothing, and says so when it is waited for.
-            return false;
-        }
-        let ready = self.spares.len().saturating_sub(self.promised);
-        self.fits(taken, segment_bytes) || ready > usize::from(!urgent)
-    }
-
-    /// Never to the last byte: the address after it would name the next segment, which is not there yet.
-    pub(crate) fn fits(&self, taken: u64, segment_bytes: u64) -> bool {
-        self.tail.address % segment_bytes + taken < segment_bytes
-    }
-
-    /// Finds the place of a record, in the next segment if it does not fit in this one.
-    pub(crate) fn place(&mut self, body_bytes: usize, segment_bytes: u64) -> u64 {
-        let taken = record_bytes(body_bytes);
-        if !self.fits(taken, segment_bytes) {
-            self.promised += 1;
-            let next = (self.tail.address / segment_bytes + 1) * segment_bytes;
-            self.tail.address = next + SEGMENT_HEADER_BYTES;
-        }
-        let address = self.tail.address;
-        self.tail.address += taken;
-        address
-    }
-
-    /// Whether the next spare should be made: there are too few, and the segment in use has got somewhere.
-    pub(crate) fn spares_short(&self, segment_bytes: u64) -> bool {
-        let ready = self.spares.len().saturating_sub(self.promised);
-        let used = self.tail.address % segment_bytes > segment_bytes / 4;
-        self.spares.len() < self.promised || (ready < SPARES_READY && (used || self.spare_wanted))
-    }
-
-    fn checkpoint_due(&self, options: &Options) -> bool {
-        let appended = self.tail.address.saturating_sub(self.marked);
-        let due = options.checkpoint_bytes.max(self.snapshot_bytes.saturating_mul(2));
-        // With a full disk, a checkpoint may free segments; one for each 128th of the usual way is little enough.
-        appended >= due || (self.full && appended >= due / 128)
-    }
-
-    fn duty(&mut self, options: &Options, segment_bytes: u64) -> Option<Duty> {
-        if self.checkpoint_due(options) {
-            return Some(Duty::Checkpoint);
-        }
-        let tail = self.tail.address / segment_bytes;
-        let sparse = |(_, live): &(&u64, &Live)| live.messages > 0 && live.bytes < segment_bytes / SPARSE_PART;
-        let old = self.live.range(..tail.saturating_sub(YOUNG_SEGMENTS));
-        // One segment of moved messages for each segment appended, at most: moving must not become the load.
-        let number = *old.into_iter().find(sparse).filter(|_| tail > self.compacted)?.0;
-        self.compacted = tail;
-        Some(Duty::Compact(number))
     }
 }

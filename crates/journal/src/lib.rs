@@ -14,6 +14,7 @@ mod error;
 mod format;
 mod fs;
 mod journal;
+mod queue;
 mod recovery;
 mod threads;
 mod watermark;

@@ -10,6 +10,9 @@ use std::{
 /// How often a full disk is asked again for space for a segment: well below the second within which people expect it to be noticed.
 const FULL_RETRY: Duration = Duration::from_millis(200);
 
+/// A thread's name and what it does.
+type Work = (&'static str, fn(&Shared));
+
 /// The running threads; they end with this.
 pub(crate) struct Threads {
     shared: Arc<Shared>,
@@ -20,7 +23,7 @@ impl Threads {
     pub(crate) fn start(shared: &Arc<Shared>) -> Self {
         let mut running = Vec::new();
         if shared.options.threads {
-            let works: [(&str, fn(&Shared)); 3] = [("journal-write", write), ("journal-sync", sync), ("journal-keep", keep)];
+            let works: [Work; 3] = [("journal-write", write), ("journal-sync", sync), ("journal-keep", keep)];
             for (name, work) in works {
                 let shared = shared.clone();
                 let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&shared));
@@ -77,10 +80,8 @@ fn sync(shared: &Shared) {
                     return;
                 }
                 let wait = wait_before_sync(shared.options, last, shared.written.get() > shared.synced.get());
-                let asked = queue.sync_wanted > shared.synced.get();
                 match wait {
-                    Some(wait) if wait.is_zero() || asked => break,
-                    None if asked => break,
+                    Some(wait) if wait.is_zero() => break,
                     Some(wait) => queue = shared.to_sync.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0,
                     None => queue = shared.to_sync.wait(queue).unwrap_or_else(PoisonError::into_inner),
                 }

@@ -3,7 +3,8 @@
 use crate::{
     File, FileSystem, JournalError, Position,
     format::{CHECKPOINT_HEADER_BYTES, CheckpointHeader, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader},
-    journal::{Checkpoints, Mark, Options, Queue, Recovered, SPARES_READY, Shared, Waiting},
+    journal::{Checkpoints, Mark, Options, Recovered, Shared},
+    queue::{QUEUE_BYTES_MAX, Queue, SPARES_READY, Waiting},
     recovery::{CHECKPOINTS, Found, segment_name, spare_name},
 };
 use std::{
@@ -70,8 +71,8 @@ pub(crate) fn start(
         marked: found.tail.address,
         snapshot_bytes: found.snapshot_bytes as u64,
         compacted: 0,
-        sync_wanted: 0,
         closing: false,
+        duties_ended: false,
     };
     let shared = Shared {
         fs,
@@ -161,7 +162,7 @@ impl Shared {
     /// The records that go into one write: up to a limit, and all in one segment.
     fn take_batch(&self) -> Vec<Waiting> {
         let mut queue = self.lock();
-        let was_crowded = queue.bytes >= crate::journal::QUEUE_BYTES_MAX;
+        let was_crowded = queue.bytes >= QUEUE_BYTES_MAX;
         let mut batch: Vec<Waiting> = Vec::new();
         let mut bytes = 0;
         while let Some(record) = queue.records.front() {

@@ -114,7 +114,16 @@ impl<S: Store> Engine<S> {
         let core = self.lock();
         match core.closed {
             true => Err(BrokerError::new(ErrorKind::Closed, "broker is closed")),
-            false => Ok(core),
+            false => self.store.check().map(|()| core),
+        }
+    }
+
+    /// Lets everybody who waits look again: the store has failed, or the broker is closed.
+    pub(crate) fn wake_all(&self) {
+        let mut core = self.lock();
+        core.waiting.clear();
+        for feed in core.feeds.values() {
+            feed.notify.notify_waiters();
         }
     }
 
@@ -307,14 +316,15 @@ impl<S: Store> Engine<S> {
     }
 
     pub(crate) async fn close(&self) -> Result<()> {
-        {
+        let snapshot = {
             let mut core = self.lock();
-            core.closed = true;
-            core.waiting.clear();
-            for feed in core.feeds.values() {
-                feed.notify.notify_waiters();
+            if core.closed {
+                return Ok(());
             }
-        }
-        self.store.close().await
+            core.closed = true;
+            self.store.snapshot(&core.state)
+        };
+        self.wake_all();
+        self.store.close(snapshot).await
     }
 }

@@ -70,9 +70,13 @@ impl<S: Store> Engine<S> {
         };
         let outcome = match waiter {
             Err(outcome) => outcome,
-            Ok(told) => told
-                .await
-                .map_err(|_| BrokerError::new(ErrorKind::Closed, format!("broker was closed before root `{root}` was done")))?,
+            Ok(told) => match told.await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    self.store.check()?;
+                    return Err(BrokerError::new(ErrorKind::Closed, format!("broker was closed before root `{root}` was done")));
+                }
+            },
         };
         // What finished it may not be durable yet, and whoever asks may tell the world.
         self.store.durable(self.store.last()).await?;

@@ -1,6 +1,9 @@
 //! What the engine needs from the place that keeps its events: nothing in memory, a journal on disk.
 
-use crate::{Message, Result, state::Event};
+use crate::{
+    Message, Result,
+    state::{Event, State},
+};
 use std::{future::Future, sync::Arc};
 
 /// Keeps events in order, and messages until they are freed.
@@ -8,8 +11,14 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Where a message's bytes are.
     type Handle: Clone + Send + Sync + 'static;
 
+    /// The state as it is kept.
+    type Snapshot: Send;
+
     /// What an acknowledged write survives, for people.
     fn durability(&self) -> &'static str;
+
+    /// Fails if the store has failed.
+    fn check(&self) -> Result<()>;
 
     /// Whether this much can be appended now. `urgent` is for what lets go of messages, which may use the last reserve.
     fn has_room(&self, bytes: usize, urgent: bool) -> bool;
@@ -38,6 +47,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Reads messages back, each for itself, since damage is limited to what it hit.
     fn load(&self, handles: &[Self::Handle]) -> impl Future<Output = Vec<Result<Message>>> + Send;
 
-    /// Makes everything durable and lets go of what is held.
-    fn close(&self) -> impl Future<Output = Result<()>> + Send;
+    /// The state as it is now. Called with the engine locked.
+    fn snapshot(&self, state: &State<Self::Handle>) -> Self::Snapshot;
+
+    /// Makes everything durable, with the state as it is at the end, and lets go of what is held.
+    fn close(&self, snapshot: Self::Snapshot) -> impl Future<Output = Result<()>> + Send;
 }

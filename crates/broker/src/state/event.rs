@@ -35,6 +35,28 @@ pub(crate) enum Event<H> {
     Moved { messages: Vec<(TopicId, u64, H)> },
 }
 
+impl<H> Event<H> {
+    /// The same with other handles, in the same order.
+    pub(crate) fn map<T>(self, mut to: impl FnMut(H) -> T) -> Event<T> {
+        match self {
+            Self::Topic(spec) => Event::Topic(spec),
+            Self::Subscription { topic, name, from } => Event::Subscription { topic, name, from },
+            Self::Unsubscribe(subscription) => Event::Unsubscribe(subscription),
+            Self::Seek { subscription, to } => Event::Seek { subscription, to },
+            Self::Step { settled, publishes, state } => {
+                let publishes = publishes.into_iter().map(|published| published.map(&mut to)).collect();
+                Event::Step { settled, publishes, state }
+            }
+            Self::Attempts { subscription, attempts } => Event::Attempts { subscription, attempts },
+            Self::Delay { subscription, position, until_ms } => Event::Delay { subscription, position, until_ms },
+            Self::Expire { topic, end } => Event::Expire { topic, end },
+            Self::Moved { messages } => Event::Moved {
+                messages: messages.into_iter().map(|(topic, position, handle)| (topic, position, to(handle))).collect(),
+            },
+        }
+    }
+}
+
 /// Consecutive positions of one subscription: `start..end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -82,13 +104,13 @@ impl Published<Arc<Message>> {
 
 impl<H> Published<H> {
     /// The same with another handle.
-    pub(crate) fn with<T>(self, handle: T) -> Published<T> {
-        let Self { topic, root, key, created_ms, deliver_at_ms, producer, handle: _ } = self;
-        Published { topic, root, key, created_ms, deliver_at_ms, producer, handle }
+    pub(crate) fn map<T>(self, to: impl FnOnce(H) -> T) -> Published<T> {
+        let Self { topic, root, key, created_ms, deliver_at_ms, producer, handle } = self;
+        Published { topic, root, key, created_ms, deliver_at_ms, producer, handle: to(handle) }
     }
 }
 
-/// FNV-1a of a key, folded to 32 bits; 0 for no key. It is never persisted: replay computes it from the key.
+/// FNV-1a of a key, folded to 32 bits; 0 for no key. Snapshots hold it, so it never changes.
 pub(crate) fn key_hash(key: Option<&str>) -> u32 {
     let Some(key) = key else { return 0 };
     let mut hash = 0xCBF2_9CE4_8422_2325_u64;

@@ -9,7 +9,7 @@ mod settled;
 
 pub(crate) use event::{Attempt, Event, Published, Span, SubscriptionId, TopicId};
 pub(crate) use log::Entry;
-pub(crate) use roots::UNTRACKED;
+pub(crate) use roots::{RootImage, UNTRACKED};
 pub(crate) use settled::Settled;
 
 use crate::{Account, MessageId, Outcome, TopicKind, TopicSpec};
@@ -125,8 +125,7 @@ impl<H> State<H> {
         }
         let topic = TopicId(self.topics.len() as u32);
         self.topic_names.insert(spec.name.clone(), topic);
-        let topology = self.roots.topology(&spec.topology);
-        self.topics.push(Topic::new(spec, topology));
+        self.topics.push(Topic::new(spec, &mut self.roots));
     }
 
     fn subscription(&mut self, topic: TopicId, name: String, from: u64) {
@@ -308,14 +307,61 @@ impl<H> State<H> {
 }
 
 impl<H> Topic<H> {
-    fn new(spec: TopicSpec, topology: u32) -> Self {
+    /// An empty topic.
+    pub(crate) fn new(spec: TopicSpec, roots: &mut Roots) -> Self {
         Self {
+            topology: roots.topology(&spec.topology),
             spec,
-            topology,
             log: Log::default(),
             subscriptions: Vec::new(),
             producers: FxHashMap::default(),
             deliver_at: FxHashMap::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const IN: TopicId = TopicId(0);
+    const OUT: TopicId = TopicId(1);
+    const FIRST: SubscriptionId = SubscriptionId(0);
+
+    fn two_topics() -> State<u64> {
+        let mut state = State::default();
+        for (name, kind) in [("in", TopicKind::Ingress), ("out", TopicKind::Route)] {
+            state.apply(Event::Topic(TopicSpec { name: name.into(), kind, topology: "t".into(), retention: Duration::ZERO }));
+        }
+        for topic in [IN, OUT] {
+            state.apply(Event::Subscription { topic, name: "s".into(), from: 0 });
+        }
+        state
+    }
+
+    fn publish(topic: TopicId, root: u128, handle: u64) -> Published<u64> {
+        Published { topic, root, key: 0, created_ms: 0, deliver_at_ms: None, producer: None, handle }
+    }
+
+    fn step(settled: &[(SubscriptionId, u64)], publishes: Vec<Published<u64>>) -> Event<u64> {
+        let span =
+            |(subscription, start): &(SubscriptionId, u64)| Span { subscription: *subscription, start: *start, end: *start + 1 };
+        Event::Step { settled: settled.iter().map(span).collect(), publishes, state: Vec::new() }
+    }
+
+    #[test]
+    fn a_message_is_freed_when_the_last_subscription_has_settled_it() {
+        let mut state = two_topics();
+        state.apply(Event::Subscription { topic: IN, name: "other".into(), from: 0 });
+        state.apply(step(&[], vec![publish(IN, 1, 10), publish(IN, 2, 11)]));
+        state.apply(step(&[(FIRST, 1), (FIRST, 0)], Vec::new()));
+        assert!(state.freed.is_empty() && state.finished.is_empty());
+        state.apply(step(&[(SubscriptionId(2), 1)], Vec::new()));
+        assert_eq!((state.freed.as_slice(), state.finished.as_slice()), (&[11][..], &[(MessageId(2), Outcome::Done)][..]));
+        state.apply(Event::Moved { messages: vec![(IN, 0, 20), (IN, 1, 21)] });
+        assert_eq!(state.freed, [11, 10, 21]);
+        state.apply(Event::Unsubscribe(SubscriptionId(2)));
+        assert_eq!((state.freed.as_slice(), state.log(IN).pending()), (&[11, 10, 21, 20][..], 0));
     }
 }

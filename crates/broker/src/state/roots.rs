@@ -230,6 +230,7 @@ impl Roots {
     }
 
     /// How many roots are tracked.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
     }

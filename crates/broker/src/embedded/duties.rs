@@ -1,0 +1,100 @@
+//! What the embedded broker does from time to time: checkpoints, and moving old messages together.
+
+use super::{record::Location, store::JournalStore};
+use crate::{
+    engine::{Engine, Store},
+    state::{Event, TopicId},
+};
+use leatworks_journal::{Duty, Journal, JournalError};
+use std::sync::{Arc, Weak};
+
+/// Messages that are moved in one step at most, and their bytes: a step must fit in a segment, and not keep others waiting for long.
+const MOVE_MESSAGES_MAX: usize = 256;
+const MOVE_BYTES_MAX: usize = 1 << 20;
+
+/// What a moved message takes at most beside its bytes.
+const MOVE_OVERHEAD_BYTES: usize = 32;
+
+/// Does the duties until the broker ends.
+pub(super) fn run(engine: &Weak<Engine<JournalStore>>, journal: &Journal) {
+    loop {
+        let duty = journal.duty();
+        let Some(engine) = engine.upgrade() else { return };
+        let done = match duty {
+            Duty::Checkpoint => checkpoint(&engine, journal),
+            Duty::Compact(segment) => compact(&engine, journal, segment),
+            Duty::End => {
+                // Whoever waits for a message or a root must hear of it, if the journal has failed.
+                engine.wake_all();
+                return;
+            }
+        };
+        match done {
+            // With a full disk there will be another try when there is something to write.
+            Ok(()) | Err(JournalError::Full) => {}
+            Err(_) => engine.wake_all(),
+        }
+    }
+}
+
+/// Takes a snapshot and makes it durable.
+pub(super) fn checkpoint(engine: &Engine<JournalStore>, journal: &Journal) -> Result<(), JournalError> {
+    let (mark, snapshot) = {
+        let core = engine.lock();
+        engine.store.snapshot(&core.state)
+    };
+    journal.checkpoint(mark, &snapshot)
+}
+
+/// Appends what is alive in a segment again, so that the segment holds nothing and can be used again: a dead letter that lies for
+/// weeks takes its own bytes, not a segment.
+pub(super) fn compact(engine: &Arc<Engine<JournalStore>>, journal: &Journal, segment: u64) -> Result<(), JournalError> {
+    loop {
+        let found = living_in(engine, journal, segment);
+        if found.is_empty() {
+            return Ok(());
+        }
+        let bytes: usize = found.iter().map(|(.., at)| at.bytes() + MOVE_OVERHEAD_BYTES).sum();
+        let mut read = Vec::with_capacity(found.len());
+        for (topic, position, at) in found {
+            let block = journal.read(at.address(), at.bytes())?;
+            match super::record::decode_message(&block[..]) {
+                Ok(message) => read.push((topic, position, at, Arc::new(message))),
+                // It is told when it is delivered; until then it keeps its segment.
+                Err(_) => return Ok(()),
+            }
+        }
+        let mut core = engine.lock();
+        if !engine.store.has_room(bytes, false) {
+            return Ok(());
+        }
+        let still = |topic: TopicId, position: u64, at: Location| {
+            core.state.log(topic).get(position).is_some_and(|entry| entry.handle == at)
+        };
+        let messages = read.into_iter().filter(|(topic, position, at, _)| still(*topic, *position, *at));
+        let messages: Vec<_> = messages.map(|(topic, position, _, message)| (topic, position, message)).collect();
+        if messages.is_empty() {
+            continue;
+        }
+        engine.enact(&mut core, Event::Moved { messages });
+    }
+}
+
+fn living_in(engine: &Engine<JournalStore>, journal: &Journal, segment: u64) -> Vec<(TopicId, u64, Location)> {
+    let core = engine.lock();
+    let mut found = Vec::new();
+    let mut bytes = 0;
+    for (number, topic) in core.state.topics.iter().enumerate() {
+        for (position, entry) in topic.log.held(0) {
+            if journal.segment_of(entry.handle.address()) != segment {
+                continue;
+            }
+            bytes += entry.handle.bytes();
+            found.push((TopicId(number as u32), position, entry.handle));
+            if found.len() == MOVE_MESSAGES_MAX || bytes >= MOVE_BYTES_MAX {
+                return found;
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,307 @@
+//! The whole state as a checkpoint keeps it: columns of numbers, so that a pending message takes about 15 bytes.
+
+use super::record::{Location, TopicRecord};
+use crate::{
+    Account, MessageId,
+    state::{Entry, RootImage, Settled, State, Subscription, SubscriptionId, Topic, TopicId, UNTRACKED},
+};
+use bytes::Bytes;
+use prost::Message as _;
+use rustc_hash::FxHashMap;
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Snapshot {
+    #[prost(message, repeated, tag = "1")]
+    topics: Vec<TopicImage>,
+    #[prost(message, repeated, tag = "2")]
+    subscriptions: Vec<SubscriptionImage>,
+    #[prost(message, optional, tag = "3")]
+    roots: Option<RootsImage>,
+    #[prost(message, repeated, tag = "4")]
+    accounts: Vec<AccountImage>,
+    /// Low and high half of each id.
+    #[prost(fixed64, repeated, tag = "5")]
+    dropped: Vec<u64>,
+    #[prost(message, repeated, tag = "6")]
+    keyed: Vec<KeyedImage>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TopicImage {
+    #[prost(message, optional, tag = "1")]
+    spec: Option<TopicRecord>,
+    #[prost(uint64, tag = "2")]
+    next: u64,
+    #[prost(message, repeated, tag = "3")]
+    producers: Vec<ProducerImage>,
+    /// Position and time of each message that is not to be delivered before.
+    #[prost(uint64, repeated, tag = "4")]
+    deliver_at: Vec<u64>,
+    /// One entry per held message in each of the following; positions, addresses and times as differences to the one before.
+    #[prost(uint64, repeated, tag = "5")]
+    positions: Vec<u64>,
+    #[prost(sint64, repeated, tag = "6")]
+    addresses: Vec<i64>,
+    #[prost(uint32, repeated, tag = "7")]
+    lengths: Vec<u32>,
+    /// The number of its root in [`RootsImage`] from 1 on, 0 for none.
+    #[prost(uint32, repeated, tag = "8")]
+    roots: Vec<u32>,
+    #[prost(fixed32, repeated, tag = "9")]
+    keys: Vec<u32>,
+    #[prost(uint32, repeated, tag = "10")]
+    remaining: Vec<u32>,
+    #[prost(sint64, repeated, tag = "11")]
+    times: Vec<i64>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ProducerImage {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(uint64, tag = "2")]
+    sequence: u64,
+    #[prost(uint64, tag = "3")]
+    position: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct SubscriptionImage {
+    /// It was removed; only its number is kept.
+    #[prost(bool, tag = "1")]
+    removed: bool,
+    #[prost(uint32, tag = "2")]
+    topic: u32,
+    #[prost(string, tag = "3")]
+    name: String,
+    #[prost(uint64, tag = "4")]
+    cursor: u64,
+    /// Start and end of each settled range.
+    #[prost(uint64, repeated, tag = "5")]
+    above: Vec<u64>,
+    /// Position and count.
+    #[prost(uint64, repeated, tag = "6")]
+    attempts: Vec<u64>,
+    /// Position and time.
+    #[prost(uint64, repeated, tag = "7")]
+    delays: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RootsImage {
+    /// Low and high half of each id.
+    #[prost(fixed64, repeated, tag = "1")]
+    ids: Vec<u64>,
+    #[prost(uint32, repeated, tag = "2")]
+    topologies: Vec<u32>,
+    #[prost(uint32, repeated, tag = "3")]
+    sent: Vec<u32>,
+    #[prost(uint32, repeated, tag = "4")]
+    pending: Vec<u32>,
+    #[prost(uint32, repeated, tag = "5")]
+    dead: Vec<u32>,
+    #[prost(bool, repeated, tag = "6")]
+    dropped: Vec<bool>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AccountImage {
+    #[prost(string, tag = "1")]
+    topology: String,
+    #[prost(uint64, tag = "2")]
+    sent: u64,
+    #[prost(uint64, tag = "3")]
+    done: u64,
+    #[prost(uint64, tag = "4")]
+    dead_lettered: u64,
+    #[prost(uint64, tag = "5")]
+    in_flight: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct KeyedImage {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    value: Bytes,
+}
+
+fn halves(id: u128) -> [u64; 2] {
+    [id as u64, (id >> 64) as u64]
+}
+
+fn whole(id: &[u64]) -> u128 {
+    u128::from(id[0]) | (u128::from(id[1]) << 64)
+}
+
+/// Pairs in order, so that the same state gives the same bytes.
+fn pairs<K: Into<u64> + Copy, V: Into<u64> + Copy>(map: &FxHashMap<K, V>) -> Vec<u64> {
+    let mut pairs: Vec<[u64; 2]> = map.iter().map(|(key, value)| [(*key).into(), (*value).into()]).collect();
+    pairs.sort_unstable();
+    pairs.into_iter().flatten().collect()
+}
+
+/// The state as bytes.
+pub(crate) fn encode(state: &State<Location>) -> Vec<u8> {
+    let mut roots = RootsImage::default();
+    let mut numbers: FxHashMap<u32, u32> = FxHashMap::default();
+    for (slot, image) in state.roots.images() {
+        numbers.insert(slot, numbers.len() as u32 + 1);
+        roots.ids.extend(halves(image.id));
+        roots.topologies.push(image.topology);
+        roots.sent.push(image.sent);
+        roots.pending.push(image.pending);
+        roots.dead.push(image.dead);
+        roots.dropped.push(image.dropped);
+    }
+    let account = |(topology, account): (String, Account)| AccountImage {
+        topology,
+        sent: account.sent,
+        done: account.done,
+        dead_lettered: account.dead_lettered,
+        in_flight: account.in_flight,
+    };
+    let keyed = |(key, value): (&String, &Bytes)| KeyedImage { key: key.clone(), value: value.clone() };
+    let snapshot = Snapshot {
+        topics: state.topics.iter().map(|topic| topic_image(topic, &numbers)).collect(),
+        subscriptions: state.subscriptions.iter().map(subscription_image).collect(),
+        roots: Some(roots),
+        accounts: state.roots.accounts().into_iter().map(account).collect(),
+        dropped: state.roots.dropped().flat_map(|id| halves(id.0)).collect(),
+        keyed: state.keyed.iter().map(keyed).collect(),
+    };
+    snapshot.encode_to_vec()
+}
+
+fn topic_image(topic: &Topic<Location>, numbers: &FxHashMap<u32, u32>) -> TopicImage {
+    let mut producers: Vec<ProducerImage> = topic
+        .producers
+        .iter()
+        .map(|(name, (sequence, position))| ProducerImage {
+            name: name.as_ref().to_owned(),
+            sequence: *sequence,
+            position: *position,
+        })
+        .collect();
+    producers.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut image = TopicImage {
+        spec: Some(TopicRecord::from(&topic.spec)),
+        next: topic.log.next(),
+        producers,
+        deliver_at: pairs(&topic.deliver_at),
+        ..TopicImage::default()
+    };
+    let (mut position_before, mut address_before, mut time_before) = (0, 0, 0);
+    for (position, entry, time) in topic.log.held_with_time() {
+        image.positions.push(position - position_before);
+        image.addresses.push(entry.handle.address().wrapping_sub(address_before) as i64);
+        image.lengths.push(entry.handle.bytes() as u32);
+        image.roots.push(numbers.get(&entry.root).copied().unwrap_or(0));
+        image.keys.push(entry.key);
+        image.remaining.push(entry.remaining);
+        image.times.push(time.wrapping_sub(time_before) as i64);
+        (position_before, address_before, time_before) = (position, entry.handle.address(), time);
+    }
+    image
+}
+
+fn subscription_image(subscription: &Option<Subscription>) -> SubscriptionImage {
+    let Some(subscription) = subscription else { return SubscriptionImage { removed: true, ..SubscriptionImage::default() } };
+    SubscriptionImage {
+        removed: false,
+        topic: subscription.topic.0,
+        name: subscription.name.clone(),
+        cursor: subscription.settled.cursor(),
+        above: subscription.settled.above().flat_map(|(start, end)| [start, end]).collect(),
+        attempts: pairs(&subscription.attempts),
+        delays: pairs(&subscription.delays),
+    }
+}
+
+/// The state that these bytes hold.
+pub(crate) fn decode(bytes: &[u8]) -> Result<State<Location>, String> {
+    let snapshot = Snapshot::decode(bytes).map_err(|error| error.to_string())?;
+    let mut state = State::default();
+    let account = |image: AccountImage| {
+        let AccountImage { topology, sent, done, dead_lettered, in_flight } = image;
+        (topology, Account { sent, done, dead_lettered, in_flight })
+    };
+    let dropped = snapshot.dropped.chunks_exact(2).map(|id| MessageId(whole(id))).collect();
+    state.roots.restore(snapshot.accounts.into_iter().map(account).collect(), dropped);
+    let slots = restore_roots(&mut state, &snapshot.roots.unwrap_or_default())?;
+    for (number, image) in snapshot.topics.into_iter().enumerate() {
+        restore_topic(&mut state, TopicId(number as u32), image, &slots)?;
+    }
+    for (number, image) in snapshot.subscriptions.into_iter().enumerate() {
+        restore_subscription(&mut state, SubscriptionId(number as u32), image)?;
+    }
+    state.keyed = snapshot.keyed.into_iter().map(|KeyedImage { key, value }| (key, value)).collect();
+    Ok(state)
+}
+
+fn restore_roots(state: &mut State<Location>, image: &RootsImage) -> Result<Vec<u32>, String> {
+    let mut slots = vec![UNTRACKED];
+    for (index, id) in image.ids.chunks_exact(2).enumerate() {
+        let column = |column: &[u32]| column.get(index).copied().ok_or("the roots are cut off");
+        let image = RootImage {
+            id: whole(id),
+            topology: column(&image.topologies)?,
+            sent: column(&image.sent)?,
+            pending: column(&image.pending)?,
+            dead: column(&image.dead)?,
+            dropped: image.dropped.get(index).copied().ok_or("the roots are cut off")?,
+        };
+        slots.push(state.roots.restore_root(image));
+    }
+    Ok(slots)
+}
+
+fn restore_topic(state: &mut State<Location>, number: TopicId, image: TopicImage, slots: &[u32]) -> Result<(), String> {
+    let spec = image.spec.ok_or("a topic without a name")?.try_into()?;
+    let mut topic = Topic::new(spec, &mut state.roots);
+    let cut = || "the messages are cut off".to_owned();
+    let (mut position, mut address, mut time) = (0_u64, 0_u64, 0_u64);
+    for index in 0..image.positions.len() {
+        position += image.positions[index];
+        address = address.wrapping_add(*image.addresses.get(index).ok_or_else(cut)? as u64);
+        time = time.wrapping_add(*image.times.get(index).ok_or_else(cut)? as u64);
+        let bytes = *image.lengths.get(index).ok_or_else(cut)? as usize;
+        let root = *image.roots.get(index).ok_or_else(cut)? as usize;
+        let entry = Entry {
+            handle: Location::new(address, bytes).ok_or_else(cut)?,
+            root: *slots.get(root).ok_or_else(cut)?,
+            key: *image.keys.get(index).ok_or_else(cut)?,
+            remaining: *image.remaining.get(index).ok_or_else(cut)?,
+        };
+        topic.log.put(position, entry, time);
+    }
+    topic.log.set_next(image.next);
+    topic.deliver_at = image.deliver_at.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+    let producers = image.producers.into_iter();
+    topic.producers = producers.map(|image| (image.name.into(), (image.sequence, image.position))).collect();
+    state.topic_names.insert(topic.spec.name.clone(), number);
+    state.topics.push(topic);
+    Ok(())
+}
+
+fn restore_subscription(state: &mut State<Location>, number: SubscriptionId, image: SubscriptionImage) -> Result<(), String> {
+    if image.removed {
+        state.subscriptions.push(None);
+        return Ok(());
+    }
+    let mut settled = Settled::up_to(image.cursor);
+    for range in image.above.chunks_exact(2) {
+        settled.insert(range[0], range[1]);
+    }
+    let topic = TopicId(image.topic);
+    let found = state.topics.get_mut(image.topic as usize).ok_or("a subscription without a topic")?;
+    found.subscriptions.push(number);
+    state.subscriptions.push(Some(Subscription {
+        topic,
+        name: image.name,
+        settled,
+        attempts: image.attempts.chunks_exact(2).map(|pair| (pair[0], pair[1] as u32)).collect(),
+        delays: image.delays.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect(),
+    }));
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! What waits for the writer, where it will go, and what is alive where.
+
+use crate::{
+    Position,
+    format::{SEGMENT_HEADER_BYTES, record_bytes},
+    journal::{Duty, Options},
+};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Records that may wait for the writer, in bytes. Two seconds of a slow disk; more would only hide that it is slow.
+pub(crate) const QUEUE_BYTES_MAX: usize = 32 << 20;
+
+/// Spare segments that are kept ready: one to go on with while the next is made, and one that only what frees messages may use.
+pub(crate) const SPARES_READY: usize = 2;
+
+/// A segment whose live messages take less than this part of it is worth moving them out.
+const SPARSE_PART: u64 = 4;
+
+/// So many segments at the end are left to empty by themselves.
+const YOUNG_SEGMENTS: u64 = 4;
+
+/// What the lock of the queue protects.
+pub(crate) struct Queue {
+    pub(crate) records: VecDeque<Waiting>,
+    pub(crate) bytes: usize,
+    /// Where the next record goes.
+    pub(crate) tail: Position,
+    /// Files that are ready, and how many of them records in the queue have taken.
+    pub(crate) spares: VecDeque<String>,
+    pub(crate) promised: usize,
+    pub(crate) next_spare: u64,
+    /// Somebody waits for room.
+    pub(crate) spare_wanted: bool,
+    /// The disk had no space for another spare.
+    pub(crate) full: bool,
+    pub(crate) live: BTreeMap<u64, Live>,
+    /// Where the last snapshot was taken, and its size.
+    pub(crate) marked: u64,
+    pub(crate) snapshot_bytes: u64,
+    pub(crate) compacted: u64,
+    pub(crate) closing: bool,
+    pub(crate) duties_ended: bool,
+}
+
+/// What is alive in a segment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Live {
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+}
+
+/// A record that waits for the writer.
+pub(crate) struct Waiting {
+    pub(crate) sequence: u64,
+    /// Where its header goes.
+    pub(crate) address: u64,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Queue {
+    /// Whether a record fits where the tail is, or a spare is there to go on in.
+    pub(crate) fn has_room(&self, bytes: usize, urgent: bool, segment_bytes: u64) -> bool {
+        let taken = record_bytes(bytes);
+        if self.closing || self.bytes >= QUEUE_BYTES_MAX || SEGMENT_HEADER_BYTES + taken >= segment_bytes {
+            // A closed journal takes nothing, and says so when it is waited for.
+            return false;
+        }
+        let ready = self.spares.len().saturating_sub(self.promised);
+        self.fits(taken, segment_bytes) || ready > usize::from(!urgent)
+    }
+
+    /// Never to the last byte: the address after it would name the next segment, which is not there yet.
+    pub(crate) fn fits(&self, taken: u64, segment_bytes: u64) -> bool {
+        self.tail.address % segment_bytes + taken < segment_bytes
+    }
+
+    /// Finds the place of a record, in the next segment if it does not fit in this one.
+    pub(crate) fn place(&mut self, body_bytes: usize, segment_bytes: u64) -> u64 {
+        let taken = record_bytes(body_bytes);
+        if !self.fits(taken, segment_bytes) {
+            self.promised += 1;
+            let next = (self.tail.address / segment_bytes + 1) * segment_bytes;
+            self.tail.address = next + SEGMENT_HEADER_BYTES;
+        }
+        let address = self.tail.address;
+        self.tail.address += taken;
+        address
+    }
+
+    /// Whether the next spare should be made: there are too few, and the segment in use has got somewhere.
+    pub(crate) fn spares_short(&self, segment_bytes: u64) -> bool {
+        let ready = self.spares.len().saturating_sub(self.promised);
+        let used = self.tail.address % segment_bytes > segment_bytes / 4;
+        self.spares.len() < self.promised || (ready < SPARES_READY && (used || self.spare_wanted))
+    }
+
+    pub(crate) fn checkpoint_due(&self, options: &Options) -> bool {
+        let appended = self.tail.address.saturating_sub(self.marked);
+        let due = options.checkpoint_bytes.max(self.snapshot_bytes.saturating_mul(2));
+        // With a full disk, a checkpoint may free segments; one for each 128th of the usual way is little enough.
+        appended >= due || (self.full && appended >= due / 128)
+    }
+
+    pub(crate) fn duty(&mut self, options: &Options, segment_bytes: u64) -> Option<Duty> {
+        if self.checkpoint_due(options) {
+            return Some(Duty::Checkpoint);
+        }
+        let tail = self.tail.address / segment_bytes;
+        let sparse = |(_, live): &(&u64, &Live)| live.messages > 0 && live.bytes < segment_bytes / SPARSE_PART;
+        let old = self.live.range(..tail.saturating_sub(YOUNG_SEGMENTS));
+        // One segment of moved messages for each segment appended, at most: moving must not become the load.
+        let number = *old.into_iter().find(sparse).filter(|_| tail > self.compacted)?.0;
+        self.compacted = tail;
+        Some(Duty::Compact(number))
+    }
+}
