@@ -6,7 +6,7 @@ mod support;
 
 use leatworks::{
     Context, Fold, Task, TaskError,
-    broker::{Broker, Embedded, EmbeddedOptions},
+    control::{Access, Request, Response, Status},
     def::{BuiltinDef, Kind, TopologyDef},
     main_task, main_topology, open_fold, open_task,
     source::Line,
@@ -352,39 +352,37 @@ fn nothing_is_lost_or_doubled_by_fifty_kills() {
     while kills < KILLS {
         let mut child = command("tally", path, &["run"]).spawn().unwrap();
         let (_, _err) = started(&mut child, "Running");
+        let status = running_status(path);
+        assert_eq!(status.sent, status.done + status.dead_lettered + status.in_flight, "{status:?}");
+        assert_eq!(status.dead_lettered, 0);
         // A different moment each time, between the start and about a tenth of the work.
         std::thread::sleep(Duration::from_micros(u64::from(kills.wrapping_mul(7919) % 97) * 1000));
         child.kill().unwrap();
-        if child.wait().unwrap().success() {
-            finished += 1;
-            continue;
+        match child.wait().unwrap().success() {
+            true => finished += 1,
+            false => kills += 1,
         }
-        kills += 1;
-        let account = account(path);
-        assert_eq!(account.sent, account.done + account.dead_lettered + account.in_flight, "{account:?}");
-        assert_eq!(account.dead_lettered, 0);
     }
     let report = json_of(call("tally", path, &["run", "-o", "json"]));
     finished += 1;
     assert_eq!((report["sent"].as_u64(), report["in_flight"].as_u64()), (report["done"].as_u64(), Some(0)), "{report}");
-    let account = account(path);
-    assert_eq!((account.sent % LINES, account.in_flight), (0, 0), "{account:?}");
+    let status = json_of(call("tally", path, &["status", "-o", "json"]));
+    let sent = status["sent"].as_u64().unwrap();
+    assert_eq!((sent % LINES, status["in_flight"].as_u64()), (0, Some(0)), "{status}");
     let out = fs::read_to_string(path.join("out.jsonl")).unwrap();
     assert!(out.lines().count() as u64 >= finished);
     for line in out.lines() {
         assert_eq!(serde_json::from_str::<(u64, u64, u64)>(line).unwrap(), expected(LINES));
     }
-    println!("  {kills} kills, {} runs of {LINES} lines came to their end", account.sent / LINES);
+    println!("  {kills} kills, {} runs of {LINES} lines came to their end", sent / LINES);
 }
 
-fn account(directory: &Path) -> leatworks::broker::Account {
-    let options = EmbeddedOptions::new(directory.join("data/journal"));
-    // The lock of a killed process is gone when it is reaped.
-    let broker = Embedded::open(options).unwrap();
+/// Asks the process that owns the journal.
+fn running_status(directory: &Path) -> Status {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let account = broker.account("tally").await.unwrap();
-        broker.close().await.unwrap();
-        account
-    })
+    let access = Access::Running(directory.join("data"));
+    match runtime.block_on(access.ask(Request::Status { topology: tally().into() })).unwrap() {
+        Response::Status(status) => status,
+        other => panic!("{other:?}"),
+    }
 }
