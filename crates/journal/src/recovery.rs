@@ -12,6 +12,11 @@ use std::{collections::BTreeMap, sync::Arc};
 /// The two checkpoint files, written in turn.
 pub(crate) const CHECKPOINTS: [&str; 2] = ["checkpoint-a", "checkpoint-b"];
 
+/// How much of a segment is compared with zeros at once while records are looked for behind the last one.
+const SCAN_BLOCK_BYTES: u64 = 4_096;
+
+static ZEROS: [u8; (SCAN_BLOCK_BYTES + RECORD_HEADER_BYTES) as usize] = [0; (SCAN_BLOCK_BYTES + RECORD_HEADER_BYTES) as usize];
+
 /// The name of a segment's file.
 pub(crate) fn segment_name(number: u64) -> String {
     format!("segment-{number:016x}")
@@ -269,7 +274,15 @@ impl Scan<'_> {
     /// The whole records that follow the last one, wherever they are from this offset on.
     fn later_records<'b>(&self, bytes: &'b Bytes, from: u64) -> impl Iterator<Item = (u64, RecordHeader)> + use<'b> {
         let (Position { sequence, epoch, .. }, salt) = (self.position, self.salt);
-        let offsets = (from..(bytes.len() as u64).saturating_sub(RECORD_HEADER_BYTES)).step_by(ALIGN_BYTES as usize);
+        let end = (bytes.len() as u64).saturating_sub(RECORD_HEADER_BYTES);
+        // Most of a segment that is not full is zeros. Comparing them in blocks is some hundred times faster than looking for a header at each offset.
+        let written = move |start: &u64| {
+            let block =
+                &bytes[*start as usize..(*start + SCAN_BLOCK_BYTES + RECORD_HEADER_BYTES).min(bytes.len() as u64) as usize];
+            block != &ZEROS[..block.len()]
+        };
+        let blocks = (from..end).step_by(SCAN_BLOCK_BYTES as usize).filter(written);
+        let offsets = blocks.flat_map(move |start| (start..(start + SCAN_BLOCK_BYTES).min(end)).step_by(ALIGN_BYTES as usize));
         offsets.filter_map(move |offset| {
             let header = RecordHeader::decode(&bytes[offset as usize..])?;
             let ours = header.sequence >= sequence && header.epoch >= epoch;

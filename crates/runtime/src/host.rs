@@ -1,7 +1,7 @@
 //! Opens the broker that the configuration names.
 
 use crate::config::Config;
-use leatworks_broker::{Broker, BrokerError, Limits, MemoryBroker};
+use leatworks_broker::{Broker, BrokerError, Durability, Embedded, EmbeddedOptions, Limits, MemoryBroker};
 use std::{io, sync::Arc};
 
 /// The brokers that can be named.
@@ -39,7 +39,25 @@ pub enum HostError {
 pub async fn open_broker(config: &Config) -> Result<Arc<dyn Broker>, HostError> {
     match config.broker.as_str() {
         "memory" => Ok(Arc::new(MemoryBroker::new(Limits::default()))),
-        "embedded" => Err(HostError::Unknown("the embedded broker is not built in".to_owned())),
+        "embedded" => embedded(config).await,
         other => Err(HostError::Unknown(format!("unknown broker `{other}`{}", crate::settings::hint(other, &BROKERS)))),
+    }
+}
+
+async fn embedded(config: &Config) -> Result<Arc<dyn Broker>, HostError> {
+    let durability: Durability = config.durability.parse().map_err(|error: BrokerError| HostError::Unknown(error.to_string()))?;
+    let dir = config.journal();
+    let path = dir.display().to_string();
+    std::fs::create_dir_all(&config.data)
+        .map_err(|error| HostError::Directory { path: config.data.display().to_string(), error })?;
+    let options = EmbeddedOptions { durability, ..EmbeddedOptions::new(dir) };
+    // It reads what is there, which takes a moment when that is much.
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(options)).await;
+    let opened = opened.unwrap_or_else(|error| {
+        Err(BrokerError::new(leatworks_broker::ErrorKind::Storage, format!("opening the journal failed: {error}")))
+    });
+    match opened {
+        Ok(broker) => Ok(Arc::new(broker)),
+        Err(error) => Err(HostError::Broker { path, error }),
     }
 }

@@ -79,9 +79,9 @@ pub struct Filter {
     pub cause: Option<String>,
 }
 
-/// What is answered. As JSON it is tagged by `is`.
+/// What is answered. As JSON it is `{"is": …, "value": …}`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "kebab-case")]
+#[serde(tag = "is", content = "value", rename_all = "kebab-case")]
 pub enum Response {
     /// To [`Request::Status`].
     Status(Status),
