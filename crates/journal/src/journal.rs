@@ -199,7 +199,8 @@ impl Journal {
         if queue.records.len() == 1 {
             self.shared.to_write.notify_one();
         }
-        if queue.spares_short(self.shared.segment_bytes) || queue.checkpoint_due(&self.shared.options) {
+        queue.checkpoint_failed = false;
+        if queue.full || queue.spares_short(self.shared.segment_bytes) || queue.checkpoint_due(&self.shared.options) {
             self.shared.to_keep.notify_all();
         }
         Appended { sequence, address: address + RECORD_HEADER_BYTES }
@@ -307,7 +308,7 @@ impl Journal {
         let tail = queue.tail.address / self.shared.segment_bytes;
         let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
         let dead = segments.keys().copied().filter(|number| *number < tail);
-        let dead = dead.filter(|number| queue.live.get(number).is_none_or(|live| live.messages == 0)).collect();
+        let dead = dead.filter(|number| queue.is_dead(*number)).collect();
         queue.marked = queue.tail.address;
         Mark { position: queue.tail, dead }
     }
@@ -324,7 +325,7 @@ impl Journal {
             if queue.closing || queue.duties_ended || self.shared.failure.borrow().is_some() {
                 return Duty::End;
             }
-            if let Some(duty) = queue.duty(&self.shared.options, self.shared.segment_bytes) {
+            if let Some(duty) = self.shared.next_duty(&mut queue) {
                 return duty;
             }
             queue = self.shared.to_keep.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -339,7 +340,7 @@ impl Journal {
 
     /// What there is to do now, without waiting.
     pub fn duty_now(&self) -> Option<Duty> {
-        self.shared.lock().duty(&self.shared.options, self.shared.segment_bytes)
+        self.shared.next_duty(&mut self.shared.lock())
     }
 
     /// Writes, syncs and prepares what there is to, in a journal without threads.
@@ -392,6 +393,11 @@ impl Shared {
             true => Err(JournalError::Closed),
             false => Ok(()),
         }
+    }
+
+    fn next_duty(&self, queue: &mut Queue) -> Option<Duty> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        queue.duty(&self.options, &segments, self.segment_bytes)
     }
 
     pub(crate) fn ended(&self) -> JournalError {

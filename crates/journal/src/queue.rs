@@ -1,11 +1,14 @@
 //! What waits for the writer, where it will go, and what is alive where.
 
 use crate::{
-    Position,
+    File, Position,
     format::{SEGMENT_HEADER_BYTES, record_bytes},
     journal::{Duty, Options},
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 /// Records that may wait for the writer, in bytes. Two seconds of a slow disk; more would only hide that it is slow.
 pub(crate) const QUEUE_BYTES_MAX: usize = 32 << 20;
@@ -33,6 +36,8 @@ pub(crate) struct Queue {
     pub(crate) spare_wanted: bool,
     /// The disk had no space for another spare.
     pub(crate) full: bool,
+    /// The disk had no space for the last checkpoint, and nothing was appended since.
+    pub(crate) checkpoint_failed: bool,
     pub(crate) live: BTreeMap<u64, Live>,
     /// Where the last snapshot was taken, and its size.
     pub(crate) marked: u64,
@@ -94,15 +99,30 @@ impl Queue {
         self.spares.len() < self.promised || (ready < SPARES_READY && (used || self.spare_wanted))
     }
 
+    /// Whether enough was appended since the last checkpoint.
     pub(crate) fn checkpoint_due(&self, options: &Options) -> bool {
         let appended = self.tail.address.saturating_sub(self.marked);
-        let due = options.checkpoint_bytes.max(self.snapshot_bytes.saturating_mul(2));
-        // With a full disk, a checkpoint may free segments; one for each 128th of the usual way is little enough.
-        appended >= due || (self.full && appended >= due / 128)
+        appended >= options.checkpoint_bytes.max(self.snapshot_bytes.saturating_mul(2))
     }
 
-    pub(crate) fn duty(&mut self, options: &Options, segment_bytes: u64) -> Option<Duty> {
-        if self.checkpoint_due(options) {
+    /// Whether a checkpoint could free something on a full disk: it takes two for a segment that is dead.
+    fn checkpoint_frees(&self, segments: &BTreeMap<u64, Arc<dyn File>>, segment_bytes: u64) -> bool {
+        let mut sealed = segments.range(..self.tail.address / segment_bytes);
+        self.full && !self.checkpoint_failed && sealed.any(|(number, _)| self.is_dead(*number))
+    }
+
+    /// Whether nothing in this segment is alive.
+    pub(crate) fn is_dead(&self, number: u64) -> bool {
+        self.live.get(&number).is_none_or(|live| live.messages == 0)
+    }
+
+    pub(crate) fn duty(
+        &mut self,
+        options: &Options,
+        segments: &BTreeMap<u64, Arc<dyn File>>,
+        segment_bytes: u64,
+    ) -> Option<Duty> {
+        if self.checkpoint_due(options) || self.checkpoint_frees(segments, segment_bytes) {
             return Some(Duty::Checkpoint);
         }
         let tail = self.tail.address / segment_bytes;

@@ -67,6 +67,7 @@ pub(crate) fn start(
         next_spare,
         spare_wanted: false,
         full: false,
+        checkpoint_failed: false,
         live: BTreeMap::new(),
         marked: found.tail.address,
         snapshot_bytes: found.snapshot_bytes as u64,
@@ -252,6 +253,7 @@ impl Shared {
             let made = self.make_spare();
             self.lock().full = made.is_err();
             self.room.notify_waiters();
+            self.to_keep.notify_all();
             match made {
                 Ok(()) => {}
                 Err(JournalError::Full) => return,
@@ -291,7 +293,10 @@ impl Shared {
         if let Err(error) = self.write_checkpoint(CHECKPOINTS[slot], &header, snapshot) {
             return match error {
                 // The older checkpoint is gone, the newer one stands: nothing is lost, and the next attempt may find space.
-                JournalError::Full => Err(JournalError::Full),
+                JournalError::Full => {
+                    self.lock().checkpoint_failed = true;
+                    Err(JournalError::Full)
+                }
                 error => Err(self.fail(error)),
             };
         }

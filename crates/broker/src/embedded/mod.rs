@@ -123,10 +123,18 @@ impl Embedded {
         };
         let fs = RealFileSystem::new(&options.dir).map_err(failed)?;
         let lock = Lock::take(&options.dir)?;
-        Self::open_on(Arc::new(fs), options, lock)
+        Self::start(Arc::new(fs), options, Some(lock))
     }
 
-    fn open_on(fs: Arc<dyn FileSystem>, options: EmbeddedOptions, lock: Lock) -> Result<Self> {
+    /// Opens the broker on a file system of the caller, such as a simulated one with faults. `options.dir` is only a name then, and nothing is locked.
+    ///
+    /// # Errors
+    /// Those of [`Embedded::open`] but for the conflict.
+    pub fn open_on(fs: Arc<dyn FileSystem>, options: EmbeddedOptions) -> Result<Self> {
+        Self::start(fs, options, None)
+    }
+
+    fn start(fs: Arc<dyn FileSystem>, options: EmbeddedOptions, lock: Option<Lock>) -> Result<Self> {
         let directory = options.dir.display().to_string();
         let journal_options = Options {
             segment_bytes: options.segment_bytes,

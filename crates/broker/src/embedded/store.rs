@@ -26,11 +26,17 @@ pub(crate) struct JournalStore {
     /// Where the journal is, for people.
     directory: String,
     /// Let go of last.
-    _lock: Lock,
+    _lock: Option<Lock>,
 }
 
 impl JournalStore {
-    pub(super) fn new(journal: Journal, durability: Durability, cache_bytes_max: usize, directory: String, lock: Lock) -> Self {
+    pub(super) fn new(
+        journal: Journal,
+        durability: Durability,
+        cache_bytes_max: usize,
+        directory: String,
+        lock: Option<Lock>,
+    ) -> Self {
         Self { journal, durability, cache: Mutex::new(Cache::new(cache_bytes_max)), directory, _lock: lock }
     }
 
