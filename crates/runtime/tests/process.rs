@@ -30,7 +30,7 @@ const STUCK: Duration = Duration::from_secs(60);
 
 type Case = (&'static str, fn());
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 9] = [
     ("help_version_and_drawings_go_to_standard_output", help_version_and_drawings_go_to_standard_output),
     ("a_run_ends_with_its_account", a_run_ends_with_its_account),
     ("dead_letters_are_shown_and_redriven", dead_letters_are_shown_and_redriven),
@@ -38,6 +38,7 @@ const CASES: [Case; 8] = [
     ("a_wrong_configuration_is_refused_by_name", a_wrong_configuration_is_refused_by_name),
     ("standard_input_can_be_the_source", standard_input_can_be_the_source),
     ("a_task_is_served", a_task_is_served),
+    ("the_first_signal_drains_and_the_second_stops_at_once", the_first_signal_drains_and_the_second_stops_at_once),
     ("nothing_is_lost_or_doubled_by_fifty_kills", nothing_is_lost_or_doubled_by_fifty_kills),
 ];
 
@@ -75,6 +76,9 @@ impl Task for Moody {
     type Out = Value;
 
     async fn run(&self, value: Value, _cx: &Context) -> Result<Value, TaskError> {
+        if value == json!("stuck") {
+            std::future::pending::<()>().await;
+        }
         if self.healed || value != json!("bad") { Ok(value) } else { Err(TaskError::retryable("a bad one")) }
     }
 }
@@ -340,7 +344,25 @@ fn a_task_is_served() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
+fn the_first_signal_drains_and_the_second_stops_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let mut child = command("moody", path, &["run", "--serve", "--drain", "1h"]).spawn().unwrap();
+    let (_, mut err) = started(&mut child, "Running");
+    assert_eq!(call("moody", path, &["send", "\"stuck\""]).0, 0);
+    until("the message is taken", || (running_status(path, moody()).edges[0].in_flight == 1).then_some(()));
+    signal(&child, "-INT");
+    let mut line = String::new();
+    err.read_line(&mut line).unwrap();
+    assert!(line.contains("Draining"), "{line}");
+    assert_eq!(child.try_wait().unwrap(), None);
+    signal(&child, "-INT");
+    let (code, out, _) = told(child.wait_with_output().unwrap());
+    assert!(code == 130 && out.contains("sent 1 = done 0 + dead-lettered 0 + in flight 1"), "{code}: {out}");
+}
+
 /// Under load, at any moment: after each kill the account balances, and in the end every line was counted exactly once.
+#[expect(clippy::disallowed_methods, reason = "the moment of the kill is what varies, and nothing depends on it")]
 fn nothing_is_lost_or_doubled_by_fifty_kills() {
     const LINES: u64 = 60_000;
     const KILLS: u32 = 50;
@@ -352,7 +374,7 @@ fn nothing_is_lost_or_doubled_by_fifty_kills() {
     while kills < KILLS {
         let mut child = command("tally", path, &["run"]).spawn().unwrap();
         let (_, _err) = started(&mut child, "Running");
-        let status = running_status(path);
+        let status = running_status(path, tally());
         assert_eq!(status.sent, status.done + status.dead_lettered + status.in_flight, "{status:?}");
         assert_eq!(status.dead_lettered, 0);
         // A different moment each time, between the start and about a tenth of the work.
@@ -378,10 +400,10 @@ fn nothing_is_lost_or_doubled_by_fifty_kills() {
 }
 
 /// Asks the process that owns the journal.
-fn running_status(directory: &Path) -> Status {
+fn running_status(directory: &Path, topology: &'static TopologyDef) -> Status {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let access = Access::Running(directory.join("data"));
-    match runtime.block_on(access.ask(Request::Status { topology: tally().into() })).unwrap() {
+    match runtime.block_on(access.ask(Request::Status { topology: topology.into() })).unwrap() {
         Response::Status(status) => status,
         other => panic!("{other:?}"),
     }

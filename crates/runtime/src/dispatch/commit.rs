@@ -55,7 +55,7 @@ pub(super) async fn settle(edge: Arc<Edge>, outcomes: Vec<Outcome>) -> Result<()
     if settles.is_empty() {
         return Ok(());
     }
-    match commit(edge.broker.as_ref(), step(&settles)).await {
+    match commit_made(edge.broker.as_ref(), || step(&settles)).await {
         Ok(()) => {
             settles.iter().for_each(|settle| count(&edge, settle));
             Ok(())
@@ -88,7 +88,7 @@ fn is_about_one(error: &BrokerError) -> bool {
 
 async fn settle_each(edge: &Edge, settles: Vec<Settle>) -> Result<(), BrokerError> {
     for settle in settles {
-        match commit(edge.broker.as_ref(), step(std::slice::from_ref(&settle))).await {
+        match commit_made(edge.broker.as_ref(), || step(std::slice::from_ref(&settle))).await {
             Ok(()) => count(edge, &settle),
             Err(error) if error.kind() == ErrorKind::Settled => {
                 tracing::info!(edge = edge.def.id, position = settle.ack.position.0, "a repetition was dropped");
@@ -106,7 +106,7 @@ async fn refuse(edge: &Edge, settle: Settle, error: BrokerError) -> Result<(), B
     edge.task_counts().failed.fetch_add(1, Relaxed);
     let error = TaskError::permanent(format!("the broker refuses its outputs: {error}"));
     let dead = attempt::give_up_with(edge, settle.ack, message, attempt, &error);
-    commit(edge.broker.as_ref(), step(std::slice::from_ref(&dead))).await?;
+    commit_made(edge.broker.as_ref(), || step(std::slice::from_ref(&dead))).await?;
     count(edge, &dead);
     Ok(())
 }
@@ -136,9 +136,14 @@ fn count(edge: &Edge, settle: &Settle) {
 
 /// Commits a step, and tries again as long as the broker says that it may succeed later.
 pub(crate) async fn commit(broker: &dyn Broker, step: Step) -> Result<(), BrokerError> {
+    commit_made(broker, || step.clone()).await
+}
+
+/// The same for a step that is made anew for each try, which spares the copy that is hardly ever needed.
+async fn commit_made(broker: &dyn Broker, step: impl Fn() -> Step) -> Result<(), BrokerError> {
     let mut wait = RETRY_FIRST;
     loop {
-        match broker.commit(step.clone()).await {
+        match broker.commit(step()).await {
             Err(error) if error.is_retryable() => {
                 tracing::warn!(%error, ?wait, "a commit waits");
                 tokio::time::sleep(wait).await;
