@@ -9,6 +9,9 @@ use super::{Diagnostic, Diagnostics, Label};
 /// Wide enough that no sensible line of a project file is cut, and the same everywhere, so that expected outputs do not depend on the terminal.
 const WIDTH: usize = 160;
 
+/// The most bytes of a file that are shown for one diagnostic; lines between labels are folded, but still have to be read.
+const SNIPPET_BYTES_MAX: usize = 1 << 14;
+
 pub(super) fn render(diagnostics: &Diagnostics, color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() }.term_width(WIDTH);
     let mut out = String::new();
@@ -34,9 +37,13 @@ fn group<'a>(diagnostics: &'a Diagnostics, diagnostic: &'a Diagnostic) -> Group<
     let mut seen = std::collections::BTreeSet::new();
     files.retain(|file| seen.insert(*file));
     for file in files {
-        group = match diagnostics.sources.get(file) {
-            Some(text) => group.element(snippet(file, text, &diagnostic.labels)),
-            None => group.element(Origin::path(file)),
+        let labels: Vec<&Label> = diagnostic.labels.iter().filter(|label| label.file() == file).collect();
+        let text = diagnostics.sources.get(file);
+        // When the labels are too far apart, the first alone; when its line is too long, its place alone.
+        let snippet = text.and_then(|text| snippet(file, text, &labels).or_else(|| snippet(file, text, &labels[..1])));
+        group = match snippet {
+            Some(snippet) => group.element(snippet),
+            None => group.element(Origin::path(file).line(labels[0].line).char_column(labels[0].column)),
         };
     }
     if let Some(help) = &diagnostic.help {
@@ -48,21 +55,22 @@ fn group<'a>(diagnostics: &'a Diagnostics, diagnostic: &'a Diagnostic) -> Group<
     group.element(Level::NOTE.with_name("more").message(format!("leat explain {}", diagnostic.code.code)))
 }
 
-/// The labelled lines of a file. Only the piece with the labels is handed on: the renderer reads all it gets, for every diagnostic.
-fn snippet<'a>(file: &'a str, text: &'a str, labels: &'a [Label]) -> Snippet<'a, Annotation<'a>> {
-    let labels = || labels.iter().filter(|label| label.file() == file);
-    let spans = || labels().map(|label| on_boundaries(text, label.span()));
-    let first = spans().map(|span| span.start).min().unwrap_or_default();
-    let last = spans().map(|span| span.end).max().unwrap_or_default();
+/// The lines from the first label to the last. Only this piece is handed on, since the renderer reads all it gets, for every
+/// diagnostic; `None` when it is too large.
+fn snippet<'a>(file: &'a str, text: &'a str, labels: &[&'a Label]) -> Option<Snippet<'a, Annotation<'a>>> {
+    let spans = || labels.iter().map(|label| on_boundaries(text, label.span()));
+    let first = spans().map(|span| span.start).min()?;
+    let last = spans().map(|span| span.end).max()?;
     let from = text[..first].rfind('\n').map_or(0, |at| at + 1);
     let to = text[last..].find('\n').map_or(text.len(), |at| last + at);
-    let line = text[..from].bytes().filter(|byte| *byte == b'\n').count() + 1;
-    let annotations = labels().zip(spans()).map(move |(label, span)| {
+    let line = labels.iter().map(|label| label.line).min()?;
+    let annotations = labels.iter().zip(spans()).map(|(label, span)| {
         let kind = if label.primary { AnnotationKind::Primary } else { AnnotationKind::Context };
         let annotation = kind.span(span.start - from..span.end - from);
         if label.text.is_empty() { annotation } else { annotation.label(&*label.text) }
     });
-    Snippet::source(&text[from..to]).line_start(line).path(file).annotations(annotations)
+    let small = to - from <= SNIPPET_BYTES_MAX;
+    small.then(|| Snippet::source(&text[from..to]).line_start(line).path(file).annotations(annotations))
 }
 
 /// Moves a span to character boundaries inside the text: the renderer panics on anything else.

@@ -8,6 +8,9 @@ use super::statement::Parser;
 use super::text::unquoted;
 use crate::diagnostics::{Diagnostic, codes};
 
+/// The longest id of an edge that is recognised. Without a limit every link would look through all of a long chain of dashes behind it.
+const EDGE_ID_MAX: usize = 64;
+
 /// A link as read.
 pub(super) struct Arrow {
     pub(super) span: Range<usize>,
@@ -88,14 +91,21 @@ impl Parser<'_> {
 
     /// Refuses `e1@` before a link.
     fn edge_id(&mut self) {
-        let word = self.cursor.peek_word().len();
-        let start = self.cursor.at();
-        let after = self.cursor.rest().get(word + 1..).unwrap_or_default();
-        if word > 0 && self.cursor.rest()[word..].starts_with('@') && after.starts_with(['-', '=', '~', '<', 'x', 'o']) {
-            self.cursor.move_to(start + word + 1);
-            let diagnostic = self.at(&codes::LINK, &(start..start + word + 1), "ids of edges are not supported", "an edge's id");
+        if let Some(len) = self.edge_id_here() {
+            let start = self.cursor.at();
+            self.cursor.move_to(start + len);
+            let diagnostic = self.at(&codes::LINK, &(start..start + len), "ids of edges are not supported", "an edge's id");
             self.report(diagnostic.with_help("remove it: an edge is known by its two tasks and its label, as in `a-->|mail|b`"));
         }
+    }
+
+    /// The length of an edge's id with its `@`, if a link follows it.
+    pub(super) fn edge_id_here(&self) -> Option<usize> {
+        let rest = self.cursor.rest().as_bytes();
+        let is_word = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        let word = rest.iter().take(EDGE_ID_MAX).take_while(is_word).count();
+        let link = rest.get(word + 1).is_some_and(|byte| matches!(byte, b'-' | b'=' | b'~' | b'<' | b'x' | b'o'));
+        (word > 0 && rest.get(word) == Some(&b'@') && link).then_some(word + 1)
     }
 
     /// Takes `->`, `=>`, `→` and the like for the arrow that was meant.

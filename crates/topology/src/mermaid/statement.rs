@@ -12,6 +12,9 @@ use super::{Box, GraphText, LINKS_MAX, Link, NODES_MAX, SUBGRAPH_DEPTH_MAX, SUBG
 use crate::Direction;
 use crate::diagnostics::{Diagnostic, Reports, codes};
 
+/// How far the end of a directive is looked for, which may stand on a later line. It bounds the time that unclosed ones cost.
+const DIRECTIVE_BYTES_MAX: usize = 4_096;
+
 /// Statements that Mermaid knows and a topology has no use for, with what to do instead.
 const FOREIGN: [(&str, &str); 5] = [
     ("click", "remove it: links and callbacks belong to a web page, not to a topology"),
@@ -125,7 +128,9 @@ impl<'a> Parser<'a> {
     fn comment(&mut self) {
         let start = self.cursor.at();
         if self.cursor.rest().starts_with("%%{") {
-            let close = self.cursor.rest().find("}%%").map(|at| start + at + 3);
+            let rest = self.cursor.rest();
+            let near = &rest[..rest.floor_char_boundary(DIRECTIVE_BYTES_MAX)];
+            let close = near.find("}%%").map(|at| start + at + 3);
             let span = start..close.unwrap_or_else(|| self.cursor.line_end());
             let diagnostic = self.at(&codes::DIRECTIVE, &span, "directives are not supported", "a directive");
             self.report(diagnostic.with_help("remove it; `classDef` and `style` set colours"));
@@ -372,10 +377,7 @@ impl<'a> Parser<'a> {
         let before = self.cursor.at();
         self.cursor.eat_while(char::is_whitespace);
         self.comments_in_chain();
-        let edge_id = {
-            let word = self.cursor.peek_word();
-            !word.is_empty() && self.cursor.rest()[word.len()..].starts_with("@-")
-        };
+        let edge_id = self.edge_id_here().is_some();
         let lookalike = self.cursor.rest().starts_with(['→', '⟶', '⇒', '➔', '➜', '–', '—']);
         let x_or_o = self.cursor.rest().starts_with(['x', 'o'])
             && ["==", "-."].iter().any(|sign| self.cursor.rest()[1..].starts_with(sign));
