@@ -30,6 +30,8 @@ pub(crate) enum FoldError {
 /// Asks a fold to finish; the state is written in the same step as the result.
 pub(crate) struct Finish {
     pub(crate) run_id: MessageId,
+    /// How many results it has given in this run: more than none if messages came in after its last one.
+    pub(crate) results: u64,
     pub(crate) state: Vec<(String, Option<Bytes>)>,
     pub(crate) done: oneshot::Sender<()>,
 }
@@ -66,6 +68,8 @@ struct Owner<'a> {
     state: Box<dyn FoldState>,
     /// The state as it was last written.
     snapshot: Option<Bytes>,
+    /// Whether only messages on their last attempt have come so far, as in a dispatcher: each is folded and settled alone then.
+    careful: bool,
     receiving: FuturesUnordered<BoxFuture<'static, Received>>,
 }
 
@@ -82,14 +86,15 @@ impl<'a> Owner<'a> {
         let key = state_key(first.topology, first.task.name);
         let snapshot = first.broker.state(&key).await?;
         let state = handler.state(snapshot.as_deref()).map_err(|error| FoldError::State { task: first.task.name, error })?;
+        let careful = first.retry.attempts > 1;
         let receiving = FuturesUnordered::new();
         for (index, edge) in edges.iter().enumerate() {
             for queue in [Queue::Route, Queue::Retry] {
                 let consumer = dispatch::subscribe(edge, queue, BATCH_MAX).await?;
-                receiving.push(receive(index, queue, consumer));
+                receiving.push(receive(index, queue, consumer, if careful { 1 } else { BATCH_MAX }));
             }
         }
-        Ok(Self { edges, handler, key, state, snapshot, receiving })
+        Ok(Self { edges, handler, key, state, snapshot, careful, receiving })
     }
 
     fn task(&self) -> &'static str {
@@ -104,12 +109,13 @@ impl<'a> Owner<'a> {
                     let mut batch = Vec::new();
                     let mut idle = Vec::new();
                     self.take(received, &mut batch, &mut idle)?;
-                    while batch.len() < BATCH_MAX {
+                    while !self.careful && batch.len() < BATCH_MAX {
                         let Some(Some(received)) = self.receiving.next().now_or_never() else { break };
                         self.take(received, &mut batch, &mut idle)?;
                     }
                     self.fold(batch).await?;
-                    self.receiving.extend(idle.into_iter().map(|(edge, queue, consumer)| receive(edge, queue, consumer)));
+                    let max = if self.careful { 1 } else { BATCH_MAX };
+                    self.receiving.extend(idle.into_iter().map(|(edge, queue, consumer)| receive(edge, queue, consumer, max)));
                 }
                 Some(request) = finish.recv() => self.finish(request).await?,
             }
@@ -117,13 +123,15 @@ impl<'a> Owner<'a> {
     }
 
     fn take(
-        &self,
+        &mut self,
         (index, queue, consumer, deliveries): Received,
         batch: &mut Vec<Item>,
         idle: &mut Vec<(usize, Queue, Box<dyn Consumer>)>,
     ) -> Result<(), FoldError> {
         let edge = &self.edges[index];
-        batch.extend(deliveries?.into_iter().map(|delivery| Item {
+        let deliveries = deliveries?;
+        self.careful &= deliveries.iter().all(|delivery| delivery.attempt >= edge.retry.attempts);
+        batch.extend(deliveries.into_iter().map(|delivery| Item {
             edge: index,
             context: Context::new(edge.place.clone(), &delivery.message, delivery.attempt),
             taken: Taken { queue, delivery },
@@ -135,12 +143,9 @@ impl<'a> Owner<'a> {
     /// Takes a batch into the state and settles it, all in one step.
     async fn fold(&mut self, batch: Vec<Item>) -> Result<(), FoldError> {
         let mut failures: Vec<Option<TaskError>> = batch.iter().map(|item| self.worn_out(item)).collect();
-        while let Err((index, error)) = self.fold_all(&batch, &failures) {
-            failures[index] = Some(error);
-            self.reset()?;
-        }
+        self.fold_all(&batch, &mut failures)?;
         let snapshot = self.state.snapshot().map_err(|error| FoldError::State { task: self.task(), error })?;
-        let mut step = Step { state: vec![(self.key.clone(), Some(snapshot.clone()))], guard: true, ..Step::default() };
+        let mut step = Step { guard: true, ..Step::default() };
         let mut settled = Vec::new();
         for (item, failure) in batch.into_iter().zip(failures) {
             let edge = &self.edges[item.edge];
@@ -163,8 +168,14 @@ impl<'a> Owner<'a> {
             }
         }
         if !step.acks.is_empty() {
+            let folded = settled.iter().any(|(_, folded)| *folded);
+            if folded {
+                step.state.push((self.key.clone(), Some(snapshot.clone())));
+            }
             dispatch::commit(self.edges[0].broker.as_ref(), step).await?;
-            self.snapshot = Some(snapshot);
+            if folded {
+                self.snapshot = Some(snapshot);
+            }
         }
         self.count(&settled);
         Ok(())
@@ -175,19 +186,37 @@ impl<'a> Owner<'a> {
         (item.taken.delivery.attempt > attempts).then(|| dispatch::died(attempts))
     }
 
-    /// Folds what has not failed. After an error the state is spoilt.
-    fn fold_all(&mut self, batch: &[Item], failures: &[Option<TaskError>]) -> Result<(), (usize, TaskError)> {
-        for (index, item) in batch.iter().enumerate() {
-            if failures[index].is_some() {
-                continue;
+    /// Folds what has not failed. After an error the state is spoilt: it is made again without the message that failed, and kept there,
+    /// so that many failures in one batch cost no more than their number.
+    fn fold_all(&mut self, batch: &[Item], failures: &mut [Option<TaskError>]) -> Result<(), FoldError> {
+        let task = self.task();
+        let state_error = |error| FoldError::State { task, error };
+        let (mut base, mut from, mut keep_at, mut index) = (self.snapshot.clone(), 0, 0, 0);
+        while index < batch.len() {
+            let error = if failures[index].is_none() { self.fold_one(&batch[index]).err() } else { None };
+            index += 1;
+            if let Some(error) = error {
+                // What cannot be decoded never came to the state.
+                let spoilt = error.cause() != Cause::Undecodable;
+                failures[index - 1] = Some(error);
+                if spoilt {
+                    self.state = self.handler.state(base.as_deref()).map_err(state_error)?;
+                    keep_at = keep_at.max(index);
+                    index = from;
+                }
             }
-            let message = &item.taken.delivery.message;
-            let state = &mut self.state;
-            std::panic::catch_unwind(AssertUnwindSafe(|| state.fold(message, &item.context)))
-                .unwrap_or_else(|panic| Err(dispatch::panic_error(panic.as_ref())))
-                .map_err(|error| (index, error))?;
+            if index == keep_at && index > from {
+                base = Some(self.state.snapshot().map_err(state_error)?);
+                from = index;
+            }
         }
         Ok(())
+    }
+
+    fn fold_one(&mut self, item: &Item) -> Result<(), TaskError> {
+        let (state, message) = (&mut self.state, &item.taken.delivery.message);
+        std::panic::catch_unwind(AssertUnwindSafe(|| state.fold(message, &item.context)))
+            .unwrap_or_else(|panic| Err(dispatch::panic_error(panic.as_ref())))
     }
 
     /// Goes back to the state that was last written.
@@ -213,8 +242,11 @@ impl<'a> Owner<'a> {
     async fn finish(&mut self, request: Finish) -> Result<(), FoldError> {
         let edge = self.edges[0].clone();
         let seed = ids::seed(edge.topology, edge.task.name);
-        let parent =
-            Message { id: ids::child_id(request.run_id, seed, u64::MAX), created_ms: ids::now_ms(), ..Message::default() };
+        let parent = Message {
+            id: ids::child_id(request.run_id, seed, u64::MAX - request.results),
+            created_ms: ids::now_ms(),
+            ..Message::default()
+        };
         let outputs = self.result(&edge, &parent).await?;
         let emitted = outputs.len() as u64;
         let publishes = outputs.into_iter().enumerate().filter_map(|(index, output)| {
@@ -270,9 +302,9 @@ impl<'a> Owner<'a> {
     }
 }
 
-fn receive(edge: usize, queue: Queue, mut consumer: Box<dyn Consumer>) -> BoxFuture<'static, Received> {
+fn receive(edge: usize, queue: Queue, mut consumer: Box<dyn Consumer>, max: usize) -> BoxFuture<'static, Received> {
     Box::pin(async move {
-        let received = consumer.receive(BATCH_MAX).await;
+        let received = consumer.receive(max).await;
         (edge, queue, consumer, received)
     })
 }

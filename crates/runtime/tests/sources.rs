@@ -128,17 +128,22 @@ async fn a_finished_run_starts_anew_and_another_input_can_be_named() {
 async fn an_unfinished_run_is_not_continued_with_another_input() {
     let directory = tempfile::tempdir().unwrap();
     let input = directory.path().join("in.txt");
-    fs::write(&input, "a\n").unwrap();
     let topology = tallied("unfinished", &input, &directory.path().join("out.jsonl"));
+    fs::write(&input, numbered_lines(50_000)).unwrap();
     let broker = memory();
-    let (_stop, stopped) = watch::channel(Stop::Drain);
+    let (stop, stopped) = watch::channel(Stop::Run);
     let counts = Arc::new(Counts::new(topology));
-    run(broker.clone(), Plan::new(topology, "."), RunOptions::default(), counts, stopped).await.unwrap();
+    let running = tokio::spawn(run(broker.clone(), Plan::new(topology, "."), RunOptions::default(), counts, stopped));
+    while broker.account("unfinished").await.unwrap().sent == 0 {
+        tokio::task::yield_now().await;
+    }
+    stop.send(Stop::Now).unwrap();
+    running.await.unwrap().unwrap();
     let options = RunOptions { input: Some("other.txt".to_owned()), ..RunOptions::default() };
     let error = run_with(broker.clone(), topology, options).await.unwrap_err();
     assert!(matches!(error, RunError::Conflict(_)), "{error}");
     assert!(error.to_string().contains("reads its configured source, not other.txt"), "{error}");
-    assert_eq!(run_with(broker.clone(), topology, RunOptions::default()).await.unwrap().done, 1);
+    assert_eq!(run_with(broker.clone(), topology, RunOptions::default()).await.unwrap().done, 50_000);
 
     // Given up with two messages pending, of which nothing is left in the new one.
     leatworks::topics::create(broker.as_ref(), &topology.into()).await.unwrap();

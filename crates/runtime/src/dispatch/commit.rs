@@ -28,9 +28,7 @@ pub(super) fn next_step(finished: &mut Vec<Outcome>) -> Vec<Outcome> {
     let mut bytes = 0;
     let mut count = 0;
     for outcome in finished.iter().take(STEP_MESSAGES_MAX) {
-        if let Outcome::Settle(settle) = outcome {
-            bytes += settle.publishes.iter().map(|publish| publish.message.payload.len()).sum::<usize>();
-        }
+        bytes += self::bytes(outcome);
         if count > 0 && bytes > STEP_BYTES_MAX {
             break;
         }
@@ -41,6 +39,14 @@ pub(super) fn next_step(finished: &mut Vec<Outcome>) -> Vec<Outcome> {
     }
     let rest = finished.split_off(count);
     std::mem::replace(finished, rest)
+}
+
+/// The bytes of a message's outputs.
+pub(super) fn bytes(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Settle(settle) => settle.publishes.iter().map(|publish| publish.message.payload.len()).sum(),
+        Outcome::Again(..) => 0,
+    }
 }
 
 /// Settles messages, and counts them when that is done.

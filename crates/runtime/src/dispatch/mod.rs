@@ -31,6 +31,9 @@ const UNSETTLED_MAX: usize = 4096;
 /// steps that a full disk holds up.
 const COMMITS_MAX: usize = 4;
 
+/// The most bytes of outputs that wait for a commit before no more messages are run: what the commits under way hold, once more.
+const FINISHED_BYTES_MAX: usize = 16 << 20;
+
 /// How long a lane may hold back finished messages while it runs quick ones. Well below one disk flush (3 to 5 ms).
 const FLUSH_AFTER: std::time::Duration = std::time::Duration::from_millis(2);
 
@@ -66,10 +69,15 @@ struct Dispatcher {
     results: (mpsc::UnboundedSender<Vec<Outcome>>, mpsc::UnboundedReceiver<Vec<Outcome>>),
     /// Finished and waiting for a commit; bounded by the permits.
     finished: Vec<Outcome>,
+    /// The bytes of their outputs.
+    finished_bytes: usize,
     commits: FuturesUnordered<BoxFuture<'static, Result<(), BrokerError>>>,
     /// How many messages the next receive asks for: it starts at 1, doubles while messages are quick, and falls back to 1 when one is
     /// slow or comes again after a crash, so that a message which kills its process takes few others with it.
     batch: usize,
+    /// Whether only messages on their last attempt have come so far. A process before this one was killed with them, perhaps by one of them,
+    /// so each is taken only when the one before is settled: the others then survive the next kill.
+    careful: bool,
 }
 
 impl Dispatcher {
@@ -79,6 +87,7 @@ impl Dispatcher {
         for queue in [Queue::Route, Queue::Retry] {
             idle.push((queue, subscribe(&edge, queue, permits).await?));
         }
+        let careful = edge.retry.attempts > 1;
         Ok(Self {
             edge,
             idle,
@@ -88,8 +97,10 @@ impl Dispatcher {
             // Not bounded by itself: what is in it is unsettled, and the permits bound that.
             results: mpsc::unbounded_channel(),
             finished: Vec::new(),
+            finished_bytes: 0,
             commits: FuturesUnordered::new(),
             batch: 1,
+            careful,
         })
     }
 
@@ -102,9 +113,9 @@ impl Dispatcher {
                 biased;
                 Some(done) = self.commits.next(), if !self.commits.is_empty() => done?,
                 Some(outcomes) = self.results.1.recv() => {
-                    self.finished.extend(outcomes);
+                    self.finish(outcomes);
                     while let Ok(outcomes) = self.results.1.try_recv() {
-                        self.finished.extend(outcomes);
+                        self.finish(outcomes);
                     }
                 }
                 Some(lane) = self.lanes.join_next(), if !self.lanes.is_empty() => self.set_pace(lane.ok()),
@@ -115,11 +126,18 @@ impl Dispatcher {
         }
     }
 
+    fn finish(&mut self, outcomes: Vec<Outcome>) {
+        self.finished_bytes += outcomes.iter().map(commit::bytes).sum::<usize>();
+        self.finished.extend(outcomes);
+    }
+
     fn take(&mut self, queue: Queue, consumer: Box<dyn Consumer>, deliveries: Vec<Delivery>) {
         self.idle.push((queue, consumer));
         if deliveries.iter().any(|delivery| delivery.attempt > 1) {
             self.batch = 1;
         }
+        let last = self.edge.retry.attempts;
+        self.careful &= deliveries.iter().all(|delivery| delivery.attempt >= last);
         self.waiting.extend(deliveries.into_iter().map(|delivery| Taken { queue, delivery }));
     }
 
@@ -133,7 +151,8 @@ impl Dispatcher {
     }
 
     fn start_lanes(&mut self) {
-        while self.lanes.len() < self.edge.parallelism && !self.waiting.is_empty() {
+        let full = self.finished_bytes > FINISHED_BYTES_MAX;
+        while !full && self.lanes.len() < self.edge.parallelism && !self.waiting.is_empty() {
             let free = self.edge.parallelism - self.lanes.len();
             let share = self.waiting.len().div_ceil(free).min(self.batch.max(1));
             let batch: Vec<Taken> = self.waiting.drain(..share).collect();
@@ -146,10 +165,11 @@ impl Dispatcher {
             return;
         }
         let free = self.edge.parallelism.saturating_sub(self.lanes.len());
-        if free == 0 {
+        let busy = !(self.lanes.is_empty() && self.finished.is_empty() && self.commits.is_empty());
+        if free == 0 || self.finished_bytes > FINISHED_BYTES_MAX || (self.careful && busy) {
             return;
         }
-        let want = (free * self.batch).min(UNSETTLED_MAX);
+        let want = if self.careful { 1 } else { free.saturating_mul(self.batch).min(UNSETTLED_MAX) };
         for (queue, mut consumer) in self.idle.drain(..) {
             self.receiving.push(Box::pin(async move {
                 let received = consumer.receive(want).await;
@@ -161,6 +181,7 @@ impl Dispatcher {
     fn start_commits(&mut self) {
         while self.commits.len() < COMMITS_MAX && !self.finished.is_empty() {
             let batch = commit::next_step(&mut self.finished);
+            self.finished_bytes -= batch.iter().map(commit::bytes).sum::<usize>();
             self.commits.push(Box::pin(commit::settle(self.edge.clone(), batch)));
         }
     }

@@ -32,6 +32,9 @@ use tokio::{
 /// How long a stopped run may take to finish what is pending, unless it is told otherwise.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long a stopped run waits for its tasks to let go. One that never awaits cannot be cancelled, and must not keep the process.
+const LET_GO_LIMIT: Duration = Duration::from_secs(1);
+
 /// How a topology is run.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
@@ -128,8 +131,14 @@ pub async fn run(
     let started = Instant::now();
     topics::create(broker.as_ref(), &plan.topology.into()).await?;
     let mut run = Run::open(broker, plan, options, counts, stop).await?;
-    run.start().await?;
-    run.drive().await?;
+    let (mut stop, drain_limit) = (run.stop.clone(), run.options.drain_limit);
+    let open = tokio::select! {
+        open = run.start() => { open?; true }
+        () = wait::stopped(&mut stop, drain_limit) => false,
+    };
+    if open {
+        run.drive().await?;
+    }
     run.report(started).await
 }
 
@@ -155,13 +164,22 @@ impl Run {
         counts: Arc<Counts>,
         stop: watch::Receiver<Stop>,
     ) -> Result<Self, RunError> {
+        // What cannot be read is found before anything is dropped or recorded.
+        if let Some(input) = &options.input {
+            source::override_input(&mut plan, input).map_err(RunError::Config)?;
+        }
         if options.fresh {
             let dropped = record::abandon(broker.as_ref(), plan.topology).await?;
             tracing::info!(topology = plan.topology.name, dropped, "what was pending of an unfinished run is dropped");
         }
-        let (record, resumed) = Record::open(broker.as_ref(), plan.topology, options.input.as_deref()).await?;
+        let (mut record, resumed) = Record::open(broker.as_ref(), plan.topology, options.input.as_deref()).await?;
         if resumed {
             tracing::info!(topology = plan.topology.name, run = record.run, "an unfinished run goes on");
+            if record.input != options.input && !record.has_begun(broker.as_ref(), plan.topology).await? {
+                record.input.clone_from(&options.input);
+                let state = vec![record.entry(plan.topology.name)];
+                dispatch::commit(broker.as_ref(), Step { state, ..Step::default() }).await?;
+            }
             if record.input != options.input {
                 let name = |input: &Option<String>| input.clone().unwrap_or_else(|| "its configured source".to_owned());
                 return Err(RunError::Conflict(format!(
@@ -171,9 +189,6 @@ impl Run {
                     name(&options.input),
                 )));
             }
-        }
-        if let Some(input) = &options.input {
-            source::override_input(&mut plan, input).map_err(RunError::Config)?;
         }
         Ok(Self {
             broker,
@@ -269,8 +284,15 @@ impl Run {
             () = wait::stopped(&mut stop, drain_limit) => Ok(()),
         };
         // Consumers go with their dispatchers, and give back what they hold.
-        serving.shutdown().await;
-        self.sources.shutdown().await;
+        serving.abort_all();
+        self.sources.abort_all();
+        let let_go = async {
+            serving.shutdown().await;
+            self.sources.shutdown().await;
+        };
+        if tokio::time::timeout(LET_GO_LIMIT, let_go).await.is_err() {
+            tracing::warn!("a task does not let go; what it holds is handled by the next run");
+        }
         result
     }
 
@@ -286,11 +308,17 @@ impl Run {
                 std::future::pending::<()>().await;
             }
         }
-        if !stopped(&self.stop) {
-            self.finish_folds().await?;
-        }
         let all: Vec<_> = self.plan.topology.edges.iter().collect();
-        wait::drained(self.broker.as_ref(), &all).await?;
+        loop {
+            if !stopped(&self.stop) {
+                self.finish_folds().await?;
+            }
+            wait::drained(self.broker.as_ref(), &all).await?;
+            // What was sent or redriven after a fold gave its result is in another result.
+            if stopped(&self.stop) || !self.have_folded().await? {
+                break;
+            }
+        }
         if !stopped(&self.stop) {
             self.record.ended = true;
             let step = Step { state: vec![self.record.entry(self.plan.topology.name)], ..Step::default() };
@@ -305,22 +333,37 @@ impl Run {
         let folds: Vec<&'static str> =
             topology.tasks.iter().map(|task| task.name).filter(|name| self.folds.contains_key(name)).collect();
         for fold in folds {
-            if self.record.finished.iter().any(|finished| finished == fold) {
-                continue;
-            }
+            let results = self.record.finished.iter().filter(|finished| *finished == fold).count() as u64;
             wait::drained(self.broker.as_ref(), &upstream(topology.edges, fold)).await?;
             if *self.stop.borrow() != Stop::Run {
                 return Ok(());
             }
+            if results > 0 && !self.has_folded(fold).await? {
+                continue;
+            }
             self.record.finished.push(fold.to_owned());
             let (done, answer) = oneshot::channel();
-            let request = Finish { run_id: self.record.run_id(), state: vec![self.record.entry(topology.name)], done };
+            let request = Finish { run_id: self.record.run_id(), results, state: vec![self.record.entry(topology.name)], done };
             // A fold that is gone has failed, and that error ends the run.
             if self.folds[fold].send(request).await.is_err() || answer.await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
         Ok(())
+    }
+
+    /// Whether a fold has taken in what is in no result yet.
+    async fn has_folded(&self, fold: &str) -> Result<bool, BrokerError> {
+        Ok(self.broker.state(&folding::state_key(self.plan.topology.name, fold)).await?.is_some())
+    }
+
+    async fn have_folded(&self) -> Result<bool, BrokerError> {
+        for fold in self.folds.keys() {
+            if self.has_folded(fold).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn report(&self, started: Instant) -> Result<Report, RunError> {

@@ -28,7 +28,8 @@ pub(crate) fn key(topology: &str) -> String {
 }
 
 impl Record {
-    /// The current run, or a new one if there is none or it has ended. A new one forgets what sources and folds have kept.
+    /// The current run, or a new one if there is none or it has ended. A new one forgets where sources stood. What a fold keeps stays: after
+    /// its result that is only what came in too late for it.
     pub(crate) async fn open(broker: &dyn Broker, topology: &TopologyDef, input: Option<&str>) -> Result<(Self, bool)> {
         let kept = broker.state(&key(topology.name)).await?;
         let kept: Option<Self> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -45,11 +46,20 @@ impl Record {
         };
         let mut state = vec![record.entry(topology.name)];
         for task in topology.tasks {
-            state.push((folding::state_key(topology.name, task.name), None));
             state.push((source::position_key(topology.name, task.name), None));
         }
         crate::dispatch::commit(broker, Step { state, ..Step::default() }).await?;
         Ok((record, false))
+    }
+
+    /// Whether anything has come in by the run's input, so that another one cannot take its place.
+    pub(crate) async fn has_begun(&self, broker: &dyn Broker, topology: &TopologyDef) -> Result<bool> {
+        for task in topology.tasks {
+            if broker.state(&source::position_key(topology.name, task.name)).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(self.started)
     }
 
     /// The record as keyed state.
@@ -96,7 +106,8 @@ pub(crate) async fn abandon(broker: &dyn Broker, topology: &TopologyDef) -> Resu
             }
         }
     }
-    let state = vec![(key(topology.name), None)];
+    let folds = topology.tasks.iter().map(|task| (folding::state_key(topology.name, task.name), None));
+    let state = folds.chain([(key(topology.name), None)]).collect();
     crate::dispatch::commit(broker, Step { state, ..Step::default() }).await?;
     Ok(dropped)
 }
