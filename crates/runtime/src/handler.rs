@@ -112,6 +112,11 @@ pub(crate) fn decode<T: DeserializeOwned>(codec: Codec, payload: &[u8]) -> Resul
     codec::decode(codec, payload).map_err(|error| TaskError::with_cause(Cause::Undecodable, error))
 }
 
+/// Decodes JSON without a copy of its texts.
+pub(crate) fn decode_borrowed<'a, T: serde::Deserialize<'a>>(json: &'a [u8]) -> Result<T, TaskError> {
+    serde_json::from_slice(json).map_err(|error| TaskError::with_cause(Cause::Undecodable, codec::DecodeError::from(error)))
+}
+
 fn encode_all<T>(
     task: &TaskDef,
     values: Vec<T>,

@@ -20,6 +20,7 @@ enum Mail {
     Field { rfc5322: String },
 }
 
+#[derive(Clone)]
 pub(super) struct Maildir {
     path: PathBuf,
 }
@@ -34,25 +35,31 @@ impl Maildir {
     }
 
     /// The name is that of the message, so a repetition writes the same file again.
-    fn deliver(&self, name: &str, text: &str) -> io::Result<()> {
+    fn deliver(&self, name: &str, text: &str, again: bool) -> io::Result<()> {
         let new = self.path.join("new").join(name);
-        if new.exists() || self.was_read(name)? {
+        if new.exists() || (again && self.was_read(name)?) {
             return Ok(());
         }
         let temporary = self.path.join("tmp").join(name);
         let mut file = File::create(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_data()?;
-        fs::rename(&temporary, &new)
+        fs::rename(&temporary, &new)?;
+        // The name survives a loss of power only when its directory is written too.
+        File::open(self.path.join("new"))?.sync_all()
     }
 
-    /// A mail reader moves a mail to `cur` and adds flags behind a colon.
+    /// A mail reader moves a mail to `cur` and adds any flags behind a colon. Looking through it takes long, so it is done for a message
+    /// that was tried before only.
     fn was_read(&self, name: &str) -> io::Result<bool> {
-        let current = self.path.join("cur");
-        if current.join(format!("{name}:2,S")).exists() || current.join(format!("{name}:2,")).exists() {
-            return Ok(true);
+        for entry in fs::read_dir(self.path.join("cur"))? {
+            let found = entry?.file_name();
+            let found = found.as_encoded_bytes();
+            if found.strip_prefix(name.as_bytes()).is_some_and(|flags| flags.is_empty() || flags[0] == b':') {
+                return Ok(true);
+            }
         }
-        Ok(current.join(name).exists())
+        Ok(false)
     }
 }
 
@@ -61,7 +68,9 @@ impl Handler for Maildir {
         Box::pin(async move {
             let (Mail::Bare(text) | Mail::Field { rfc5322: text }) = decode(message.codec, &message.payload)?;
             let name = format!("{}.{}.leatworks", message.created_ms / 1000, cx.message_id());
-            self.deliver(&name, &text)?;
+            let (this, again) = (self.clone(), cx.attempt() > 1);
+            // It waits for the disk, which no thread of the runtime may.
+            tokio::task::spawn_blocking(move || this.deliver(&name, &text, again)).await??;
             Ok(Vec::new())
         })
     }

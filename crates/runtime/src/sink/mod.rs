@@ -13,10 +13,11 @@ use crate::{
 };
 use leatworks_broker::{BoxFuture, Message};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::FileExt,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -29,7 +30,10 @@ pub(crate) async fn open(sink: &Builtin, _task: &'static TaskDef) -> Result<Arc<
     match sink.kind.as_str() {
         "jsonl" => {
             let FileOptions { path } = sink.options("sink")?;
-            Ok(Arc::new(Lines { out: Mutex::new(Out::File(open_file(&path)?)) }))
+            let file = open_file(&path)?;
+            // A process that was killed may have left half a line.
+            let torn = is_torn(&file);
+            Ok(Arc::new(Lines { out: Mutex::new(Out::File { file, torn }) }))
         }
         "stdout" => {
             let NoOptions {} = sink.options("sink")?;
@@ -70,7 +74,14 @@ fn open_file(path: &PathBuf) -> Result<File, TaskError> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(failed)?;
     }
-    OpenOptions::new().create(true).append(true).open(path).map_err(failed)
+    OpenOptions::new().create(true).read(true).append(true).open(path).map_err(failed)
+}
+
+/// Whether the last line of a file has no end.
+fn is_torn(file: &File) -> bool {
+    let length = file.metadata().map_or(0, |metadata| if metadata.is_file() { metadata.len() } else { 0 });
+    let mut last = [b'\n'];
+    length > 0 && file.read_exact_at(&mut last, length - 1).is_ok() && last != [b'\n']
 }
 
 /// One line of JSON per message.
@@ -79,7 +90,11 @@ struct Lines {
 }
 
 enum Out {
-    File(File),
+    File {
+        file: File,
+        /// Whether the last line has no end, so that the next one needs a new line.
+        torn: bool,
+    },
     Stdout,
 }
 
@@ -90,7 +105,14 @@ impl Handler for Lines {
             line.push(b'\n');
             // A panic while the lock was held left a file as it was, so it can be used on. One call writes one line: lines never mix.
             match &mut *self.out.lock().unwrap_or_else(PoisonError::into_inner) {
-                Out::File(file) => file.write_all(&line)?,
+                Out::File { file, torn } => {
+                    if *torn {
+                        line.insert(0, b'\n');
+                    }
+                    *torn = true;
+                    file.write_all(&line)?;
+                    *torn = false;
+                }
                 Out::Stdout => {
                     let mut out = io::stdout().lock();
                     out.write_all(&line)?;
@@ -104,8 +126,10 @@ impl Handler for Lines {
 
 /// The message as JSON on one line.
 pub(crate) fn json(message: &Message) -> Result<Vec<u8>, TaskError> {
-    if message.codec == Codec::Json && !message.payload.contains(&b'\n') {
-        return Ok(message.payload.to_vec());
+    if message.codec == Codec::Json {
+        let json: &RawValue = crate::handler::decode_borrowed(&message.payload)?;
+        // A line break never stands within a text of JSON, so without it the value is the same.
+        return Ok(json.get().bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')).collect());
     }
     let value: Value = crate::handler::decode(message.codec, &message.payload)?;
     Ok(codec::encode(Codec::Json, &value)?.to_vec())

@@ -4,7 +4,9 @@ use super::feed::{Feed, Root, SourceError};
 use crate::{codec, source::Entry};
 use serde::{Deserialize, Serialize};
 use std::{
+    ffi::OsString,
     fs, io,
+    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
@@ -33,7 +35,8 @@ fn yes() -> bool {
 /// Where the walk stands: behind this path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Position {
-    last: Option<PathBuf>,
+    /// In bytes, because a path need not be text.
+    last: Option<Vec<u8>>,
     messages: u64,
 }
 
@@ -50,7 +53,7 @@ type Batch = Result<(Vec<Entry>, PathBuf), SourceError>;
 pub(super) async fn run(mut feed: Feed, options: Options) -> Result<(), SourceError> {
     let mut position: Position = feed.position().await?.unwrap_or_default();
     let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
-    let after = position.last.clone();
+    let after = position.last.clone().map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
     tokio::task::spawn_blocking(move || {
         let mut walk = Walk { options, after, batch: Vec::new(), last: PathBuf::new(), batches: sender.clone() };
         let root = walk.options.path.clone();
@@ -71,7 +74,7 @@ pub(super) async fn run(mut feed: Feed, options: Options) -> Result<(), SourceEr
             let payload = codec::encode(feed.codec(), entry)?;
             roots.push(Root { number: position.messages, codec: feed.codec(), payload });
         }
-        position.last = Some(last);
+        position.last = Some(last.into_os_string().into_vec());
         feed.publish(roots, &position).await?;
     }
     Ok(())

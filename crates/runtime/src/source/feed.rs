@@ -94,7 +94,11 @@ impl Feed {
     /// Where the source stood when it last published.
     pub(crate) async fn position<P: DeserializeOwned>(&self) -> Result<Option<P>, SourceError> {
         let kept = self.broker.state(&self.key).await?;
-        Ok(kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+        let read = |bytes: Bytes| {
+            serde_json::from_slice(&bytes)
+                .map_err(|error| SourceError::Options(format!("the run was begun with a source of another type: {error}")))
+        };
+        kept.map(read).transpose()
     }
 
     /// Publishes roots and where the source stands after them, in one step.

@@ -12,7 +12,7 @@ pub(crate) use feed::{Feed, SourceError, position_key};
 pub use item::{Entry, Line, Tick};
 
 use crate::{
-    Cause, Codec, Context, TaskError, codec,
+    Codec, Context, TaskError, codec,
     def::TaskDef,
     handler::{Handler, Output},
     plan::{Builtin, Plan, TaskPlan},
@@ -84,10 +84,9 @@ impl PassThrough {
 impl Handler for PassThrough {
     fn handle<'a>(&'a self, message: &'a Message, _cx: &'a Context) -> BoxFuture<'a, Result<Vec<Output>, TaskError>> {
         Box::pin(async move {
-            let undecodable = |error| TaskError::with_cause(Cause::Undecodable, format!("it is not JSON: {error}"));
             let payload = match (message.codec, self.0.codec) {
                 (Codec::Json, Codec::Json) => {
-                    serde_json::from_slice::<&RawValue>(&message.payload).map_err(undecodable)?;
+                    crate::handler::decode_borrowed::<&RawValue>(&message.payload)?;
                     message.payload.clone()
                 }
                 (from, to) => {

@@ -18,6 +18,9 @@ pub(crate) const LINE_BYTES_MAX: usize = 1 << 20;
 /// The most that a line grows when it is encoded: a control character becomes six bytes, and two more digits in `raw_hex`; one to spare.
 const LINE_GROWTH_MAX: usize = 9;
 
+/// The most bytes of a character behind its first: a line that is cut within one is longer by them.
+const CHARACTER_REST_MAX: usize = 3;
+
 /// How much is read at once: large enough that the calls cost nothing beside the parsing.
 const READ_BYTES: usize = 256 << 10;
 
@@ -73,7 +76,7 @@ pub(super) async fn run(mut feed: Feed, options: Options, mode: Mode) -> Result<
     }
     let limit = match mode {
         Mode::Lines => LINE_BYTES_MAX.min(feed.max_message_bytes() / LINE_GROWTH_MAX).max(1),
-        Mode::Json => feed.max_message_bytes(),
+        Mode::Json => feed.max_message_bytes().saturating_sub(CHARACTER_REST_MAX).max(1),
     };
     let reader = Lines { mode, codec: feed.codec(), limit, position };
     let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
@@ -225,8 +228,7 @@ impl Lines {
 fn read_piece(input: &mut impl BufRead, line: &mut Vec<u8>, limit: usize) -> io::Result<usize> {
     let mut read = input.take(limit as u64).read_until(b'\n', line)?;
     if read == limit && line.last() != Some(&b'\n') {
-        // The rest of a character that the limit has cut is at most three bytes.
-        while read < limit + 3 {
+        while read < limit + CHARACTER_REST_MAX {
             match input.fill_buf()?.first() {
                 Some(byte) if byte & 0b1100_0000 == 0b1000_0000 => {
                     line.push(*byte);
