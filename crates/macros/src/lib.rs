@@ -24,6 +24,12 @@ fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let name = &input.ident;
     let (generics, type_generics, bounds) = input.generics.split_for_impl();
     let labels: Vec<String> = data.variants.iter().map(|variant| kebab_case(&variant.ident.to_string())).collect();
+    for (index, (label, variant)) in labels.iter().zip(&data.variants).enumerate() {
+        if let Some(same) = labels[..index].iter().position(|before| before == label) {
+            let text = format!("variants `{}` and `{}` have the same label, `{label}`", data.variants[same].ident, variant.ident);
+            return Err(syn::Error::new(variant.ident.span(), text));
+        }
+    }
     let payloads = data.variants.iter().map(payload).collect::<syn::Result<Vec<Option<&Type>>>>()?;
 
     let mut arms = Vec::new();
@@ -126,6 +132,10 @@ mod tests {
         for (source, words) in [
             ("struct S;", "derived for an enum"),
             ("enum E {}", "no routes"),
+            (
+                "enum E { HttpError(u8), HTTPError(u16) }",
+                "variants `HttpError` and `HTTPError` have the same label, `http-error`",
+            ),
             ("enum E { A(u8, u8) }", "variant `A` of a `Route` holds one value or none"),
         ] {
             let input: DeriveInput = syn::parse_str(source).expect("the source is Rust");

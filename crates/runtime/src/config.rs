@@ -131,7 +131,9 @@ impl Config {
         builder = builder.add_source(File::from(file.to_owned()).format(FileFormat::Toml).required(false));
         for (name, text) in &variables {
             if let Some(key) = key_of(name) {
-                builder = builder.set_override(key, parsed(text))?;
+                // A directory may be named by a number.
+                let value = if key == "data" { text.as_str().into() } else { parsed(text) };
+                builder = builder.set_override(key, value)?;
             }
         }
         let value: Value = builder.build()?.try_deserialize()?;

@@ -1,7 +1,7 @@
 //! The topics and subscriptions of a topology.
 
 use crate::def::{EdgeDef, TopologyDef};
-use leatworks_broker::{Broker, Result, Start, TopicKind, TopicSpec};
+use leatworks_broker::{Broker, Result, Start, TopicKind, TopicSpec, TopicStats};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -66,7 +66,11 @@ async fn make(broker: &dyn Broker, topology: &TopologyRef, topic: &str, kind: To
 
 /// Whether nothing is pending on any of these edges, and how much has ever been published on them.
 pub(crate) async fn pending(broker: &dyn Broker, edges: &[&'static EdgeDef]) -> Result<Pending> {
-    let stats = broker.stats().await?;
+    Ok(pending_in(&broker.stats().await?, edges))
+}
+
+/// The same by what the broker has told already.
+pub(crate) fn pending_in(stats: &[TopicStats], edges: &[&'static EdgeDef]) -> Pending {
     let mut pending = Pending::default();
     for edge in edges {
         for name in [edge.topic, edge.retry_topic] {
@@ -77,7 +81,7 @@ pub(crate) async fn pending(broker: &dyn Broker, edges: &[&'static EdgeDef]) -> 
             }
         }
     }
-    Ok(pending)
+    pending
 }
 
 /// How much is pending on some edges.

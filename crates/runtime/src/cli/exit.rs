@@ -47,9 +47,9 @@ impl Failure {
 
     /// Tells it on standard error.
     pub(crate) fn report(&self) -> ExitCode {
-        eprintln!("error: {}", self.text);
+        super::output::tell(&format!("error: {}", self.text));
         if self.code == INTERNAL {
-            eprintln!("  = this should not happen: please report it with the command and what stands above");
+            super::output::tell("  = this should not happen: please report it with the command and what stands above");
         }
         ExitCode::from(self.code)
     }

@@ -13,6 +13,12 @@ pub(crate) enum Output {
     Json,
 }
 
+/// Tells something on standard error. If nobody reads it any more (`2>&1 | head`, a terminal that is gone) the work goes on.
+pub(crate) fn tell(text: &str) {
+    // There is no other place to say that this one is gone.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// Writes text to standard output. A reader that has gone (`| head`) is no error.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();

@@ -73,9 +73,10 @@ impl Bars {
     async fn draw(&self, topology: &'static TopologyDef, counts: &Counts, broker: &dyn Broker) {
         loop {
             tokio::time::sleep(DRAW).await;
+            // A broker that fails ends the run with its own words.
+            let Ok(stats) = broker.stats().await else { return };
             for ((bar, edge), counted) in self.edges.iter().zip(topology.edges).zip(counts.edges()) {
-                // A broker that fails ends the run with its own words.
-                let Ok(pending) = topics::pending(broker, &[edge]).await else { return };
+                let pending = topics::pending_in(&stats, &[edge]);
                 let settled = counted.settled.load(Relaxed);
                 bar.set_length(settled + pending.messages);
                 bar.set_position(settled);
@@ -100,12 +101,12 @@ async fn lines(topology: &'static TopologyDef, counts: &Counts) {
         let handled: u64 = tasks.values().map(|task| task.handled).sum();
         let by_task: Vec<String> =
             topology.tasks.iter().filter_map(|task| Some(format!("{} {}", task.name, tasks.get(task.name)?.handled))).collect();
-        eprintln!(
+        super::output::tell(&format!(
             "{:>12} {}: {handled} handled ({}), {} given up",
             "Running",
             topology.name,
             by_task.join(", "),
             counts.dead_letters()
-        );
+        ));
     }
 }

@@ -36,8 +36,8 @@ impl Signals {
                 let next = if *sender.borrow() == Stop::Run { Stop::Drain } else { Stop::Now };
                 let what = if next == Stop::Drain { "Draining" } else { "Stopping" };
                 let how = if next == Stop::Drain { "what is pending; once more stops at once" } else { "at once" };
-                eprintln!("{what:>12} {how} (nothing is lost either way)");
                 sender.send_replace(next);
+                super::output::tell(&format!("{what:>12} {how} (nothing is lost either way)"));
             }
         });
         Ok(Self { stop, code })

@@ -60,7 +60,10 @@ pub(crate) fn main(task: &'static TaskDef) -> ExitCode {
         Err(error) => return Failure::new(INTERNAL, format!("starting threads: {error}")).report(),
     };
     let Command::Serve { listen, allow_remote } = cli.command;
-    match runtime.block_on(serve(task, &cli.common, listen, allow_remote)) {
+    let served = runtime.block_on(serve(task, &cli.common, listen, allow_remote));
+    // A task that never awaits must not keep the process.
+    runtime.shutdown_background();
+    match served {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(),
     }
@@ -80,7 +83,7 @@ async fn serve(task: &'static TaskDef, common: &Common, listen: SocketAddr, allo
     let setup = crate::Setup::new(task, plan.settings.clone(), config.data.clone());
     let mut signals = Signals::listen().map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
     let bound = worker::bind(listen, allow_remote).await?;
-    eprintln!("{:>12} {} on http://{}", "Serving", task.name, bound.address());
+    super::output::tell(&format!("{:>12} {} on http://{}", "Serving", task.name, bound.address()));
     let mut stop = signals.stop.clone();
     let first = async move {
         // If the listener of signals were gone, nobody could stop the server.

@@ -83,6 +83,19 @@ struct RunFlags {
     drain: Option<Duration>,
 }
 
+impl RunFlags {
+    /// These, and those that stood before the command.
+    fn over(self, before: Self) -> Self {
+        Self {
+            message: self.message.or(before.message),
+            serve: self.serve || before.serve,
+            fail_on_dlq: self.fail_on_dlq || before.fail_on_dlq,
+            drain: self.drain.or(before.drain),
+            fresh: self.fresh || before.fresh,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Default, ValueEnum)]
 enum Format {
     /// Mermaid flowchart
@@ -147,7 +160,9 @@ async fn dispatch(topology: &'static TopologyDef, cli: Cli) -> Result<u8, Failur
     let config = || Config::load(topology.project, &common.flags()).map_err(Failure::from);
     match command {
         None => execute(topology, &common, config()?, Run { input: None, flags }).await,
-        Some(Command::Run(run)) => execute(topology, &common, config()?, run).await,
+        Some(Command::Run(Run { input, flags: own })) => {
+            execute(topology, &common, config()?, Run { input, flags: own.over(flags) }).await
+        }
         Some(Command::Graph { format }) => graph(topology, format),
         Some(Command::Check) => check(topology, common.output, &config()?),
         Some(Command::Send(send)) => inspect::send(topology, common.output, &config()?, send).await,
@@ -216,17 +231,21 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     let options = options(&run)?;
     let signals = Signals::listen().map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
     let broker = host::open_broker(&config).await?;
-    let listening = control::listen(broker.clone(), &config.data)
-        .inspect_err(|error| tracing::warn!(%error, "no control socket: send, status and dlq must wait for the end of this run"));
+    // Only who owns the journal may take over the socket in its directory; a memory broker owns nothing.
+    let listening = (config.broker != "memory").then(|| {
+        control::listen(broker.clone(), &config.data).inspect_err(
+            |error| tracing::warn!(%error, "no control socket: send, status and dlq must wait for the end of this run"),
+        )
+    });
     if !common.quiet {
-        eprintln!(
+        super::output::tell(&format!(
             "{:>12} {} on the {} broker, durability {}, data in {}",
             "Running",
             topology.name,
             config.broker,
             broker.durability(),
             config.data.display()
-        );
+        ));
     }
     let results = plan.results.clone();
     let sinks = sink_files(&plan);
@@ -241,14 +260,14 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     output::show(common.output, &report, |report| format!("{report}\n"))?;
     if !common.quiet {
         for (task, path) in results.all().into_iter().chain(sinks) {
-            eprintln!("{:>12} of {task} in {}", "Results", path.display());
+            super::output::tell(&format!("{:>12} of {task} in {}", "Results", path.display()));
         }
     }
     if let Some(code) = signals.code() {
         return Ok(code);
     }
     if report.dead_lettered > 0 {
-        eprintln!("{:>12} {} given up: `{} dlq list` shows why", "Note", report.dead_lettered, topology.name);
+        super::output::tell(&format!("{:>12} {} given up: `{} dlq list` shows why", "Note", report.dead_lettered, topology.name));
     }
     Ok(if run.flags.fail_on_dlq && report.dead_lettered > 0 { DEAD_LETTERS } else { OK })
 }

@@ -21,7 +21,11 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode};
 use leatworks_broker::Message;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
 use std::{
     future::Future,
     net::SocketAddr,
@@ -140,12 +144,12 @@ async fn handle(State(served): State<Arc<Served>>, headers: HeaderMap, body: Byt
         return failure(&TaskError::retryable("the task is starting"));
     };
     match answer(&served, handler.as_ref(), &headers, body).await {
-        Ok(tasks) => Json(json!({ "tasks": tasks })).into_response(),
+        Ok(tasks) => Json(Answer { tasks }).into_response(),
         Err(error) => failure(&error),
     }
 }
 
-async fn answer(served: &Served, handler: &dyn Handler, headers: &HeaderMap, body: Bytes) -> Result<Vec<Value>, TaskError> {
+async fn answer(served: &Served, handler: &dyn Handler, headers: &HeaderMap, body: Bytes) -> Result<Vec<Item>, TaskError> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let id = header(MESSAGE_ID).and_then(|id| id.parse().ok()).unwrap_or_else(crate::ids::random_id);
     let message = Message {
@@ -175,13 +179,26 @@ async fn answer(served: &Served, handler: &dyn Handler, headers: &HeaderMap, bod
     outputs.iter().filter(taken).map(|output| item(served.def, output)).collect()
 }
 
-fn item(task: &TaskDef, output: &Output) -> Result<Value, TaskError> {
-    let payload: Value = codec::decode(task.codec, &output.payload)?;
+/// One output of an answer. What is JSON stays as it is, so that no number is rounded.
+#[derive(Serialize)]
+struct Item {
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    label: Option<&'static str>,
+    task: Box<RawValue>,
+}
+
+fn item(task: &TaskDef, output: &Output) -> Result<Item, TaskError> {
+    let payload = match task.codec {
+        Codec::Json => codec::decode(task.codec, &output.payload)?,
+        Codec::MessagePack => to_raw_value(&codec::decode::<Value>(task.codec, &output.payload)?)?,
+    };
     let label = output.route.and_then(|route| task.routes.get(route)).and_then(|route| route.label);
-    Ok(match label {
-        Some(label) => json!({ "type": label, "task": payload }),
-        None => json!({ "task": payload }),
-    })
+    Ok(Item { label, task: payload })
+}
+
+#[derive(Serialize)]
+struct Answer {
+    tasks: Vec<Item>,
 }
 
 fn failure(error: &TaskError) -> Response {
