@@ -6,12 +6,12 @@ mod load;
 mod usage;
 
 use crate::{
-    args::{Bench, BenchBroker, Global, Output},
+    args::{Bench, BenchBroker, Global, Level, Output},
     exit::{Code, Doing, Failure, Result},
 };
 use diamond::HOPS_PER_ROOT;
 use disk::Syncs;
-use leatworks_broker::{Account, Broker, Limits, MemoryBroker};
+use leatworks_broker::{Account, Broker, Durability, Embedded, EmbeddedOptions, Limits, MemoryBroker};
 use load::{Latency, Throughput};
 use serde::Serialize;
 use std::{path::PathBuf, sync::Arc};
@@ -119,8 +119,14 @@ fn open(args: &Bench, dir: &Folder) -> Result<Arc<dyn Broker>> {
     if args.broker == BenchBroker::Memory {
         return Ok(Arc::new(MemoryBroker::new(Limits::default())));
     }
-    let _ = dir;
-    Err(failed("soon"))
+    let durability = match args.durability {
+        Level::Power => Durability::Power,
+        Level::Interval => Durability::Interval,
+        Level::Process => Durability::Process,
+        Level::Memory => Durability::Memory,
+    };
+    let options = EmbeddedOptions { durability, ..EmbeddedOptions::new(dir.path.join("journal")) };
+    Ok(Arc::new(Embedded::open(options).map_err(failed)?))
 }
 
 fn summary(
