@@ -50,8 +50,8 @@ fn shell(script: &str, folder: &mut PathBuf, home: &Path) -> String {
         .env("LANG", "C.UTF-8")
         .env("LEAT_WORKSPACE", root())
         .env("LEATWORKS_HOME", home)
-        // One target folder for all runs of this test, apart from that of the tests themselves, whose build holds a lock on it.
-        .env("CARGO_TARGET_DIR", root().join("target/tutorial"))
+        // One target folder for every project that a test builds, so that dependencies are compiled once.
+        .env("CARGO_TARGET_DIR", root().join("target/projects"))
         // A reader's cargo writes stubs; with CI set, it would only report them.
         .env_remove("CI")
         .env_remove("LEAT_FROZEN")
@@ -61,7 +61,16 @@ fn shell(script: &str, folder: &mut PathBuf, home: &Path) -> String {
     assert!(output.status.success(), "this step fails:\n{script}\nand prints:\n{text}");
     let (printed, last) = text.trim_end().rsplit_once('\n').unwrap_or(("", text.trim_end()));
     *folder = PathBuf::from(last);
+    lock_versions(folder);
     printed.to_owned()
+}
+
+/// A project that was just made gets the dependency versions of this repository, so that what passes today passes tomorrow.
+fn lock_versions(folder: &Path) {
+    let lock = folder.join("Cargo.lock");
+    if folder.join("Cargo.toml").is_file() && !lock.exists() {
+        fs::copy(root().join("Cargo.lock"), lock).expect("the repository has a lock file");
+    }
 }
 
 #[test]
