@@ -1,14 +1,14 @@
 //! The threads of a journal: one writes, one syncs, one prepares segments.
 
-use crate::journal::{Options, Shared, Syncing};
+use crate::{
+    journal::{Options, Shared, Syncing},
+    work::FULL_RETRY,
+};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
-
-/// How often a full disk is asked again for space for a segment: well below the second within which people expect it to be noticed.
-const FULL_RETRY: Duration = Duration::from_millis(200);
 
 /// A thread's name and what it does.
 type Work = (&'static str, fn(&Shared));

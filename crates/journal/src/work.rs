@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     hash::{BuildHasher, RandomState},
     sync::{Arc, Condvar, Mutex, PoisonError, RwLock},
+    time::Duration,
 };
 use tokio::sync::{Notify, watch};
 
@@ -19,6 +20,9 @@ const WRITE_BYTES_MAX: usize = 1 << 20;
 
 /// Spare segments that are kept rather than removed, so that a journal which breathes does not make and remove files.
 const SPARES_MAX: usize = 4;
+
+/// How often a full disk is asked again for space for a segment: well below the second within which people expect it to be noticed.
+pub(crate) const FULL_RETRY: Duration = Duration::from_millis(200);
 
 /// The smallest segment: a page, as disks and file systems have it.
 const SEGMENT_BYTES_MIN: u64 = 4_096;
@@ -151,7 +155,14 @@ impl Shared {
         }
         let result = self.write_batch(&mut writer, &batch, first);
         if let Err(error) = result {
-            return Err(self.fail(error));
+            return Err(self.fail(match error {
+                // The space was taken when the segment was made: a file system that has none for it all the same has failed.
+                JournalError::Full => {
+                    let error = Arc::new(std::io::ErrorKind::StorageFull.into());
+                    JournalError::Io { action: "writing", file: segment_name(first / self.segment_bytes), error }
+                }
+                error => error,
+            }));
         }
         self.written.raise(last);
         // Under the lock, so that the syncing thread, which looks under it, is not just about to wait.
@@ -212,8 +223,12 @@ impl Shared {
                     break spare;
                 }
             }
-            // Room was promised for this record, so this is a race with a spare that is being made.
-            self.make_spare()?;
+            // Room was promised for this record, so this is a race with a spare that is being made, or a record that was larger than foreseen: the
+            // disk being full must not end a journal that has accepted something.
+            match self.make_spare() {
+                Err(JournalError::Full) if self.options.threads && !self.lock().closing => self.wait_for_space(),
+                made => made?,
+            }
         };
         let name = segment_name(number);
         let file = self.fs.open(&spare).map_err(JournalError::io("opening", &spare))?;
@@ -227,6 +242,14 @@ impl Shared {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = (number, file.clone());
         *writer = Writer { number, file, buffer: std::mem::take(&mut writer.buffer) };
         Ok(())
+    }
+
+    fn wait_for_space(&self) {
+        let mut queue = self.lock();
+        queue.full = true;
+        self.room.notify_waiters();
+        self.to_keep.notify_all();
+        drop(self.to_write.wait_timeout(queue, FULL_RETRY).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Syncs everything that is written.

@@ -54,7 +54,7 @@ pub(super) fn compact(engine: &Arc<Engine<JournalStore>>, journal: &Journal, seg
         if found.is_empty() {
             return Ok(());
         }
-        let bytes: usize = found.iter().map(|(.., at)| at.bytes() + MOVE_OVERHEAD_BYTES).sum();
+        let bytes = found.iter().map(|(.., at)| at.bytes() + MOVE_OVERHEAD_BYTES).sum::<usize>() + MOVE_OVERHEAD_BYTES;
         let mut read = Vec::with_capacity(found.len());
         for (topic, position, at) in found {
             let block = journal.read(at.address(), at.bytes())?;

@@ -162,9 +162,12 @@ impl<S: Store> EngineConsumer<S> {
 /// What counting one attempt takes on disk at most.
 const ATTEMPT_BYTES_MAX: usize = 32;
 
+/// The most messages of one call, whatever it asks for: their attempts are one record, which must fit in a segment.
+const RECEIVE_MAX: usize = 1_024;
+
 impl<S: Store> Consumer for EngineConsumer<S> {
     fn receive(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Delivery>>> {
-        Box::pin(self.next(max.max(1)))
+        Box::pin(self.next(max.clamp(1, RECEIVE_MAX)))
     }
 }
 

@@ -213,7 +213,7 @@ impl<S: Store> Engine<S> {
     pub(crate) async fn create_topic(&self, spec: TopicSpec) -> Result<()> {
         plan::check_name("topic", &spec.name)?;
         let sequence = {
-            let mut core = self.open_with_room(plan::size(&Step::default()) * 8, false).await?;
+            let mut core = self.open_with_room(plan::size(&Step::default()) * 8 + spec.topology.len(), false).await?;
             let known = core.state.find_topic(&spec.name).map(|topic| core.state.topics[topic.0 as usize].spec.retention);
             match known {
                 Some(retention) if retention == spec.retention => self.store.last(),
@@ -271,8 +271,12 @@ impl<S: Store> Engine<S> {
     pub(crate) async fn write(&self, step: Step) -> Result<Vec<Position>> {
         plan::check(&self.limits, &step)?;
         let (sequence, positions) = {
-            let mut core = self.open_with_room(plan::size(&step), !step.acks.is_empty()).await?;
+            let (bytes, urgent) = (plan::size(&step), !step.acks.is_empty());
+            let mut core = self.open_with_room(bytes, urgent).await?;
             let plan = plan::plan(&core, &self.limits, step)?;
+            if plan.more_bytes > 0 && !self.store.has_room(bytes + plan.more_bytes, urgent) {
+                return Err(BrokerError::new(ErrorKind::Full, "no room now for a cumulative acknowledgement of many ranges"));
+            }
             let sequence = match plan.empty {
                 true => self.store.last(),
                 false => self.enact(&mut core, plan.event),

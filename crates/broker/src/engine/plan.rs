@@ -17,8 +17,13 @@ const NAME_BYTES_MAX: usize = 255;
 /// What an event's parts need on disk at most, beside their payloads: lengths, numbers, ids and the record's header.
 const OVERHEAD_BYTES: usize = 128;
 
+/// What one range of settled messages takes on disk at most.
+const SPAN_BYTES_MAX: usize = 32;
+
 /// A step that can be done.
 pub(crate) struct Plan {
+    /// What a cumulative acknowledgement takes on disk beyond what [`size`] foresees: it may settle many ranges.
+    pub(crate) more_bytes: usize,
     pub(crate) event: Event<Arc<Message>>,
     /// Where each of the publishes goes, or went if it is a repetition.
     pub(crate) positions: Vec<Position>,
@@ -37,7 +42,9 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
 
 /// The most bytes that this step takes on disk.
 pub(crate) fn size(step: &Step) -> usize {
-    let publishes: usize = step.publishes.iter().map(|publish| message_size(&publish.message) + OVERHEAD_BYTES).sum();
+    let producer = |publish: &Publish| publish.sequence.as_ref().map_or(0, |(name, _)| name.len());
+    let published = |publish: &Publish| message_size(&publish.message) + producer(publish) + OVERHEAD_BYTES;
+    let publishes: usize = step.publishes.iter().map(published).sum();
     let state: usize =
         step.state.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |v| v.len()) + OVERHEAD_BYTES).sum();
     publishes + state + (step.acks.len() + 1) * OVERHEAD_BYTES
@@ -79,9 +86,10 @@ pub(crate) fn check(limits: &Limits, step: &Step) -> Result<()> {
 /// Decides what a step does, or refuses it.
 pub(crate) fn plan<H>(core: &Core<H>, limits: &Limits, step: Step) -> Result<Plan> {
     let settled = plan_acks(core, &step.acks, step.guard)?;
+    let more_bytes = settled.len().saturating_sub(step.acks.len()) * SPAN_BYTES_MAX;
     let (publishes, positions) = plan_publishes(core, limits, step.publishes)?;
     let empty = settled.is_empty() && publishes.is_empty() && step.state.is_empty();
-    Ok(Plan { event: Event::Step { settled, publishes, state: step.state }, positions, empty })
+    Ok(Plan { more_bytes, event: Event::Step { settled, publishes, state: step.state }, positions, empty })
 }
 
 fn plan_acks<H>(core: &Core<H>, acks: &[Ack], guard: bool) -> Result<Vec<Span>> {
