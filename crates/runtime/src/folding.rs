@@ -3,7 +3,7 @@
 use crate::{
     Cause, Context, TaskError,
     codec::Bytes,
-    dispatch::{self, Edge, Queue, Taken, guard_panic},
+    dispatch::{self, Closing, Edge, Queue, Taken, guard_panic},
     handler::{FoldHandler, FoldState, Output},
     ids,
 };
@@ -41,15 +41,16 @@ pub(crate) fn state_key(topology: &str, task: &str) -> String {
     format!("fold/{topology}/{task}")
 }
 
-/// Serves a fold by all its edges until the broker fails or the future is dropped.
+/// Serves a fold by all its edges until it is closed, the broker fails or the future is dropped.
 pub(crate) async fn serve(
     edges: Vec<Arc<Edge>>,
     handler: Arc<dyn FoldHandler>,
     mut finish: mpsc::Receiver<Finish>,
+    mut closing: Closing,
 ) -> Result<(), FoldError> {
     loop {
         let mut owner = Owner::new(&edges, handler.clone()).await?;
-        match owner.run(&mut finish).await {
+        match owner.run(&mut finish, &mut closing).await {
             // A message was settled already: the state is read again, and what is unsettled comes again with the new consumers.
             Err(FoldError::Broker(error)) if error.kind() == ErrorKind::Settled => {
                 tracing::info!(task = owner.task(), "a repetition was dropped");
@@ -101,10 +102,11 @@ impl<'a> Owner<'a> {
         self.edges[0].task.name
     }
 
-    async fn run(&mut self, finish: &mut mpsc::Receiver<Finish>) -> Result<(), FoldError> {
+    async fn run(&mut self, finish: &mut mpsc::Receiver<Finish>, closing: &mut Closing) -> Result<(), FoldError> {
         loop {
             tokio::select! {
                 biased;
+                () = closing.asked() => return Ok(()),
                 Some(received) = self.receiving.next() => {
                     let mut batch = Vec::new();
                     let mut idle = Vec::new();

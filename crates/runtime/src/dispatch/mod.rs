@@ -17,7 +17,10 @@ pub(crate) use edge::{Edge, Queue, Taken};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use leatworks_broker::{BoxFuture, BrokerError, Consumer, Delivery, Subscribe, SubscriptionKind};
 use std::{collections::VecDeque, sync::Arc};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 /// The most messages that a lane takes at once. At 256 the cost of taking and of waking is far below that of a quick task; more only
 /// raises the number of attempts that one `kill -9` uses up.
@@ -40,9 +43,28 @@ const FLUSH_AFTER: std::time::Duration = std::time::Duration::from_millis(2);
 /// A consumer together with what it has received.
 type Received = (Queue, Box<dyn Consumer>, leatworks_broker::Result<Vec<Delivery>>);
 
-/// Serves one edge until the broker fails or the future is dropped. Messages that are unsettled then are given back.
-pub(crate) async fn serve(edge: Arc<Edge>) -> Result<(), BrokerError> {
-    Dispatcher::new(edge).await?.run().await
+/// Serves one edge until it is closed, the broker fails or the future is dropped. Messages that are unsettled then are given back.
+pub(crate) async fn serve(edge: Arc<Edge>, closing: Closing) -> Result<(), BrokerError> {
+    Dispatcher::new(edge).await?.run(closing).await
+}
+
+/// Tells dispatchers to take nothing more, to settle and count what they have handled, and to end.
+#[derive(Clone, Debug)]
+pub(crate) struct Closing(watch::Receiver<bool>);
+
+impl Closing {
+    /// With the sender of the word.
+    pub(crate) fn new() -> (watch::Sender<bool>, Self) {
+        let (sender, receiver) = watch::channel(false);
+        (sender, Self(receiver))
+    }
+
+    /// Waits for the word. A run that is gone without it has dropped its dispatchers.
+    pub(crate) async fn asked(&mut self) {
+        if self.0.wait_for(|closing| *closing).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// Joins the subscription of one of the two topics of an edge.
@@ -104,13 +126,24 @@ impl Dispatcher {
         })
     }
 
-    async fn run(mut self) -> Result<(), BrokerError> {
+    async fn run(mut self, mut closing: Closing) -> Result<(), BrokerError> {
+        let mut closed = false;
         loop {
             self.start_lanes();
-            self.start_receiving();
+            if !closed {
+                self.start_receiving();
+            }
             self.start_commits();
+            if closed && self.lanes.is_empty() && self.results.1.is_empty() && self.commits.is_empty() {
+                return Ok(());
+            }
             tokio::select! {
                 biased;
+                () = closing.asked(), if !closed => {
+                    closed = true;
+                    self.receiving.clear();
+                    self.waiting.clear();
+                }
                 Some(done) = self.commits.next(), if !self.commits.is_empty() => done?,
                 Some(outcomes) = self.results.1.recv() => {
                     self.finish(outcomes);

@@ -10,7 +10,7 @@ use crate::{
     TaskError, codec,
     counts::Counts,
     def::{EdgeDef, Kind},
-    dispatch::{self, Edge},
+    dispatch::{self, Closing, Edge},
     folding::{self, Finish, FoldError},
     handler::{FoldHandler, Handler},
     ids,
@@ -34,6 +34,9 @@ pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a stopped run waits for its tasks to let go. One that never awaits cannot be cancelled, and must not keep the process.
 const LET_GO_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long dispatchers may take to end when nothing is pending: a commit that is under way, on a slow disk.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// How a topology is run.
 #[derive(Clone, Debug)]
@@ -150,7 +153,9 @@ struct Run {
     counts: Arc<Counts>,
     stop: watch::Receiver<Stop>,
     record: Record,
-    /// Dispatchers and folds: they end by an error only.
+    /// Tells dispatchers and folds to end.
+    closing: (watch::Sender<bool>, Closing),
+    /// Dispatchers and folds: until they are told to end they do so by an error only.
     serving: JoinSet<Result<(), RunError>>,
     sources: JoinSet<Result<(), RunError>>,
     folds: BTreeMap<&'static str, mpsc::Sender<Finish>>,
@@ -197,6 +202,7 @@ impl Run {
             counts,
             stop,
             record,
+            closing: Closing::new(),
             serving: JoinSet::new(),
             sources: JoinSet::new(),
             folds: BTreeMap::new(),
@@ -216,7 +222,8 @@ impl Run {
             let handler = open_handler(&self.plan, &task).await?;
             for edge in edges {
                 let edge = Edge::new(self.broker.clone(), Some(handler.clone()), edge, &task, self.counts.clone());
-                self.serving.spawn(async move { Ok(dispatch::serve(Arc::new(edge)).await?) });
+                let closing = self.closing.1.clone();
+                self.serving.spawn(async move { Ok(dispatch::serve(Arc::new(edge), closing).await?) });
             }
         }
         let roots: Vec<TaskPlan> = self.plan.tasks.iter().filter(|task| task.source.is_some()).cloned().collect();
@@ -243,7 +250,8 @@ impl Run {
         // One request at a time: the run waits for each answer.
         let (sender, receiver) = mpsc::channel(1);
         self.folds.insert(task.def.name, sender);
-        self.serving.spawn(async move { Ok(folding::serve(edges, handler, receiver).await?) });
+        let closing = self.closing.1.clone();
+        self.serving.spawn(async move { Ok(folding::serve(edges, handler, receiver, closing).await?) });
     }
 
     /// Sends the one message that starts a topology without a source; once per run, also if it is killed in between.
@@ -279,7 +287,10 @@ impl Run {
         let mut serving = std::mem::take(&mut self.serving);
         let drain_limit = self.options.drain_limit;
         let result = tokio::select! {
-            result = self.until_done() => result,
+            result = self.until_done() => match result {
+                Ok(()) => self.close(&mut serving).await,
+                failed => failed,
+            },
             error = first_failure(&mut serving) => Err(error),
             () = wait::stopped(&mut stop, drain_limit) => Ok(()),
         };
@@ -294,6 +305,18 @@ impl Run {
             tracing::warn!("a task does not let go; what it holds is handled by the next run");
         }
         result
+    }
+
+    /// Lets the dispatchers settle and count what they have handled: the broker may show a message as settled a moment before that.
+    async fn close(&self, serving: &mut JoinSet<Result<(), RunError>>) -> Result<(), RunError> {
+        self.closing.0.send_replace(true);
+        let ended = async {
+            while let Some(ended) = serving.join_next().await {
+                ended.map_err(|error| RunError::Fold(format!("a dispatcher ended: {error}")))??;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(CLOSE_MAX, ended).await.unwrap_or(Ok(()))
     }
 
     async fn until_done(&mut self) -> Result<(), RunError> {
