@@ -178,7 +178,8 @@ impl Journal {
                     return Ok(());
                 }
                 queue.spare_wanted = true;
-                if queue.full && queue.bytes < QUEUE_BYTES_MAX {
+                // What is about to be freed is worth waiting for: it takes two checkpoints.
+                if queue.full && queue.bytes < QUEUE_BYTES_MAX && !self.shared.checkpoint_frees(&queue) {
                     return Err(JournalError::Full);
                 }
                 self.shared.to_keep.notify_all();
@@ -335,6 +336,7 @@ impl Journal {
     /// Whoever waits for a duty is told that there will be none any more.
     pub fn end_duties(&self) {
         self.shared.lock().duties_ended = true;
+        self.shared.room.notify_waiters();
         self.shared.to_keep.notify_all();
     }
 
@@ -393,6 +395,11 @@ impl Shared {
             true => Err(JournalError::Closed),
             false => Ok(()),
         }
+    }
+
+    fn checkpoint_frees(&self, queue: &Queue) -> bool {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        queue.checkpoint_frees(&segments, self.segment_bytes)
     }
 
     fn next_duty(&self, queue: &mut Queue) -> Option<Duty> {

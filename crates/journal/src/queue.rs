@@ -106,9 +106,9 @@ impl Queue {
     }
 
     /// Whether a checkpoint could free something on a full disk: it takes two for a segment that is dead.
-    fn checkpoint_frees(&self, segments: &BTreeMap<u64, Arc<dyn File>>, segment_bytes: u64) -> bool {
+    pub(crate) fn checkpoint_frees(&self, segments: &BTreeMap<u64, Arc<dyn File>>, segment_bytes: u64) -> bool {
         let mut sealed = segments.range(..self.tail.address / segment_bytes);
-        self.full && !self.checkpoint_failed && sealed.any(|(number, _)| self.is_dead(*number))
+        self.full && !self.checkpoint_failed && !self.duties_ended && sealed.any(|(number, _)| self.is_dead(*number))
     }
 
     /// Whether nothing in this segment is alive.

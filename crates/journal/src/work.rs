@@ -318,6 +318,7 @@ impl Shared {
                 // The older checkpoint is gone, the newer one stands: nothing is lost, and the next attempt may find space.
                 JournalError::Full => {
                     self.lock().checkpoint_failed = true;
+                    self.room.notify_waiters();
                     Err(JournalError::Full)
                 }
                 error => Err(self.fail(error)),

@@ -70,6 +70,8 @@ struct World {
     appended: Numbers,
     sequences: Vec<u64>,
     next: u32,
+    /// Whether what is appended stays alive.
+    holding: bool,
     written: u64,
     synced: u64,
 }
@@ -77,8 +79,16 @@ struct World {
 impl World {
     fn new(seed: u64, faults: Faults) -> Self {
         let fs = SimulatedFileSystem::new(seed, faults);
-        let mut world =
-            Self { fs, journal: None, appended: Numbers::default(), sequences: Vec::new(), next: 0, written: 0, synced: 0 };
+        let mut world = Self {
+            fs,
+            journal: None,
+            appended: Numbers::default(),
+            sequences: Vec::new(),
+            next: 0,
+            holding: false,
+            written: 0,
+            synced: 0,
+        };
         world.open().unwrap();
         world
     }
@@ -122,6 +132,9 @@ impl World {
                 }
                 self.next += 1;
                 let appended = self.journal().append(body(self.next, *bytes));
+                if self.holding {
+                    self.journal().hold(std::iter::once((appended.address, *bytes)));
+                }
                 self.appended.0.push(self.next);
                 self.sequences.push(appended.sequence);
             }
@@ -258,6 +271,7 @@ fn a_damaged_checkpoint_loses_nothing() {
 #[test]
 fn a_full_disk_is_told_before_anything_is_accepted_and_passes() {
     let mut world = World::new(4, Faults { space_bytes: Some(4 * 4_096), ..Faults::default() });
+    world.holding = true;
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let full = |world: &World| {
         let journal = world.journal().clone();
