@@ -30,7 +30,16 @@ pub struct Output {
 pub trait Handler: Send + Sync + 'static {
     /// Handles one message. The future may be dropped at any `await`.
     fn handle<'a>(&'a self, message: &'a Message, cx: &'a Context) -> BoxFuture<'a, Result<Vec<Output>, TaskError>>;
+
+    /// Makes durable what came of messages that were handled well. They are settled only after this has succeeded; if it fails, each of
+    /// them has failed and is tried again. Called once for each batch, maybe for several at once.
+    fn flush<'a>(&'a self, _messages: Handled<'a>) -> BoxFuture<'a, Result<(), TaskError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
+
+/// The messages of a batch as they were handled, in their order. They are only copied for who asks for them.
+pub type Handled<'a> = Box<dyn Iterator<Item = Message> + Send + 'a>;
 
 /// Handles the messages of a fold.
 pub trait FoldHandler: Send + Sync + 'static {

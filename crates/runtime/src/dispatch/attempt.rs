@@ -40,9 +40,7 @@ pub(crate) async fn run(edge: &Edge, taken: Taken) -> Outcome {
         return give_up(edge, queue, position, message, attempt, &error);
     }
     let original = message.payload.clone();
-    if let Some(task) = edge.envelope().and_then(|address| open_envelope(&message, address)) {
-        message.payload = task;
-    }
+    open(edge, &mut message);
     let cx = Context::new(edge.place.clone(), &message, attempt);
     let result = call(edge, &message, &cx).await;
     message.payload = original;
@@ -55,6 +53,20 @@ pub(crate) async fn run(edge: &Edge, taken: Taken) -> Outcome {
         }),
         Err(error) => fail(edge, queue, position, message, attempt, &error),
     }
+}
+
+/// Makes a message what its task sees: an envelope is opened.
+fn open(edge: &Edge, message: &mut Message) {
+    if let Some(task) = edge.envelope().and_then(|address| open_envelope(message, address)) {
+        message.payload = task;
+    }
+}
+
+/// The message as its task has seen it.
+pub(super) fn opened(edge: &Edge, message: &Message) -> Message {
+    let mut message = message.clone();
+    open(edge, &mut message);
+    message
 }
 
 /// What becomes of a message on which its task has failed.

@@ -58,6 +58,9 @@ pub(super) async fn settle(edge: Arc<Edge>, outcomes: Vec<Outcome>) -> Result<()
             Outcome::Again(queue, position, delay) => give_back(&edge, queue, position, delay).await?,
         }
     }
+    if let Err(error) = flush(&edge, &settles).await {
+        settles = unflushed(&edge, settles, &error).await?;
+    }
     if settles.is_empty() {
         return Ok(());
     }
@@ -70,6 +73,30 @@ pub(super) async fn settle(edge: Arc<Edge>, outcomes: Vec<Outcome>) -> Result<()
         Err(error) if is_about_one(&error) => settle_each(&edge, settles).await,
         Err(error) => Err(error),
     }
+}
+
+/// Has the handler make durable what came of the messages that it has handled well.
+async fn flush(edge: &Edge, settles: &[Settle]) -> Result<(), TaskError> {
+    let (Some(handler), true) = (&edge.handler, settles.iter().any(|settle| settle.origin.is_some())) else { return Ok(()) };
+    let messages = settles.iter().filter_map(|settle| settle.origin.as_ref()).map(|(message, _)| attempt::opened(edge, message));
+    attempt::guard_panic(handler.flush(Box::new(messages))).await
+}
+
+/// Has the handled messages of a batch fail, and gives what is to be settled nevertheless.
+async fn unflushed(edge: &Edge, settles: Vec<Settle>, error: &TaskError) -> Result<Vec<Settle>, BrokerError> {
+    let mut rest = Vec::new();
+    for mut settle in settles {
+        let Some((message, attempt)) = settle.origin.take() else {
+            rest.push(settle);
+            continue;
+        };
+        let queue = if settle.ack.topic == *edge.topic(Queue::Retry) { Queue::Retry } else { Queue::Route };
+        match attempt::fail(edge, queue, settle.ack.position, message, attempt, error) {
+            Outcome::Settle(dead) => rest.push(dead),
+            Outcome::Again(queue, position, delay) => give_back(edge, queue, position, delay).await?,
+        }
+    }
+    Ok(rest)
 }
 
 /// Gives a message back, to be delivered again after the delay.

@@ -1,14 +1,15 @@
 //! The sinks that come with the runtime: a JSON lines file, standard output, a Maildir.
 //!
 //! A sink's effect is outside the journal, so after a crash a message can reach it again. `maildir` makes that harmless by the file's name;
-//! `jsonl` and `stdout` may then hold the lines of the last moment twice.
+//! `jsonl` and `stdout` may then hold the lines of the last moment twice. What is settled is on the disk: a batch is written and synced
+//! before it is committed.
 
 mod maildir;
 
 use crate::{
     Codec, Context, TaskError, codec,
     def::TaskDef,
-    handler::{Handler, Output},
+    handler::{Handled, Handler, Output},
     plan::Builtin,
 };
 use leatworks_broker::{BoxFuture, Message};
@@ -18,9 +19,10 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::FileExt,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    path::{Path, PathBuf},
+    sync::Arc,
 };
+use tokio::sync::Mutex;
 
 /// The `type`s of the sinks.
 pub(crate) const KINDS: [&str; 3] = ["jsonl", "stdout", "maildir"];
@@ -33,11 +35,11 @@ pub(crate) async fn open(sink: &Builtin, _task: &'static TaskDef) -> Result<Arc<
             let file = open_file(&path)?;
             // A process that was killed may have left half a line.
             let torn = is_torn(&file);
-            Ok(Arc::new(Lines { out: Mutex::new(Out::File { file, torn }) }))
+            Ok(Arc::new(Lines { out: Arc::new(Mutex::new(Out::File { file, torn })) }))
         }
         "stdout" => {
             let NoOptions {} = sink.options("sink")?;
-            Ok(Arc::new(Lines { out: Mutex::new(Out::Stdout) }))
+            Ok(Arc::new(Lines { out: Arc::new(Mutex::new(Out::Stdout)) }))
         }
         "maildir" => {
             let FileOptions { path } = sink.options("sink")?;
@@ -69,12 +71,19 @@ struct FileOptions {
 #[derive(Deserialize)]
 struct NoOptions {}
 
-fn open_file(path: &PathBuf) -> Result<File, TaskError> {
+fn open_file(path: &Path) -> Result<File, TaskError> {
     let failed = |error: io::Error| TaskError::retryable(format!("opening `{}`: {error}", path.display()));
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(failed)?;
     }
-    OpenOptions::new().create(true).read(true).append(true).open(path).map_err(failed)
+    let is_new = !path.exists();
+    let file = OpenOptions::new().create(true).read(true).append(true).open(path).map_err(failed)?;
+    if is_new {
+        // The name survives a loss of power only when its directory is written too.
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
+    }
+    Ok(file)
 }
 
 /// Whether the last line of a file has no end.
@@ -86,7 +95,8 @@ fn is_torn(file: &File) -> bool {
 
 /// One line of JSON per message.
 struct Lines {
-    out: Mutex<Out>,
+    /// One batch is written at a time, in the order in which they come.
+    out: Arc<Mutex<Out>>,
 }
 
 enum Out {
@@ -98,28 +108,45 @@ enum Out {
     Stdout,
 }
 
-impl Handler for Lines {
-    fn handle<'a>(&'a self, message: &'a Message, _cx: &'a Context) -> BoxFuture<'a, Result<Vec<Output>, TaskError>> {
-        Box::pin(async move {
-            let mut line = json(message)?;
-            line.push(b'\n');
-            // A panic while the lock was held left a file as it was, so it can be used on. One call writes one line: lines never mix.
-            match &mut *self.out.lock().unwrap_or_else(PoisonError::into_inner) {
-                Out::File { file, torn } => {
-                    if *torn {
-                        line.insert(0, b'\n');
-                    }
-                    *torn = true;
-                    file.write_all(&line)?;
-                    *torn = false;
+impl Out {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File { file, torn } => {
+                if *torn {
+                    file.write_all(b"\n")?;
                 }
-                Out::Stdout => {
-                    let mut out = io::stdout().lock();
-                    out.write_all(&line)?;
-                    out.flush()?;
-                }
+                *torn = true;
+                file.write_all(lines)?;
+                *torn = false;
+                // A pipe or a device has nothing to sync.
+                if file.metadata()?.is_file() { file.sync_data() } else { Ok(()) }
             }
-            Ok(Vec::new())
+            Self::Stdout => {
+                let mut out = io::stdout().lock();
+                out.write_all(lines)?;
+                out.flush()
+            }
+        }
+    }
+}
+
+impl Handler for Lines {
+    /// Only finds out whether there is a line: it is written with the others of its batch.
+    fn handle<'a>(&'a self, message: &'a Message, _cx: &'a Context) -> BoxFuture<'a, Result<Vec<Output>, TaskError>> {
+        Box::pin(async move { json(message).map(|_| Vec::new()) })
+    }
+
+    fn flush<'a>(&'a self, messages: Handled<'a>) -> BoxFuture<'a, Result<(), TaskError>> {
+        Box::pin(async move {
+            let mut lines = Vec::new();
+            for message in messages {
+                lines.append(&mut json(&message)?);
+                lines.push(b'\n');
+            }
+            let mut out = self.out.clone().lock_owned().await;
+            // It waits for the disk or for who reads, which no thread of the runtime may.
+            tokio::task::spawn_blocking(move || out.write(&lines)).await??;
+            Ok(())
         })
     }
 }
