@@ -69,7 +69,7 @@ const FILES: &[(&str, &str)] = template![
     "src/bin/check.rs",
     "src/bin/orders.rs",
     "src/bin/read.rs",
-    "src/bin/print.rs",
+    "src/bin/report.rs",
     "src/bin/total.rs",
     "src/lib.rs",
     "src/tasks.rs",

@@ -13,9 +13,9 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace")
 }
 
-/// The folder that cargo has built this test in. The template's binaries have other names than those of the showcase, which are there too.
+/// The folder that cargo builds this test in.
 fn target() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a target folder").to_owned()
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a target folder").join("projects")
 }
 
 struct Fixture {
@@ -101,7 +101,7 @@ fn it_passes_its_tests_and_runs(shop: &Fixture) {
 }
 
 fn a_changed_set_of_tasks_fails_once(shop: &Fixture) {
-    shop.edit("topologies/orders.toml", "total --> print[print]", "total --> audit --> print[print]");
+    shop.edit("topologies/orders.toml", "total --> report[report]", "total --> audit --> report[report]");
     shop.edit(
         "src/tasks.rs",
         "/// Adds up the orders.",
@@ -116,7 +116,7 @@ fn a_changed_set_of_tasks_fails_once(shop: &Fixture) {
     assert_eq!(std::fs::read_to_string(shop.path("src/bin/audit.rs")).expect("a stub"), STUB);
     succeeded(shop.cargo(&["build", "--quiet"]));
     assert!(target().join("debug/audit").exists());
-    shop.edit("topologies/orders.toml", "total --> audit --> print", "total --> print");
+    shop.edit("topologies/orders.toml", "total --> audit --> report", "total --> report");
     let said = text(&shop.cargo(&["build", "--quiet"]));
     assert!(said.contains("`audit` removed: src/bin/audit.rs deleted; run the same command again"), "{said}");
     succeeded(shop.cargo(&["build", "--quiet"]));
@@ -156,7 +156,7 @@ fn all_binaries_are_built_with_their_version(shop: &Fixture) {
     let built = build(shop.root.path(), &options).expect("built in one go");
     assert_eq!(built.version, "0.1.0");
     let names: Vec<_> = built.versioned.iter().map(|path| path.file_name().expect("a name").to_string_lossy()).collect();
-    let expected = ["check", "orders", "print", "read", "total"].map(|name| format!("fixture-shop-{name}-0.1.0"));
+    let expected = ["check", "orders", "read", "report", "total"].map(|name| format!("fixture-shop-{name}-0.1.0"));
     assert_eq!(names, expected);
     assert!(built.versioned[0].starts_with(target().join("build")));
     for binary in built.binaries.iter().chain(&built.versioned) {
