@@ -28,8 +28,14 @@ pub(crate) enum SourceError {
     Options(String),
     #[error("reading `{path}`: {error}")]
     Read { path: String, error: std::io::Error },
-    #[error("`{path}` has {length} bytes, but {position} of it were read already: it was cut")]
+    #[error(
+        "`{path}` has {length} bytes, but {position} of it were read already: it was cut; give the same input again, or begin anew by `--fresh`"
+    )]
     Cut { path: String, length: u64, position: u64 },
+    #[error(
+        "`{path}` is not what the unfinished run has read: before byte {position} it differs; give the same input again, or begin anew by `--fresh`"
+    )]
+    Other { path: String, position: u64 },
     #[error("{0}")]
     Encode(#[from] EncodeError),
 }

@@ -11,6 +11,7 @@ use std::{
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
 };
 use tokio::sync::mpsc;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// The longest line that `lines` gives in one piece; a longer one comes in parts. Longer lines are not lines but something else.
 pub(crate) const LINE_BYTES_MAX: usize = 1 << 20;
@@ -23,6 +24,9 @@ const CHARACTER_REST_MAX: usize = 3;
 
 /// How much is read at once: large enough that the calls cost nothing beside the parsing.
 const READ_BYTES: usize = 256 << 10;
+
+/// How much before the place where a run goes on must be what it was: a few dozen lines, which another input does not share by chance.
+const TAIL_BYTES: usize = 4 << 10;
 
 /// The most lines that are published in one step.
 const BATCH_LINES: usize = 1024;
@@ -57,6 +61,27 @@ struct Position {
     messages: u64,
     /// Whether the last message was a part of a line that goes on.
     within: bool,
+    /// A hash of what stands before the offset, at most [`TAIL_BYTES`] of it. None in a position that an older version has kept.
+    #[serde(default)]
+    tail: Option<u64>,
+}
+
+/// The last bytes that were read, by which the same input is known again.
+#[derive(Default)]
+struct Tail(Vec<u8>);
+
+impl Tail {
+    fn push(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]);
+        // Cut only now and then, so that a byte is moved about once.
+        if self.0.len() > 2 * TAIL_BYTES {
+            self.0.drain(..self.0.len() - TAIL_BYTES);
+        }
+    }
+
+    fn hash(&self) -> u64 {
+        xxh3_64(&self.0[self.0.len().saturating_sub(TAIL_BYTES)..])
+    }
 }
 
 type Batch = Result<(Vec<Root>, Position), SourceError>;
@@ -78,7 +103,7 @@ pub(super) async fn run(mut feed: Feed, options: Options, mode: Mode) -> Result<
         Mode::Lines => LINE_BYTES_MAX.min(feed.max_message_bytes() / LINE_GROWTH_MAX).max(1),
         Mode::Json => feed.max_message_bytes().saturating_sub(CHARACTER_REST_MAX).max(1),
     };
-    let reader = Lines { mode, codec: feed.codec(), limit, position };
+    let reader = Lines { mode, codec: feed.codec(), limit, position, tail: Tail::default() };
     let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
     // A thread of its own: a read of standard input cannot be cancelled, and must not keep the process from ending.
     std::thread::Builder::new()
@@ -99,12 +124,14 @@ pub(super) async fn run(mut feed: Feed, options: Options, mode: Mode) -> Result<
     }
 }
 
-fn read(path: &str, lines: Lines, batches: &mpsc::Sender<Batch>) {
-    let result = open(path, lines.position.offset).map_err(|error| match error {
+fn read(path: &str, mut lines: Lines, batches: &mpsc::Sender<Batch>) {
+    let result = open(path, &lines.position).map_err(|error| match error {
         Opening::Io(error) => SourceError::Read { path: path.to_owned(), error },
         Opening::Cut(length) => SourceError::Cut { path: path.to_owned(), length, position: lines.position.offset },
+        Opening::Other => SourceError::Other { path: path.to_owned(), position: lines.position.offset },
     });
-    let result = result.and_then(|input| {
+    let result = result.and_then(|(input, tail)| {
+        lines.tail = tail;
         lines
             .read(BufReader::with_capacity(READ_BYTES, input), batches)
             .map_err(|error| SourceError::Read { path: path.to_owned(), error })
@@ -115,28 +142,52 @@ fn read(path: &str, lines: Lines, batches: &mpsc::Sender<Batch>) {
     }
 }
 
+#[derive(Debug)]
 enum Opening {
     Io(io::Error),
+    /// It ends before the position.
     Cut(u64),
+    /// What stands before the position is not what was read there.
+    Other,
 }
 
-fn open(path: &str, offset: u64) -> Result<Box<dyn Read>, Opening> {
+impl From<io::Error> for Opening {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+fn open(path: &str, position: &Position) -> Result<(Box<dyn Read>, Tail), Opening> {
     if path == "-" {
         let mut input = io::stdin();
-        let skipped = io::copy(&mut input.by_ref().take(offset), &mut io::sink()).map_err(Opening::Io)?;
-        return if skipped < offset { Err(Opening::Cut(skipped)) } else { Ok(Box::new(input)) };
+        let tail = skip(&mut input, position, 0)?;
+        return Ok((Box::new(input), tail));
     }
-    let mut file = File::open(path).map_err(Opening::Io)?;
-    let metadata = file.metadata().map_err(Opening::Io)?;
-    if metadata.is_file() && metadata.len() < offset {
-        return Err(Opening::Cut(metadata.len()));
-    }
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let mut start = 0;
     if metadata.is_file() {
-        file.seek(SeekFrom::Start(offset)).map_err(Opening::Io)?;
-    } else {
-        io::copy(&mut file.by_ref().take(offset), &mut io::sink()).map_err(Opening::Io)?;
+        if metadata.len() < position.offset {
+            return Err(Opening::Cut(metadata.len()));
+        }
+        start = position.offset.saturating_sub(TAIL_BYTES as u64);
+        file.seek(SeekFrom::Start(start))?;
     }
-    Ok(Box::new(file))
+    let tail = skip(&mut file, position, start)?;
+    Ok((Box::new(file), tail))
+}
+
+/// Passes over what was read already, from where the input stands, and makes sure that it is that.
+fn skip(input: &mut impl Read, position: &Position, start: u64) -> Result<Tail, Opening> {
+    let unread = position.offset - start;
+    let passed = unread.saturating_sub(TAIL_BYTES as u64);
+    let mut tail = Tail::default();
+    let mut skipped = io::copy(&mut input.take(passed), &mut io::sink())?;
+    skipped += input.take(unread - skipped).read_to_end(&mut tail.0)? as u64;
+    if skipped < unread {
+        return Err(Opening::Cut(start + skipped));
+    }
+    if position.tail.is_some_and(|hash| hash != tail.hash()) { Err(Opening::Other) } else { Ok(tail) }
 }
 
 /// Cuts an input into messages.
@@ -145,6 +196,7 @@ struct Lines {
     codec: Codec,
     limit: usize,
     position: Position,
+    tail: Tail,
 }
 
 impl Lines {
@@ -156,6 +208,7 @@ impl Lines {
             let may_wait = input.buffer().is_empty();
             if !roots.is_empty() && (may_wait || roots.len() >= BATCH_LINES) {
                 let batch = std::mem::take(&mut roots);
+                self.position.tail = Some(self.tail.hash());
                 if batches.blocking_send(Ok((batch, self.position))).is_err() {
                     return Ok(());
                 }
@@ -166,6 +219,7 @@ impl Lines {
                 return Ok(());
             }
             self.position.offset += read as u64;
+            self.tail.push(&line);
             if let Some(root) = self.root(&mut line, &mut input)? {
                 roots.push(root);
             }
@@ -216,6 +270,7 @@ impl Lines {
             let end = buffer.iter().position(|byte| *byte == b'\n').map(|end| end + 1);
             let length = end.unwrap_or(buffer.len());
             self.position.offset += length as u64;
+            self.tail.push(&buffer[..length]);
             input.consume(length);
             if end.is_some() || length == 0 {
                 return Ok(());
@@ -271,8 +326,10 @@ mod tests {
 
     fn read_all(mode: Mode, limit: usize, input: &'static [u8], position: Position) -> (Vec<Bytes>, Position) {
         let (sender, mut batches) = mpsc::channel(1024);
-        let lines = Lines { mode, codec: Codec::Json, limit, position };
-        lines.read(BufReader::new(Box::new(&input[position.offset as usize..])), &sender).unwrap();
+        let mut input = input;
+        let tail = skip(&mut input, &position, 0).unwrap();
+        let lines = Lines { mode, codec: Codec::Json, limit, position, tail };
+        lines.read(BufReader::new(Box::new(input)), &sender).unwrap();
         drop(sender);
         let (mut payloads, mut last) = (Vec::new(), position);
         while let Ok(batch) = batches.try_recv() {
@@ -330,10 +387,28 @@ mod tests {
         let (all, end) = read_all(Mode::Json, 100, input, Position::default());
         assert_eq!(all, [&b"{\"a\":1}"[..], b"[2]", b"\"three\""]);
         assert_eq!((end.offset, end.line, end.messages), (input.len() as u64, 5, 3));
-        let after_first = Position { offset: 8, line: 1, messages: 1, within: false };
+        let after_first = Position { offset: 8, line: 1, messages: 1, within: false, tail: None };
         let (rest, same_end) = read_all(Mode::Json, 100, input, after_first);
         assert_eq!((&rest[..], same_end), (&all[1..], end));
         assert_eq!(read_all(Mode::Json, 100, input, end).0.len(), 0);
+    }
+
+    #[test]
+    fn a_run_goes_on_only_with_the_input_that_it_began_with() {
+        let long = format!("{}\n", "x".repeat(3 * TAIL_BYTES)).leak().as_bytes();
+        for (input, limit) in [(&b"one\ntwo\n"[..], 100), (long, 100), (long, 100_000)] {
+            for mode in [Mode::Lines, Mode::Json] {
+                let (_, end) = read_all(mode, limit, input, Position::default());
+                assert_eq!(end.offset, input.len() as u64);
+                assert!(skip(&mut [input, b"more"].concat().as_slice(), &end, 0).is_ok(), "{mode:?}");
+                let mut other = input.to_vec();
+                other[input.len() - 2] ^= 1;
+                assert!(matches!(skip(&mut other.as_slice(), &end, 0), Err(Opening::Other)), "{mode:?}");
+                assert!(matches!(skip(&mut &input[1..], &end, 0), Err(Opening::Cut(length)) if length == end.offset - 1));
+                let from_older = Position { tail: None, ..end };
+                assert!(skip(&mut other.as_slice(), &from_older, 0).is_ok());
+            }
+        }
     }
 
     #[test]
