@@ -4,6 +4,7 @@ use crate::{
     Setup, TaskError,
     def::{BuiltinDef, Kind, Retry, TaskDef, TopologyDef},
     setup::Results,
+    sink::Console,
 };
 use serde_json::Value;
 use std::{path::PathBuf, time::Duration};
@@ -19,6 +20,8 @@ pub struct Plan {
     pub data: PathBuf,
     /// Where the tasks said that they lay their results.
     pub(crate) results: Results,
+    /// Standard output, for the sinks that write there.
+    pub(crate) console: Console,
 }
 
 /// A task as it is run.
@@ -59,6 +62,7 @@ impl Plan {
             tasks: topology.tasks.iter().map(|task| TaskPlan::new(task)).collect(),
             data: data.into(),
             results: Results::default(),
+            console: Console::default(),
         }
     }
 

@@ -28,15 +28,19 @@ const ROLE: &str = "LEAT_TEST_ROLE";
 /// How long anything may take before it counts as stuck.
 const STUCK: Duration = Duration::from_secs(60);
 
+/// So many lines that no pipe holds what comes of them.
+const MANY_LINES: u64 = 50_000;
+
 type Case = (&'static str, fn());
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     ("help_version_and_drawings_go_to_standard_output", help_version_and_drawings_go_to_standard_output),
     ("a_run_ends_with_its_account", a_run_ends_with_its_account),
     ("dead_letters_are_shown_and_redriven", dead_letters_are_shown_and_redriven),
     ("a_running_topology_takes_messages_and_answers", a_running_topology_takes_messages_and_answers),
     ("a_wrong_configuration_is_refused_by_name", a_wrong_configuration_is_refused_by_name),
     ("standard_input_can_be_the_source", standard_input_can_be_the_source),
+    ("lines_go_to_standard_output_as_long_as_somebody_reads", lines_go_to_standard_output_as_long_as_somebody_reads),
     ("a_task_is_served", a_task_is_served),
     ("the_first_signal_drains_and_the_second_stops_at_once", the_first_signal_drains_and_the_second_stops_at_once),
     ("nothing_is_lost_or_doubled_by_fifty_kills", nothing_is_lost_or_doubled_by_fifty_kills),
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
     match std::env::var(ROLE).as_deref() {
         Ok("moody") => return main_topology(moody()),
         Ok("tally") => return main_topology(tally()),
+        Ok("shown") => return main_topology(shown()),
         Ok("task") => return main_task(moody().tasks[0]),
         _ => {}
     }
@@ -145,6 +150,16 @@ fn tally() -> &'static TopologyDef {
         node("out", out).attempts(10_000),
     ];
     topology("tally", tasks, &["lines-->twice", "twice-->sum", "twice-->keep", "sum-->out"])
+}
+
+/// lines --> out
+fn shown() -> &'static TopologyDef {
+    let out = Kind::Sink(BuiltinDef { kind: "stdout", options: "{}" });
+    topology(
+        "shown",
+        vec![node("lines", Kind::Source).source("lines", r#"{"path": "in.txt"}"#), node("out", out)],
+        &["lines-->out"],
+    )
 }
 
 fn expected(lines: u64) -> (u64, u64, u64) {
@@ -313,6 +328,26 @@ fn standard_input_can_be_the_source() {
     assert_eq!(serde_json::from_str::<(u64, u64, u64)>(&out).unwrap(), expected(3));
     let (code, _, err) = call("tally", directory.path(), &["run", "no-such-file"]);
     assert!(code == 3 && err.contains("reading `no-such-file`"), "{err}");
+}
+
+fn lines_go_to_standard_output_as_long_as_somebody_reads() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    fs::write(path.join("in.txt"), "a line\n".repeat(MANY_LINES as usize)).unwrap();
+    let mut child = command("shown", path, &["run"]).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(serde_json::from_str::<Line>(&line).unwrap().number, 1);
+    assert_eq!(child.wait().unwrap().code(), Some(141));
+    let status = json_of(call("shown", path, &["status", "-o", "json"]));
+    assert_eq!(status["dead_lettered"], 0, "{status}");
+    assert_ne!(status["in_flight"], 0, "{status}");
+    // The next run goes on, and standard output has nothing but its report.
+    let (code, out, err) = call("shown", path, &["run", "-q", "-o", "json"]);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, report["done"].as_u64(), report["dead_lettered"].as_u64()), (0, Some(MANY_LINES), Some(0)), "{report}");
+    let last = err.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()).map(|line| line.number).max();
+    assert_eq!(last, Some(MANY_LINES));
 }
 
 fn a_task_is_served() {

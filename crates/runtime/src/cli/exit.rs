@@ -30,6 +30,8 @@ pub(crate) const STORAGE: u8 = 74;
 pub(crate) const DEAD_LETTERS: u8 = 102;
 /// Ended by SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
+/// Nobody reads standard output any more: what a shell reports of a program that SIGPIPE has ended.
+pub(crate) const OUTPUT_CLOSED: u8 = 141;
 /// Ended by SIGTERM.
 pub(crate) const TERMINATED: u8 = 143;
 
@@ -107,6 +109,7 @@ impl From<RunError> for Failure {
             RunError::Config(_) | RunError::Start { .. } | RunError::Source { .. } => INVALID,
             RunError::Conflict(_) => CONFLICT,
             RunError::Fold(_) => PARTLY,
+            RunError::OutputClosed => OUTPUT_CLOSED,
         };
         Self::new(code, error)
     }

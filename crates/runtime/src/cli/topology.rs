@@ -2,7 +2,7 @@
 
 use super::{
     Common,
-    exit::{DEAD_LETTERS, Failure, INTERNAL, INVALID, OK, USAGE},
+    exit::{DEAD_LETTERS, Failure, INTERNAL, INVALID, OK, OUTPUT_CLOSED, USAGE},
     inspect::{self, DlqCommand, Send},
     log,
     output::{self, Output},
@@ -16,7 +16,7 @@ use crate::{
     def::{Kind, TopologyDef},
     host,
     plan::{Plan, TaskPlan},
-    run::{self, RunOptions},
+    run::{self, RunError, RunOptions},
     settings::DurationText,
     sink, source,
 };
@@ -227,7 +227,9 @@ fn problems(plan: &Plan) -> Vec<String> {
 }
 
 async fn execute(topology: &'static TopologyDef, common: &Common, config: Config, run: Run) -> Result<u8, Failure> {
-    let plan = config.plan(topology)?;
+    let mut plan = config.plan(topology)?;
+    // With `-o json` standard output is one JSON value: the report.
+    plan.console.on_stderr = common.output == Output::Json;
     let options = options(&run)?;
     let signals = Signals::listen().map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
     let broker = host::open_broker(&config).await?;
@@ -255,6 +257,9 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     drop(progress);
     drop(listening);
     let closed = broker.close().await;
+    if matches!(result, Err(RunError::OutputClosed)) {
+        return Ok(OUTPUT_CLOSED);
+    }
     let report = result?;
     closed?;
     output::show(common.output, &report, |report| format!("{report}\n"))?;

@@ -109,6 +109,9 @@ pub enum RunError {
     /// A fold failed.
     #[error("{0}")]
     Fold(String),
+    /// Nobody reads what a sink writes to standard output any more.
+    #[error("nobody reads standard output any more")]
+    OutputClosed,
 }
 
 impl From<FoldError> for RunError {
@@ -286,12 +289,14 @@ impl Run {
         let mut stop = self.stop.clone();
         let mut serving = std::mem::take(&mut self.serving);
         let drain_limit = self.options.drain_limit;
+        let console = self.plan.console.clone();
         let result = tokio::select! {
             result = self.until_done() => match result {
                 Ok(()) => self.close(&mut serving).await,
                 failed => failed,
             },
             error = first_failure(&mut serving) => Err(error),
+            () = console.closed() => Err(RunError::OutputClosed),
             () = wait::stopped(&mut stop, drain_limit) => Ok(()),
         };
         // Consumers go with their dispatchers, and give back what they hold.
@@ -429,7 +434,7 @@ pub(crate) async fn open_handler(plan: &Plan, task: &TaskPlan) -> Result<Arc<dyn
         Kind::Source => Ok(Arc::new(source::PassThrough::new(task.def))),
         Kind::Sink(sink) => {
             let sink = task.sink.clone().unwrap_or_else(|| crate::plan::Builtin::new(&sink));
-            sink::open(&sink, task.def).await.map_err(failed)
+            sink::open(&sink, &plan.console).await.map_err(failed)
         }
         Kind::Fold(_) => Err(failed(TaskError::permanent("a fold has no handler of single messages"))),
     }

@@ -4,11 +4,13 @@
 //! `jsonl` and `stdout` may then hold the lines of the last moment twice. What is settled is on the disk: a batch is written and synced
 //! before it is committed.
 
+mod console;
 mod maildir;
+
+pub(crate) use console::Console;
 
 use crate::{
     Codec, Context, TaskError, codec,
-    def::TaskDef,
     handler::{Handled, Handler, Output},
     plan::Builtin,
 };
@@ -28,18 +30,18 @@ use tokio::sync::Mutex;
 pub(crate) const KINDS: [&str; 3] = ["jsonl", "stdout", "maildir"];
 
 /// Opens a sink.
-pub(crate) async fn open(sink: &Builtin, _task: &'static TaskDef) -> Result<Arc<dyn Handler>, TaskError> {
+pub(crate) async fn open(sink: &Builtin, console: &Console) -> Result<Arc<dyn Handler>, TaskError> {
     match sink.kind.as_str() {
         "jsonl" => {
             let FileOptions { path } = sink.options("sink")?;
             let file = open_file(&path)?;
             // A process that was killed may have left half a line.
             let torn = is_torn(&file);
-            Ok(Arc::new(Lines { out: Arc::new(Mutex::new(Out::File { file, torn })) }))
+            Ok(Arc::new(Lines { out: Arc::new(Mutex::new(Out::File { file, torn })), on_console: false }))
         }
         "stdout" => {
             let NoOptions {} = sink.options("sink")?;
-            Ok(Arc::new(Lines { out: Arc::new(Mutex::new(Out::Stdout)) }))
+            Ok(Arc::new(Lines { out: Arc::new(Mutex::new(Out::Console(console.clone()))), on_console: true }))
         }
         "maildir" => {
             let FileOptions { path } = sink.options("sink")?;
@@ -97,6 +99,7 @@ fn is_torn(file: &File) -> bool {
 struct Lines {
     /// One batch is written at a time, in the order in which they come.
     out: Arc<Mutex<Out>>,
+    on_console: bool,
 }
 
 enum Out {
@@ -105,7 +108,7 @@ enum Out {
         /// Whether the last line has no end, so that the next one needs a new line.
         torn: bool,
     },
-    Stdout,
+    Console(Console),
 }
 
 impl Out {
@@ -121,11 +124,7 @@ impl Out {
                 // A pipe or a device has nothing to sync.
                 if file.metadata()?.is_file() { file.sync_data() } else { Ok(()) }
             }
-            Self::Stdout => {
-                let mut out = io::stdout().lock();
-                out.write_all(lines)?;
-                out.flush()
-            }
+            Self::Console(console) => console.write(lines),
         }
     }
 }
@@ -145,8 +144,11 @@ impl Handler for Lines {
             }
             let mut out = self.out.clone().lock_owned().await;
             // It waits for the disk or for who reads, which no thread of the runtime may.
-            tokio::task::spawn_blocking(move || out.write(&lines)).await??;
-            Ok(())
+            match tokio::task::spawn_blocking(move || out.write(&lines)).await? {
+                // Nothing is wrong with the messages. The run ends now, and the next one takes them again.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe && self.on_console => std::future::pending().await,
+                written => Ok(written?),
+            }
         })
     }
 }
