@@ -107,3 +107,46 @@ fn a_new_project_passes_its_own_tests() {
     );
     assert!(again.ends_with(&listed), "building changes no stub: {again}");
 }
+
+/// Waits for a condition of the running topology, and fails when it does not come.
+const UNTIL: &str = r#"wait_for() { for _ in $(seq 600); do if "$@"; then return; fi; sleep 0.1; done; echo "waited in vain: $*"; exit 1; }"#;
+
+#[test]
+fn a_running_topology_takes_messages_and_tells_how_it_is() {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    let mut folder = dir.path().to_owned();
+    let script = [
+        "leat new forge && cd forge && leat build",
+        UNTIL,
+        "leat run -- --serve > out.txt & run=$!",
+        "running() { leat status -o json | grep -q '\"running\":true'; }",
+        "wait_for running",
+        r#"leat send orders '{"number":1,"text":"nails,70"}' --wait"#,
+        r#"leat send orders '"no line"' --wait"#,
+        "leat dlq list",
+        "leat dlq show -o json | grep -o '\"attempts\":1'",
+        "leat dlq drop --dry-run",
+        "leat dlq drop < /dev/null && echo unasked || echo refused with $?",
+        "leat dlq drop --yes",
+        "leat dlq list",
+        "kill -INT $run; wait $run || echo ended with $?",
+        "leat status",
+        "leat send orders '1' --wait || echo nobody runs it: $?",
+    ];
+    let printed = shell(&script.join("\n"), &mut folder, &dir.path().join("home"));
+    for line in [
+        "  done",
+        "  dead-lettered",
+        "undecodable  1",
+        "\"attempts\":1",
+        "would drop 1",
+        "refused with 6",
+        "drop: 1",
+        "orders: 0 dead letters",
+        "ended with 130",
+        "dead-lettered 1 + in flight 0",
+        "nobody runs it: 5",
+    ] {
+        assert!(printed.contains(line), "`{line}` is expected in:\n{printed}");
+    }
+}
