@@ -148,11 +148,24 @@ fn bench_accounts_for_every_message_and_has_every_key() {
         let output = leat(dir.path(), &["bench", "--messages", "500", "--rate", "50", "--broker", broker, "-o", "json", "-q"]);
         assert!(output.status.success(), "{}", text(&output.stderr));
         let result: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON value");
-        for key in ["edge_hops_per_s", "latency_ms", "bytes_written_per_hop", "cpu_us_per_hop", "peak_rss_bytes", "account", "disk_limit", "ratio_to_limit"] {
+        for key in [
+            "edge_hops_per_s",
+            "latency_ms",
+            "bytes_written_per_hop",
+            "cpu_us_per_hop",
+            "peak_rss_bytes",
+            "account",
+            "disk_limit",
+            "ratio_to_limit",
+        ] {
             assert!(result.get(key).is_some(), "`{key}` is missing in {result}");
         }
         let account = &result["account"];
-        assert_eq!((&account["sent"], &account["dead_lettered"], &account["in_flight"]), (&account["done"], &0.into(), &0.into()), "{result}");
+        assert_eq!(
+            (&account["sent"], &account["dead_lettered"], &account["in_flight"]),
+            (&account["done"], &0.into(), &0.into()),
+            "{result}"
+        );
         assert_eq!(account["sent"], 500 + 50 * 5, "throughput and five seconds of latency: {result}");
         assert_eq!(result["ratio_to_limit"].is_number(), has_disk, "{result}");
         assert!(fs::read_dir(dir.path()).expect("read").next().is_none(), "nothing is left behind");

@@ -109,7 +109,8 @@ fn a_new_project_passes_its_own_tests() {
 }
 
 /// Waits for a condition of the running topology, and fails when it does not come.
-const UNTIL: &str = r#"wait_for() { for _ in $(seq 600); do if "$@"; then return; fi; sleep 0.1; done; echo "waited in vain: $*"; exit 1; }"#;
+const UNTIL: &str =
+    r#"wait_for() { for _ in $(seq 600); do if "$@"; then return; fi; sleep 0.1; done; echo "waited in vain: $*"; exit 1; }"#;
 
 #[test]
 fn a_running_topology_takes_messages_and_tells_how_it_is() {

@@ -1,8 +1,9 @@
 //! Opens the broker that the configuration names.
 
 use crate::config::Config;
-use leatworks_broker::{Broker, BrokerError, Durability, Embedded, EmbeddedOptions, Limits, MemoryBroker};
-use std::{io, sync::Arc};
+use leatworks_broker::{Broker, BrokerError, Durability, Embedded, EmbeddedOptions, ErrorKind, Limits, MemoryBroker};
+use std::{io, sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// The brokers that can be named.
 const BROKERS: [&str; 2] = ["embedded", "memory"];
@@ -44,6 +45,36 @@ pub async fn open_broker(config: &Config) -> Result<Arc<dyn Broker>, HostError> 
     }
 }
 
+/// How long to wait for a journal that somebody else holds. A command such as `status` holds it for some hundredths of a second; a run that
+/// starts, or ends, needs a moment until its control socket answers, or its journal is closed.
+const OWNER_WAIT: Duration = Duration::from_secs(3);
+
+/// How often it is tried meanwhile.
+const OWNER_POLL: Duration = Duration::from_millis(50);
+
+/// Opens the broker as [`open_broker`] does, and tries again for a moment while another process owns the journal, unless `give_up` says that
+/// this is no passing owner.
+///
+/// # Errors
+/// Those of [`open_broker`].
+pub(crate) async fn open_when_free(
+    config: &Config,
+    mut give_up: impl AsyncFnMut() -> bool,
+) -> Result<Arc<dyn Broker>, HostError> {
+    let deadline = Instant::now() + OWNER_WAIT;
+    loop {
+        let error = match open_broker(config).await {
+            Err(error @ HostError::Broker { .. }) => error,
+            opened => return opened,
+        };
+        let held = matches!(&error, HostError::Broker { error, .. } if error.kind() == ErrorKind::Conflict);
+        if !held || Instant::now() >= deadline || give_up().await {
+            return Err(error);
+        }
+        tokio::time::sleep(OWNER_POLL).await;
+    }
+}
+
 async fn embedded(config: &Config) -> Result<Arc<dyn Broker>, HostError> {
     let durability: Durability = config.durability.parse().map_err(|error: BrokerError| HostError::Unknown(error.to_string()))?;
     let dir = config.journal();
@@ -53,9 +84,8 @@ async fn embedded(config: &Config) -> Result<Arc<dyn Broker>, HostError> {
     let options = EmbeddedOptions { durability, ..EmbeddedOptions::new(dir) };
     // It reads what is there, which takes a moment when that is much.
     let opened = tokio::task::spawn_blocking(move || Embedded::open(options)).await;
-    let opened = opened.unwrap_or_else(|error| {
-        Err(BrokerError::new(leatworks_broker::ErrorKind::Storage, format!("opening the journal failed: {error}")))
-    });
+    let opened =
+        opened.unwrap_or_else(|error| Err(BrokerError::new(ErrorKind::Storage, format!("opening the journal failed: {error}"))));
     match opened {
         Ok(broker) => Ok(Arc::new(broker)),
         Err(error) => Err(HostError::Broker { path, error }),

@@ -232,7 +232,7 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     plan.console.on_stderr = common.output == Output::Json;
     let options = options(&run)?;
     let signals = Signals::listen().map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
-    let broker = host::open_broker(&config).await?;
+    let broker = host::open_when_free(&config, async || control::answers(&config.data).await).await?;
     // Only who owns the journal may take over the socket in its directory; a memory broker owns nothing.
     let listening = (config.broker != "memory").then(|| {
         control::listen(broker.clone(), &config.data).inspect_err(

@@ -45,7 +45,8 @@ impl Access {
         if config.broker == "memory" {
             return Err(AccessError::Memory);
         }
-        match host::open_broker(config).await {
+        // An owner that answers is a run; one that does not may be about to start, to end, or be a command like this one.
+        match host::open_when_free(config, async || socket::answers(&config.data).await).await {
             Ok(broker) => Ok(Self::Own(broker)),
             Err(HostError::Broker { error, .. }) if error.kind() == ErrorKind::Conflict => Ok(Self::Running(config.data.clone())),
             Err(error) => Err(error.into()),

@@ -9,6 +9,7 @@ mod socket;
 
 pub use access::{Access, AccessError};
 pub use act::perform;
+pub(crate) use socket::answers;
 pub use socket::{listen, socket_path};
 
 use crate::{DeadLetter, topics::TopologyRef};

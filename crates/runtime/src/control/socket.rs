@@ -96,6 +96,11 @@ async fn write(writer: &mut (impl AsyncWriteExt + Unpin), line: &impl serde::Ser
     writer.flush().await
 }
 
+/// Whether a run answers for this data directory.
+pub(crate) async fn answers(data: &Path) -> bool {
+    UnixStream::connect(socket_path(data)).await.is_ok()
+}
+
 /// Asks the owner of a data directory.
 pub(super) async fn ask(data: &Path, request: &Request) -> io::Result<Response> {
     let stream = UnixStream::connect(socket_path(data)).await?;
