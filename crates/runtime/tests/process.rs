@@ -368,7 +368,9 @@ fn a_task_is_served() {
     let get = |path: &str| ask(&format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"));
     let post = |body: &str| {
         let length = body.len();
-        ask(&format!("POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"))
+        ask(&format!(
+            "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        ))
     };
     assert!(get("/healthz").starts_with("HTTP/1.1 200"));
     until("ready", || get("/readyz").starts_with("HTTP/1.1 200").then_some(()));

@@ -2,6 +2,7 @@
 //!
 //! `POST /` takes a message as JSON and answers `{"tasks": […]}`; `/healthz` answers while the process lives, `/readyz` when the task has
 //! started. A failure is 503 if it may pass, 422 if it is permanent, 400 if the message is not what the task takes, 504 if it took too long.
+//! As many calls as the task's `parallelism` says are handled at once; others wait, with their bodies unread, and beyond a limit are refused.
 
 use super::{ATTEMPT, BODY_BYTES_MAX, EDGE, KEY, MESSAGE_ID, ROOT_ID, TRACEPARENT};
 use crate::{
@@ -15,11 +16,13 @@ use crate::{
 };
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State},
+    body::Body,
+    extract::{Request, State},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use leatworks_broker::Message;
 use serde::Serialize;
 use serde_json::{
@@ -32,6 +35,20 @@ use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// The most calls that wait for others to end. A caller bounds its own calls, so this is for eight callers of a usual parallelism of 8;
+/// what waits holds a connection and no body.
+const WAITING_MAX: usize = 64;
+
+/// How long a call waits for others to end before it is refused: the time after which most callers give up by themselves.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// When a caller that was refused may come again.
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a body may take to come: the largest one at 1.6 MB/s.
+const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A task could not be served.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +122,6 @@ impl Bound {
             .route("/", post(handle))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
-            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(served.clone());
         let server = async { axum::serve(self.listener, app).with_graceful_shutdown(stop).await.map_err(ServeError::Serve) };
         let start = async {
@@ -123,11 +139,33 @@ struct Served {
     timeout: Duration,
     settings: Value,
     handler: OnceLock<Arc<dyn Handler>>,
+    gate: Gate,
 }
 
 impl Served {
     fn new(task: TaskPlan) -> Self {
-        Self { def: task.def, timeout: task.timeout, settings: task.settings, handler: OnceLock::new() }
+        let gate = Gate::new(task.parallelism);
+        Self { def: task.def, timeout: task.timeout, settings: task.settings, handler: OnceLock::new(), gate }
+    }
+}
+
+/// Lets in as many calls as are handled at once, and as many more as may wait.
+struct Gate {
+    places: Semaphore,
+    running: Semaphore,
+}
+
+impl Gate {
+    fn new(parallelism: usize) -> Self {
+        let running = parallelism.clamp(1, Semaphore::MAX_PERMITS - WAITING_MAX);
+        Self { places: Semaphore::new(running + WAITING_MAX), running: Semaphore::new(running) }
+    }
+
+    /// Waits for its turn; none if too many wait, or it takes too long.
+    async fn enter(&self) -> Option<(SemaphorePermit<'_>, SemaphorePermit<'_>)> {
+        let place = self.places.try_acquire().ok()?;
+        let turn = tokio::time::timeout(WAIT_MAX, self.running.acquire()).await.ok()?.ok()?;
+        Some((place, turn))
     }
 }
 
@@ -139,13 +177,45 @@ async fn ready(State(served): State<Arc<Served>>) -> Response {
     }
 }
 
-async fn handle(State(served): State<Arc<Served>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn handle(State(served): State<Arc<Served>>, request: Request) -> Response {
     let Some(handler) = served.handler.get() else {
         return failure(&TaskError::retryable("the task is starting"));
     };
-    match answer(&served, handler.as_ref(), &headers, body).await {
+    let (parts, body) = request.into_parts();
+    if !is_json(&parts.headers) {
+        let error = TaskError::with_cause(Cause::Undecodable, "the content type of a message is `application/json`");
+        return failure_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error);
+    }
+    let Some(_permits) = served.gate.enter().await else {
+        return failure(&TaskError::retryable("too many calls are waiting").retry_after(BUSY_RETRY_AFTER));
+    };
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err((status, error)) => return failure_as(status, &error),
+    };
+    match answer(&served, handler.as_ref(), &parts.headers, body).await {
         Ok(tasks) => Json(Answer { tasks }).into_response(),
         Err(error) => failure(&error),
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+async fn read(body: Body) -> Result<Bytes, (StatusCode, TaskError)> {
+    match tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let error = TaskError::permanent(format!("the body has more than {BODY_BYTES_MAX} bytes"));
+            Err((StatusCode::PAYLOAD_TOO_LARGE, error))
+        }
+        Ok(Err(error)) => Err((StatusCode::BAD_REQUEST, TaskError::permanent(format!("reading the body: {error}")))),
+        Err(_) => {
+            let error = TaskError::with_cause(Cause::Timeout, format!("the body did not come within {BODY_TIME_MAX:?}"));
+            Err((StatusCode::REQUEST_TIMEOUT, error))
+        }
     }
 }
 
@@ -209,11 +279,103 @@ fn failure(error: &TaskError) -> Response {
         Cause::Panic => StatusCode::INTERNAL_SERVER_ERROR,
         Cause::Error | Cause::WorkerDied => StatusCode::SERVICE_UNAVAILABLE,
     };
+    failure_as(status, error)
+}
+
+fn failure_as(status: StatusCode, error: &TaskError) -> Response {
     let body = Json(json!({ "error": error.to_string(), "cause": error.cause().as_str(), "retryable": !error.is_permanent() }));
     let seconds = error.delay_asked_for().map_or(0, |delay| delay.as_secs());
     if error.is_permanent() || seconds == 0 {
         (status, body).into_response()
     } else {
-        (status, [(http::header::RETRY_AFTER, seconds.to_string())], body).into_response()
+        (status, [(header::RETRY_AFTER, seconds.to_string())], body).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::def::{Kind, Retry};
+    use futures_util::{FutureExt, stream};
+    use std::convert::Infallible;
+
+    static ECHO: TaskDef = TaskDef {
+        topology: "t",
+        name: "echo",
+        version: "0",
+        codec: Codec::Json,
+        kind: Kind::Source,
+        retry: Retry { attempts: 1, backoff: Duration::ZERO, max_backoff: Duration::ZERO },
+        timeout: Duration::from_secs(1),
+        parallelism: 2,
+        source: None,
+        routes: &[],
+        ends: &[],
+    };
+
+    struct Nothing;
+
+    impl Handler for Nothing {
+        fn handle<'a>(
+            &'a self,
+            _message: &'a Message,
+            _cx: &'a Context,
+        ) -> leatworks_broker::BoxFuture<'a, Result<Vec<Output>, TaskError>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+    }
+
+    fn served() -> Arc<Served> {
+        let served = Served::new(TaskPlan::new(&ECHO));
+        assert!(served.handler.set(Arc::new(Nothing)).is_ok());
+        Arc::new(served)
+    }
+
+    async fn post(served: &Arc<Served>, kind: Option<&str>, body: Body) -> (StatusCode, Option<String>) {
+        let mut request = Request::post("/");
+        if let Some(kind) = kind {
+            request = request.header(header::CONTENT_TYPE, kind);
+        }
+        let response = handle(State(served.clone()), request.body(body).unwrap()).await;
+        let after = response.headers().get(header::RETRY_AFTER).map(|after| after.to_str().unwrap().to_owned());
+        (response.status(), after)
+    }
+
+    #[tokio::test]
+    async fn only_json_of_a_bounded_size_is_taken() {
+        let served = served();
+        let json = Some("application/json");
+        let large = || Body::from(vec![b' '; BODY_BYTES_MAX + 1]);
+        for (kind, body, status) in [
+            (json, Body::from("1"), StatusCode::OK),
+            (Some("Application/JSON; charset=utf-8"), Body::from("1"), StatusCode::OK),
+            (Some("text/plain"), Body::from("1"), StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            (None, Body::from("1"), StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            (json, large(), StatusCode::PAYLOAD_TOO_LARGE),
+        ] {
+            assert_eq!(post(&served, kind, body).await.0, status, "{kind:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_frees_its_place() {
+        let served = served();
+        let endless = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+        assert_eq!(post(&served, Some("application/json"), endless).await.0, StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(served.gate.running.available_permits(), ECHO.parallelism);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_beyond_the_parallelism_wait_and_beyond_the_queue_are_refused() {
+        let served = served();
+        let json = Some("application/json");
+        let endless = || Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+        let mut calls: Vec<_> = (0..ECHO.parallelism + WAITING_MAX).map(|_| Box::pin(post(&served, json, endless()))).collect();
+        for call in &mut calls {
+            assert!(call.now_or_never().is_none());
+        }
+        assert_eq!(post(&served, json, Body::from("1")).await, (StatusCode::SERVICE_UNAVAILABLE, Some("1".to_owned())));
+        calls.truncate(ECHO.parallelism - 1);
+        assert_eq!(post(&served, json, Body::from("1")).await.0, StatusCode::OK);
     }
 }
