@@ -126,6 +126,8 @@ pub(crate) struct Shared {
     pub(crate) failure: watch::Sender<Option<JournalError>>,
     /// Held while a batch is written, so that a test or the end of the journal may write too.
     pub(crate) writer: Mutex<crate::work::Writer>,
+    /// Held while a segment is synced.
+    pub(crate) syncing: Mutex<()>,
     pub(crate) checkpoints: Mutex<Checkpoints>,
 }
 
@@ -133,6 +135,8 @@ pub(crate) struct Checkpoints {
     pub(crate) generation: u64,
     /// The file that the newest is in.
     pub(crate) slot: Option<usize>,
+    /// Where the newest that was made since the journal was opened stands.
+    pub(crate) sequence: u64,
     /// Segments that were dead at the newest checkpoint: free when the next one is written.
     pub(crate) dead: Vec<u64>,
 }

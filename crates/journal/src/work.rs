@@ -10,7 +10,7 @@ use crate::{
 use std::{
     collections::{BTreeMap, VecDeque},
     hash::{BuildHasher, RandomState},
-    sync::{Arc, Condvar, Mutex, PoisonError, RwLock},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 use tokio::sync::{Notify, watch};
@@ -47,16 +47,21 @@ pub(crate) fn start(
     };
     let recovered = Recovered { records: found.records, snapshot_bytes: found.snapshot_bytes, torn: found.torn };
     let epoch = found.tail.epoch + 1;
+    let number_of = |name: &String| u64::from_str_radix(name.rsplit('-').next().unwrap_or_default(), 16).unwrap_or(0);
+    let mut next_spare = found.spares.iter().map(number_of).max().map_or(0, |number| number + 1);
     let mut spares = VecDeque::new();
-    let mut next_spare = 0;
     for name in found.spares {
-        next_spare = next_spare.max(u64::from_str_radix(name.rsplit('-').next().unwrap_or_default(), 16).unwrap_or(0) + 1);
         let file = fs.open(&name).map_err(JournalError::io("opening", &name))?;
         // One that was being made when a crash came is too short.
-        match file.size().map_err(JournalError::io("looking at", &name))? == found.segment_bytes {
-            true => spares.push_back(name),
-            false => fs.remove(&name).map_err(JournalError::io("removing", &name))?,
+        if file.size().map_err(JournalError::io("looking at", &name))? != found.segment_bytes {
+            fs.remove(&name).map_err(JournalError::io("removing", &name))?;
+            continue;
         }
+        // A segment that was about to be begun gives its name back: another spare may be the next to get it.
+        next_spare += 1;
+        let spare = spare_name(next_spare);
+        fs.rename(&name, &spare).map_err(JournalError::io("renaming", &name))?;
+        spares.push_back(spare);
     }
     let number = found.tail.address / found.segment_bytes;
     let Some(file) = found.segments.get(&number).cloned() else {
@@ -96,7 +101,13 @@ pub(crate) fn start(
         room: Notify::new(),
         failure: watch::Sender::new(None),
         writer: Mutex::new(Writer { number, file, buffer: Vec::new() }),
-        checkpoints: Mutex::new(Checkpoints { generation: found.generation, slot: found.checkpoint, dead: Vec::new() }),
+        syncing: Mutex::new(()),
+        checkpoints: Mutex::new(Checkpoints {
+            generation: found.generation,
+            slot: found.checkpoint,
+            sequence: 0,
+            dead: Vec::new(),
+        }),
     };
     shared.open_epoch()?;
     Ok((shared, recovered))
@@ -213,8 +224,10 @@ impl Shared {
 
     /// Goes on in the next segment. The one before is synced whole first, so that a segment that is followed by another is never torn.
     fn roll(&self, writer: &mut Writer, number: u64, first_sequence: u64) -> Result<(), JournalError> {
-        writer.file.sync().map_err(JournalError::io("syncing", segment_name(writer.number)))?;
-        self.synced.raise(first_sequence - 1);
+        {
+            let _alone = self.sync_alone()?;
+            self.sync_segment(writer.number, &*writer.file, first_sequence - 1)?;
+        }
         let spare = loop {
             {
                 let mut queue = self.lock();
@@ -254,19 +267,32 @@ impl Shared {
 
     /// Syncs everything that is written.
     pub(crate) fn sync(&self) -> Result<(), JournalError> {
-        if self.failure.borrow().is_some() {
-            return Err(self.ended());
-        }
+        let _alone = self.sync_alone()?;
         // In this order: what is written by now is in this segment or in one that was synced when it was left.
         let written = self.written.get();
         let (number, file) = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if self.synced.get() >= written {
-            return Ok(());
+        match self.synced.get() >= written {
+            true => Ok(()),
+            false => self.sync_segment(number, &*file, written),
         }
+    }
+
+    /// The right to sync segments. The kernel tells a failed write back to one of those who sync a file at the same time, and the others must not take
+    /// their turn for a success.
+    fn sync_alone(&self) -> Result<MutexGuard<'_, ()>, JournalError> {
+        let alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.failure.borrow().is_some() {
+            true => Err(self.ended()),
+            false => Ok(alone),
+        }
+    }
+
+    /// Syncs a segment, and everything up to this sequence with it. Whoever calls it syncs alone.
+    fn sync_segment(&self, number: u64, file: &dyn File, sequence: u64) -> Result<(), JournalError> {
         if let Err(error) = file.sync() {
             return Err(self.fail(JournalError::Io { action: "syncing", file: segment_name(number), error: Arc::new(error) }));
         }
-        self.synced.raise(written);
+        self.synced.raise(sequence);
         Ok(())
     }
 
@@ -306,6 +332,10 @@ impl Shared {
     pub(crate) fn checkpoint(&self, mark: Mark, snapshot: &[u8]) -> Result<(), JournalError> {
         self.sync_up_to(mark.position.sequence - 1)?;
         let mut checkpoints = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if mark.position.sequence < checkpoints.sequence {
+            // Another was made of a later state while this one waited, and segments that only this one needs may be gone.
+            return Ok(());
+        }
         let slot = checkpoints.slot.map_or(0, |slot| 1 - slot);
         let header = CheckpointHeader {
             generation: checkpoints.generation + 1,
@@ -326,6 +356,7 @@ impl Shared {
         }
         checkpoints.generation += 1;
         checkpoints.slot = Some(slot);
+        checkpoints.sequence = mark.position.sequence;
         self.lock().snapshot_bytes = snapshot.len() as u64;
         let dead = std::mem::replace(&mut checkpoints.dead, mark.dead);
         drop(checkpoints);
