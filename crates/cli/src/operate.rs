@@ -8,7 +8,7 @@ use crate::{
 };
 use leatworks::{
     config::{Config, Flags},
-    control::{Access, Filter, Listed, Outgoing, Request, Response, Status as TopologyStatus},
+    control::{Access, FailureKind, Filter, Listed, Outgoing, Request, Response, Status as TopologyStatus},
     topics::{EdgeRef, TopologyRef},
 };
 use leatworks_topology::Topology;
@@ -208,7 +208,7 @@ fn print_letters(topology: &str, listed: &Listed) {
     for letter in &listed.letters {
         println!("{topology}  {}  {}  {} after {} attempts", letter.edge, letter.id, letter.cause, letter.attempts);
         println!("  error    {}", letter.error);
-        println!("  payload  {}", letter.payload);
+        println!("  payload  {}{}", letter.payload, if letter.cut { " (cut: --id shows it whole)" } else { "" });
     }
     note_limit(listed);
 }
@@ -328,9 +328,7 @@ impl Session {
 
     fn ask(&self, request: Request) -> Result<Response> {
         match self.runtime.block_on(self.access.ask(request)) {
-            Ok(Response::Failed { error, invalid }) => {
-                Err(Failure::new(if invalid { Code::Invalid } else { Code::Unreachable }, error))
-            }
+            Ok(Response::Failed { error, kind }) => Err(Failure::new(failure_code(kind), error)),
             Ok(response) => Ok(response),
             Err(error) => Err(Failure::new(Code::Unreachable, error)),
         }
@@ -338,6 +336,16 @@ impl Session {
 
     fn close(self) -> Result {
         self.runtime.block_on(self.access.close()).map_err(|error| Failure::new(Code::Unreachable, error))
+    }
+}
+
+fn failure_code(kind: FailureKind) -> Code {
+    match kind {
+        FailureKind::Invalid | FailureKind::TooLarge => Code::Invalid,
+        FailureKind::NotFound => Code::Nothing,
+        FailureKind::Conflict => Code::Conflict,
+        FailureKind::Unavailable | FailureKind::Full | FailureKind::Storage => Code::Unreachable,
+        _ => Code::Internal,
     }
 }
 

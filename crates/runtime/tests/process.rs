@@ -392,6 +392,8 @@ fn the_first_signal_drains_and_the_second_stops_at_once() {
     let mut line = String::new();
     err.read_line(&mut line).unwrap();
     assert!(line.contains("Draining"), "{line}");
+    let (code, _, refused) = call("moody", path, &["send", "1"]);
+    assert!(code == 5 && refused.contains("takes nothing in any more"), "{code}: {refused}");
     assert_eq!(child.try_wait().unwrap(), None);
     signal(&child, "-INT");
     let (code, out, _) = told(child.wait_with_output().unwrap());

@@ -1,7 +1,13 @@
 //! The exit codes of the generated binaries, and how errors are told.
 
-use crate::{config::ConfigError, control::AccessError, host::HostError, run::RunError, worker::ServeError};
-use leatworks_broker::{BrokerError, ErrorKind};
+use crate::{
+    config::ConfigError,
+    control::{AccessError, FailureKind},
+    host::HostError,
+    run::RunError,
+    worker::ServeError,
+};
+use leatworks_broker::BrokerError;
 use std::{fmt, process::ExitCode};
 
 /// All went well.
@@ -58,14 +64,19 @@ impl Failure {
 }
 
 fn broker_code(error: &BrokerError) -> u8 {
-    match error.kind() {
-        ErrorKind::Storage => STORAGE,
-        ErrorKind::Conflict => CONFLICT,
-        ErrorKind::Unavailable => CONNECT,
-        ErrorKind::Invalid | ErrorKind::TooLarge => INVALID,
-        ErrorKind::NotFound => NOTHING,
-        ErrorKind::Full => PARTLY,
-        _ => INTERNAL,
+    failure_code(error.kind().into())
+}
+
+/// The exit code for what a running process has answered.
+pub(crate) fn failure_code(kind: FailureKind) -> u8 {
+    match kind {
+        FailureKind::Storage => STORAGE,
+        FailureKind::Conflict => CONFLICT,
+        FailureKind::Unavailable => CONNECT,
+        FailureKind::Invalid | FailureKind::TooLarge => INVALID,
+        FailureKind::NotFound => NOTHING,
+        FailureKind::Full => PARTLY,
+        FailureKind::Other => INTERNAL,
     }
 }
 

@@ -1,7 +1,7 @@
 //! `send`, `status` and `dlq`: looking into a topology from outside.
 
 use super::{
-    exit::{CONNECT, Failure, INTERNAL, INVALID, NOTHING, OK, PARTLY, TIMED_OUT, USAGE},
+    exit::{CONNECT, Failure, INTERNAL, INVALID, NOTHING, OK, PARTLY, TIMED_OUT, USAGE, failure_code},
     output::{self, Output, table},
 };
 use crate::{
@@ -40,7 +40,7 @@ pub(super) struct Send {
 pub(super) enum DlqCommand {
     /// List dead letters
     List(Which),
-    /// Show dead letters whole
+    /// Show dead letters with all that is known; by an id also long payloads whole
     Show(Which),
     /// Give dead letters back to their edges
     Redrive(Which),
@@ -79,7 +79,7 @@ async fn ask(config: &Config, request: impl FnOnce(&Access) -> Result<Request, F
     let response = access.ask(request).await?;
     access.close().await?;
     match response {
-        Response::Failed { error, invalid } => Err(Failure::new(if invalid { INVALID } else { INTERNAL }, error)),
+        Response::Failed { error, kind } => Err(Failure::new(failure_code(kind), error)),
         response => Ok(response),
     }
 }
@@ -262,7 +262,7 @@ fn show_text(listed: &Listed) -> String {
             time(letter.first_ms),
             time(letter.last_ms),
             letter.error,
-            letter.payload,
+            if letter.cut { format!("{} (cut: shown whole by its id)", letter.payload) } else { letter.payload.clone() },
         )
     };
     if listed.total == 0 {

@@ -235,7 +235,7 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     let broker = host::open_when_free(&config, async || control::answers(&config.data).await).await?;
     // Only who owns the journal may take over the socket in its directory; a memory broker owns nothing.
     let listening = (config.broker != "memory").then(|| {
-        control::listen(broker.clone(), &config.data).inspect_err(
+        control::listen(broker.clone(), &config.data, signals.stop.clone()).inspect_err(
             |error| tracing::warn!(%error, "no control socket: send, status and dlq must wait for the end of this run"),
         )
     });

@@ -1,6 +1,6 @@
 //! Carries requests out on a broker.
 
-use super::{EdgeStatus, Filter, Listed, Outgoing, Request, Response, Sent, Status};
+use super::{EdgeStatus, FailureKind, Filter, Listed, Outgoing, Request, Response, Sent, Status};
 use crate::{
     Codec, DeadLetter, dispatch, ids,
     topics::{self, DEAD_LETTER_SUBSCRIPTION, EdgeRef, TopologyRef},
@@ -10,6 +10,12 @@ use std::{sync::Arc, time::Duration};
 
 /// How many dead letters are looked at, and moved, at once.
 const PAGE: usize = 256;
+
+/// The most bytes of a payload in a list. Enough to know a message again; a hundred of them are 400 KiB.
+const LISTED_PAYLOAD_BYTES_MAX: usize = 4 << 10;
+
+/// The most bytes of payloads in an answer, unless one alone has more: whoever asks for one by its id gets it whole.
+const LISTED_BYTES_MAX: usize = 16 << 20;
 
 /// Carries out a request. `running`: whether a run owns the broker, and so will handle what is sent.
 pub async fn perform(broker: &dyn Broker, request: Request, running: bool) -> Response {
@@ -26,8 +32,7 @@ pub async fn perform(broker: &dyn Broker, request: Request, running: bool) -> Re
 }
 
 fn failed(error: BrokerError) -> Response {
-    let invalid = matches!(error.kind(), ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::NotFound);
-    Response::Failed { error: error.to_string(), invalid }
+    Response::failed(error.kind().into(), error.to_string())
 }
 
 async fn status(broker: &dyn Broker, topology: &TopologyRef, running: bool) -> Result<Status> {
@@ -71,8 +76,7 @@ async fn send(
     wait_ms: Option<u64>,
 ) -> Result<Response> {
     let Some(ingress) = topology.edges.iter().find(|found| found.ingress && found.id == edge) else {
-        let error = format!("`{}` has no way in `{edge}`", topology.name);
-        return Ok(Response::Failed { error, invalid: true });
+        return Ok(Response::failed(FailureKind::Invalid, format!("`{}` has no way in `{edge}`", topology.name)));
     };
     topics::create(broker, topology).await?;
     let topic: Arc<str> = ingress.topic.as_str().into();
@@ -122,6 +126,7 @@ async fn page(broker: &dyn Broker, edge: &EdgeRef, from: Position) -> Result<(Ve
 }
 
 async fn list(broker: &dyn Broker, topology: &TopologyRef, filter: &Filter, limit: usize) -> Result<Response> {
+    let mut bytes = 0;
     let mut listed = Listed { schema: "leat.dlq/v1".to_owned(), total: 0, letters: Vec::new() };
     for edge in edges(topology, filter) {
         let mut from = Some(Position(0));
@@ -129,10 +134,14 @@ async fn list(broker: &dyn Broker, topology: &TopologyRef, filter: &Filter, limi
             let (letters, next) = page(broker, edge, position).await?;
             from = next;
             for (position, message) in &letters {
-                let letter = DeadLetter::read(&edge.id, *position, message);
+                let mut letter = DeadLetter::read(&edge.id, *position, message);
                 if fits(&letter, filter) {
                     listed.total += 1;
-                    if listed.letters.len() < limit {
+                    if filter.id.is_none() {
+                        letter.cut_payload(LISTED_PAYLOAD_BYTES_MAX);
+                    }
+                    bytes += letter.payload.len();
+                    if listed.letters.len() < limit && (listed.letters.is_empty() || bytes <= LISTED_BYTES_MAX) {
                         listed.letters.push(letter);
                     }
                 }
@@ -179,5 +188,46 @@ async fn settle_one(broker: &dyn Broker, edge: &EdgeRef, position: Position, mes
         // Somebody else has taken it in the meantime.
         Err(error) if error.kind() == ErrorKind::Settled => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TaskError;
+    use leatworks_broker::{Limits, MemoryBroker};
+
+    #[tokio::test]
+    async fn a_list_is_bounded_and_an_id_shows_all() {
+        let broker = MemoryBroker::new(Limits::default());
+        let edge = EdgeRef {
+            id: "[*]-->a".to_owned(),
+            ingress: true,
+            topic: "t-a".to_owned(),
+            subscription: "a".to_owned(),
+            retry_topic: "t-a-a-RETRY".to_owned(),
+            dead_letter_topic: "t-a-a-DLQ".to_owned(),
+        };
+        let topology = TopologyRef { name: "t".to_owned(), edges: vec![edge] };
+        topics::create(&broker, &topology).await.unwrap();
+        let sizes = [LISTED_PAYLOAD_BYTES_MAX, LISTED_PAYLOAD_BYTES_MAX + 1];
+        for size in sizes {
+            let message = ids::new_root("x".repeat(size).into(), Codec::Json, None);
+            let message = DeadLetter::write(message, "[*]-->a", 1, &TaskError::permanent("no"));
+            broker.publish(vec![Publish { topic: "t-a-a-DLQ".into(), message, sequence: None }]).await.unwrap();
+        }
+        let list = async |filter, limit| {
+            let request = Request::DeadLetters { topology: topology.clone(), filter, limit };
+            let Response::DeadLetters(listed) = perform(&broker, request, false).await else { panic!("a list") };
+            listed
+        };
+        let listed = list(Filter::default(), 10).await;
+        let shown: Vec<_> =
+            listed.letters.iter().map(|letter| (letter.cut, letter.payload.trim_end_matches('…').len())).collect();
+        assert_eq!(shown, [(false, sizes[0]), (true, sizes[0])]);
+        let whole = list(Filter { id: Some(listed.letters[1].id.clone()), ..Filter::default() }, 10).await;
+        assert_eq!((whole.letters[0].cut, whole.letters[0].payload.len()), (false, sizes[1]));
+        let none = list(Filter::default(), 0).await;
+        assert_eq!((none.total, none.letters.len()), (2, 0));
     }
 }

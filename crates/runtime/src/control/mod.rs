@@ -5,14 +5,17 @@
 
 mod access;
 mod act;
+mod place;
 mod socket;
 
 pub use access::{Access, AccessError};
 pub use act::perform;
+pub use place::socket_path;
 pub(crate) use socket::answers;
-pub use socket::{listen, socket_path};
+pub use socket::listen;
 
 use crate::{DeadLetter, topics::TopologyRef};
+use leatworks_broker::ErrorKind;
 use serde::{Deserialize, Serialize};
 
 /// What is asked. As JSON it is tagged by `op`.
@@ -99,9 +102,54 @@ pub enum Response {
     Failed {
         /// Why.
         error: String,
-        /// Whether it was the request that is wrong (or else the broker).
-        invalid: bool,
+        /// What kind of failure it is.
+        kind: FailureKind,
     },
+}
+
+impl Response {
+    pub(crate) fn failed(kind: FailureKind, error: impl Into<String>) -> Self {
+        Self::Failed { error: error.into(), kind }
+    }
+}
+
+/// What kind of failure a [`Response::Failed`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// The request is wrong.
+    Invalid,
+    /// The request, or a message in it, is too large.
+    TooLarge,
+    /// What it is about does not exist.
+    NotFound,
+    /// Somebody else holds what is needed.
+    Conflict,
+    /// It may succeed later: the run is about to end, or the broker is away.
+    Unavailable,
+    /// The disk or a queue is full.
+    Full,
+    /// The storage failed.
+    Storage,
+    /// Another kind, also one that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+impl From<ErrorKind> for FailureKind {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Invalid => Self::Invalid,
+            ErrorKind::TooLarge => Self::TooLarge,
+            ErrorKind::NotFound => Self::NotFound,
+            ErrorKind::Conflict => Self::Conflict,
+            ErrorKind::Unavailable | ErrorKind::Closed => Self::Unavailable,
+            ErrorKind::Full => Self::Full,
+            ErrorKind::Storage => Self::Storage,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// Dead letters, and how many there are in all.

@@ -1,6 +1,7 @@
 //! The unix socket of a running owner: one request line, one response line.
 
-use super::{Request, Response, perform};
+use super::{FailureKind, Request, Response, perform, place};
+use crate::run::Stop;
 use leatworks_broker::Broker;
 use std::{
     fs, io,
@@ -9,33 +10,23 @@ use std::{
     sync::Arc,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
+    sync::watch,
 };
-use xxhash_rust::xxh3::xxh3_64;
 
-/// The longest path of a unix socket that every system takes (macOS: 103 bytes and the end).
-const PATH_BYTES_MAX: usize = 100;
-
-/// The longest line in either direction: the largest batch that `send` sends, or a long list of dead letters.
-const LINE_BYTES_MAX: u64 = 64 << 20;
-
-/// Where the owner of a data directory listens: in it, or if its path is too long for a socket, in the temporary directory.
-pub fn socket_path(data: &Path) -> PathBuf {
-    let path = data.join("control.sock");
-    if path.as_os_str().len() <= PATH_BYTES_MAX {
-        return path;
-    }
-    std::env::temp_dir().join(format!("leat-{:016x}.sock", xxh3_64(path.as_os_str().as_encoded_bytes())))
-}
+/// The longest line in either direction. What is sent comes in chunks of 4 MiB and what is listed is cut to 16 MiB; as JSON texts within
+/// JSON both are at most twice as long, which leaves room for one message that is larger.
+const LINE_BYTES_MAX: usize = 64 << 20;
 
 /// Listens for requests until the returned handle is dropped. To be called by the owner of the journal only: a socket that is there already
-/// was left by an owner that has ended.
+/// was left by an owner that has ended. Once `stop` says that the run ends, nothing more can be sent to it.
 ///
 /// # Errors
 /// If the socket cannot be made.
-pub fn listen(broker: Arc<dyn Broker>, data: &Path) -> io::Result<Listening> {
-    let path = socket_path(data);
+pub fn listen(broker: Arc<dyn Broker>, data: &Path, stop: watch::Receiver<Stop>) -> io::Result<Listening> {
+    let path = place::socket_path(data);
+    place::guard(data, &path, true)?;
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -46,7 +37,7 @@ pub fn listen(broker: Arc<dyn Broker>, data: &Path) -> io::Result<Listening> {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    tokio::spawn(answer(stream, broker.clone()));
+                    tokio::spawn(answer(stream, broker.clone(), stop.clone()));
                 }
                 // Too many open files, most likely: that passes.
                 Err(error) => {
@@ -74,17 +65,61 @@ impl Drop for Listening {
     }
 }
 
-async fn answer(stream: UnixStream, broker: Arc<dyn Broker>) {
+async fn answer(stream: UnixStream, broker: Arc<dyn Broker>, stop: watch::Receiver<Stop>) {
     let (reader, mut writer) = stream.into_split();
-    let mut lines = BufReader::new(reader.take(LINE_BYTES_MAX)).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        let response = match serde_json::from_str::<Request>(&line) {
-            Ok(request) => perform(broker.as_ref(), request, true).await,
-            Err(error) => Response::Failed { error: format!("the request is not understood: {error}"), invalid: true },
+    let mut reader = BufReader::new(reader);
+    loop {
+        let response = match read_line(&mut reader, LINE_BYTES_MAX).await {
+            Ok(Line::Whole(line)) => respond(&line, broker.as_ref(), &stop).await,
+            Ok(Line::TooLong) => {
+                Response::failed(FailureKind::TooLarge, format!("a request has at most {LINE_BYTES_MAX} bytes on its line"))
+            }
+            // A caller that has gone away wants no answer.
+            Ok(Line::End) | Err(_) => return,
         };
-        // A caller that has gone away wants no answer.
         if write(&mut writer, &response).await.is_err() {
             return;
+        }
+    }
+}
+
+async fn respond(line: &[u8], broker: &dyn Broker, stop: &watch::Receiver<Stop>) -> Response {
+    match serde_json::from_slice::<Request>(line) {
+        Ok(Request::Send { topology, .. }) if *stop.borrow() != Stop::Run => Response::failed(
+            FailureKind::Unavailable,
+            format!("`{}` is about to end and takes nothing in any more: send again when it has ended", topology.name),
+        ),
+        Ok(request) => perform(broker, request, true).await,
+        Err(error) => Response::failed(FailureKind::Invalid, format!("the request is not understood: {error}")),
+    }
+}
+
+enum Line {
+    Whole(Vec<u8>),
+    TooLong,
+    End,
+}
+
+/// Reads the next line. One that is too long is passed over.
+async fn read_line(reader: &mut (impl AsyncBufRead + Unpin), max: usize) -> io::Result<Line> {
+    let (mut line, mut too_long) = (Vec::new(), false);
+    loop {
+        let buffer = reader.fill_buf().await?;
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let is_over = buffer.is_empty() || end.is_some();
+        if buffer.is_empty() && line.is_empty() && !too_long {
+            return Ok(Line::End);
+        }
+        let taken = end.unwrap_or(buffer.len());
+        too_long |= line.len() + taken > max;
+        if too_long {
+            line = Vec::new();
+        } else {
+            line.extend_from_slice(&buffer[..taken]);
+        }
+        reader.consume(end.map_or(taken, |end| end + 1));
+        if is_over {
+            return Ok(if too_long { Line::TooLong } else { Line::Whole(line) });
         }
     }
 }
@@ -98,18 +133,48 @@ async fn write(writer: &mut (impl AsyncWriteExt + Unpin), line: &impl serde::Ser
 
 /// Whether a run answers for this data directory.
 pub(crate) async fn answers(data: &Path) -> bool {
-    UnixStream::connect(socket_path(data)).await.is_ok()
+    connect(data).await.is_ok()
+}
+
+async fn connect(data: &Path) -> io::Result<UnixStream> {
+    let path = place::socket_path(data);
+    place::guard(data, &path, false)?;
+    UnixStream::connect(path).await
 }
 
 /// Asks the owner of a data directory.
 pub(super) async fn ask(data: &Path, request: &Request) -> io::Result<Response> {
-    let stream = UnixStream::connect(socket_path(data)).await?;
-    let (reader, mut writer) = stream.into_split();
+    let (reader, mut writer) = connect(data).await?.into_split();
     write(&mut writer, request).await?;
-    let mut line = String::new();
-    BufReader::new(reader.take(LINE_BYTES_MAX)).read_line(&mut line).await?;
-    if line.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the run ended before it answered"));
+    match read_line(&mut BufReader::new(reader), LINE_BYTES_MAX).await? {
+        Line::Whole(line) => Ok(serde_json::from_slice(&line)?),
+        Line::TooLong => {
+            let text = format!("the answer has more than {LINE_BYTES_MAX} bytes: ask for less at once");
+            Err(io::Error::new(io::ErrorKind::InvalidData, text))
+        }
+        Line::End => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the run ended before it answered")),
     }
-    Ok(serde_json::from_str(&line)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_limit_is_that_of_a_line_and_not_of_all_lines() {
+        let text = b"12345\n1234\n\n123456\n12345\n1234567890123\n123";
+        // Whatever the buffer cuts.
+        for capacity in [1, 4, 100] {
+            let mut reader = BufReader::with_capacity(capacity, &text[..]);
+            let mut lines = Vec::new();
+            loop {
+                match read_line(&mut reader, 5).await.unwrap() {
+                    Line::Whole(line) => lines.push(String::from_utf8(line).unwrap()),
+                    Line::TooLong => lines.push("too long".to_owned()),
+                    Line::End => break,
+                }
+            }
+            assert_eq!(lines, ["12345", "1234", "", "too long", "12345", "too long", "123"], "{capacity}");
+        }
+    }
 }

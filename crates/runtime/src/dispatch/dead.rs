@@ -36,6 +36,9 @@ pub struct DeadLetter {
     pub last_ms: u64,
     /// Its payload; bytes that are not UTF-8 are replaced.
     pub payload: String,
+    /// Whether the payload is longer, and only its beginning is here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
 }
 
 fn position<S: serde::Serializer>(position: &Position, serializer: S) -> Result<S::Ok, S::Error> {
@@ -53,7 +56,7 @@ impl DeadLetter {
         message.properties.retain(|(name, _)| !name.starts_with(PREFIX));
         let mut add = |name: &str, value: String| message.properties.push((format!("{PREFIX}{name}"), value));
         add("cause", error.cause().as_str().to_owned());
-        add("error", bounded(error.to_string()));
+        add("error", bounded(error.to_string(), ERROR_BYTES_MAX));
         add("attempts", attempts.to_string());
         add("edge", edge.to_owned());
         add("first-ms", message.created_ms.to_string());
@@ -79,7 +82,14 @@ impl DeadLetter {
             first_ms: property("first-ms").parse().unwrap_or_default(),
             last_ms: property("last-ms").parse().unwrap_or_default(),
             payload: payload_text(message),
+            cut: false,
         }
+    }
+
+    /// Cuts a payload that has more bytes than this, with `…` at its end.
+    pub(crate) fn cut_payload(&mut self, bytes_max: usize) {
+        self.cut = self.payload.len() > bytes_max;
+        self.payload = bounded(std::mem::take(&mut self.payload), bytes_max);
     }
 }
 
@@ -97,9 +107,9 @@ pub(crate) fn clean(mut message: Message) -> Message {
     message
 }
 
-fn bounded(mut text: String) -> String {
-    if text.len() > ERROR_BYTES_MAX {
-        let end = (0..=ERROR_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+fn bounded(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        let end = text.floor_char_boundary(bytes_max);
         text.truncate(end);
         text.push('…');
     }
