@@ -204,3 +204,33 @@ async fn poison_becomes_a_dead_letter_and_the_others_go_on() {
         assert!(poison.contains(&letter.payload.as_str()), "{letter:?}");
     }
 }
+
+/// How many messages of the test below have been handled.
+static PASSED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+#[derive(Deserialize)]
+struct WaitsForOthers;
+
+impl Task for WaitsForOthers {
+    type In = u32;
+    type Out = ();
+
+    /// The message 101 waits until all others have been handled, which must not need its own lane.
+    async fn run(&self, number: u32, _cx: &Context) -> Result<(), TaskError> {
+        while number == 101 && PASSED.load(SeqCst) < 199 {
+            tokio::task::yield_now().await;
+        }
+        PASSED.fetch_add(1, SeqCst);
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_message_does_not_hold_up_those_behind_it_while_a_lane_is_free() {
+    let task = node("wait", Kind::Rust(open_task::<WaitsForOthers>)).timeout(Duration::from_secs(20)).parallelism(2);
+    let topology = topology("lanes", vec![task], &[]);
+    let broker = memory();
+    send_all(&broker, topology, (0..200).map(|number: u32| number.to_string()).collect()).await;
+    let report = drain(&broker, topology).await;
+    assert_eq!((report.done, report.dead_lettered), (200, 0));
+}

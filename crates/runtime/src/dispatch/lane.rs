@@ -17,28 +17,40 @@ pub(super) enum Pace {
     Slow,
 }
 
+/// What a lane hands to its dispatcher.
+pub(super) enum Handed {
+    /// Messages that have been run.
+    Finished(Vec<Outcome>),
+    /// The rest of a batch, in order, whose lane waits for a slow message: other lanes may be free.
+    Rest(Vec<Taken>),
+}
+
 /// Runs a batch. A task that does not wait costs no timer and no wake-up.
-pub(super) async fn run(edge: Arc<Edge>, batch: Vec<Taken>, results: mpsc::UnboundedSender<Vec<Outcome>>) -> Pace {
+pub(super) async fn run(edge: Arc<Edge>, batch: Vec<Taken>, results: mpsc::UnboundedSender<Handed>) -> Pace {
     let mut pace = Pace::Quick;
     let mut finished = Vec::with_capacity(batch.len());
     let mut since = Instant::now();
-    for taken in batch {
+    let mut batch = batch.into_iter();
+    while let Some(taken) = batch.next() {
         let mut attempt = pin!(attempt::run(&edge, taken));
         let outcome = match poll!(&mut attempt) {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => {
                 // The dispatcher is gone only when the run is over, and then the messages are given back with their consumer.
-                let _ = results.send(std::mem::take(&mut finished));
+                let _ = results.send(Handed::Finished(std::mem::take(&mut finished)));
+                if edge.parallelism > 1 && batch.len() > 0 {
+                    let _ = results.send(Handed::Rest(std::mem::take(&mut batch).collect()));
+                }
                 attempt.await
             }
         };
         finished.push(outcome);
         if since.elapsed() > FLUSH_AFTER {
             pace = Pace::Slow;
-            let _ = results.send(std::mem::take(&mut finished));
+            let _ = results.send(Handed::Finished(std::mem::take(&mut finished)));
             since = Instant::now();
         }
     }
-    let _ = results.send(finished);
+    let _ = results.send(Handed::Finished(finished));
     pace
 }

@@ -14,6 +14,8 @@ pub use dead::DeadLetter;
 pub(crate) use dead::clean;
 pub(crate) use edge::{Edge, Queue, Taken};
 
+use lane::Handed;
+
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use leatworks_broker::{BoxFuture, BrokerError, Consumer, Delivery, Subscribe, SubscriptionKind};
 use std::{collections::VecDeque, sync::Arc};
@@ -88,7 +90,7 @@ struct Dispatcher {
     /// Taken and waiting for a lane; at most one receive of each consumer.
     waiting: VecDeque<Taken>,
     lanes: JoinSet<lane::Pace>,
-    results: (mpsc::UnboundedSender<Vec<Outcome>>, mpsc::UnboundedReceiver<Vec<Outcome>>),
+    results: (mpsc::UnboundedSender<Handed>, mpsc::UnboundedReceiver<Handed>),
     /// Finished and waiting for a commit; bounded by the permits.
     finished: Vec<Outcome>,
     /// The bytes of their outputs.
@@ -145,13 +147,19 @@ impl Dispatcher {
                     self.waiting.clear();
                 }
                 Some(done) = self.commits.next(), if !self.commits.is_empty() => done?,
-                Some(outcomes) = self.results.1.recv() => {
-                    self.finish(outcomes);
-                    while let Ok(outcomes) = self.results.1.try_recv() {
-                        self.finish(outcomes);
+                Some(handed) = self.results.1.recv() => {
+                    self.accept(handed, closed);
+                    while let Ok(handed) = self.results.1.try_recv() {
+                        self.accept(handed, closed);
                     }
                 }
-                Some(lane) = self.lanes.join_next(), if !self.lanes.is_empty() => self.set_pace(lane.ok()),
+                Some(lane) = self.lanes.join_next(), if !self.lanes.is_empty() => match lane {
+                    Ok(pace) => self.set_pace(pace),
+                    // A lane catches what a task panics with; what is left is a panic in dropping a task's future. Its messages cannot be settled,
+                    // so it ends the run.
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Err(_) => self.set_pace(lane::Pace::Slow),
+                },
                 Some((queue, consumer, received)) = self.receiving.next(), if !self.receiving.is_empty() => {
                     self.take(queue, consumer, received?);
                 }
@@ -159,9 +167,16 @@ impl Dispatcher {
         }
     }
 
-    fn finish(&mut self, outcomes: Vec<Outcome>) {
-        self.finished_bytes += outcomes.iter().map(commit::bytes).sum::<usize>();
-        self.finished.extend(outcomes);
+    fn accept(&mut self, handed: Handed, closed: bool) {
+        match handed {
+            Handed::Finished(outcomes) => {
+                self.finished_bytes += outcomes.iter().map(commit::bytes).sum::<usize>();
+                self.finished.extend(outcomes);
+            }
+            // They are taken again by the next run.
+            Handed::Rest(_) if closed => {}
+            Handed::Rest(rest) => rest.into_iter().rev().for_each(|taken| self.waiting.push_front(taken)),
+        }
     }
 
     fn take(&mut self, queue: Queue, consumer: Box<dyn Consumer>, deliveries: Vec<Delivery>) {
@@ -174,12 +189,12 @@ impl Dispatcher {
         self.waiting.extend(deliveries.into_iter().map(|delivery| Taken { queue, delivery }));
     }
 
-    fn set_pace(&mut self, pace: Option<lane::Pace>) {
+    fn set_pace(&mut self, pace: lane::Pace) {
         // With a single attempt a message that was only waiting in a batch when the process died would be given up.
         let max = if self.edge.retry.attempts > 1 { BATCH_MAX } else { 1 };
         match pace {
-            Some(lane::Pace::Quick) => self.batch = (self.batch * 2).min(max),
-            Some(lane::Pace::Slow) | None => self.batch = 1,
+            lane::Pace::Quick => self.batch = (self.batch * 2).min(max),
+            lane::Pace::Slow => self.batch = 1,
         }
     }
 
