@@ -267,12 +267,13 @@ impl Journal {
     pub fn read(&self, address: u64, bytes: usize) -> Result<Bytes, JournalError> {
         let number = address / self.shared.segment_bytes;
         let name = recovery::segment_name(number);
-        let file = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
-        let Some(file) = file else {
-            return Err(JournalError::damaged(name, address % self.shared.segment_bytes, "there is no such segment"));
-        };
+        let find = || self.shared.segments.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
+        let gone = || JournalError::damaged(&name, address % self.shared.segment_bytes, "there is no such segment");
+        let file = find().ok_or_else(gone)?;
         let mut buffer = vec![0; bytes];
-        file.read(&mut buffer, address % self.shared.segment_bytes).map_err(JournalError::io("reading", name))?;
+        file.read(&mut buffer, address % self.shared.segment_bytes).map_err(JournalError::io("reading", &name))?;
+        // A segment that was let go of meanwhile may be in use again: the bytes could be whole and another record's.
+        find().ok_or_else(gone)?;
         Ok(buffer.into())
     }
 

@@ -42,7 +42,9 @@ pub(crate) struct Queue {
     /// Where the last snapshot was taken, and its size.
     pub(crate) marked: u64,
     pub(crate) snapshot_bytes: u64,
+    /// Where the tail was when the last segment was compacted, and the one after that segment.
     pub(crate) compacted: u64,
+    pub(crate) compact_from: u64,
     pub(crate) closing: bool,
     pub(crate) duties_ended: bool,
 }
@@ -127,9 +129,13 @@ impl Queue {
         }
         let tail = self.tail.address / segment_bytes;
         let sparse = |(_, live): &(&u64, &Live)| live.messages > 0 && live.bytes < segment_bytes / SPARSE_PART;
-        let old = self.live.range(..tail.saturating_sub(YOUNG_SEGMENTS));
+        let end = tail.saturating_sub(YOUNG_SEGMENTS);
+        // In turn: one whose messages cannot be moved must not keep the others.
+        let from = self.compact_from.min(end);
+        let mut old = self.live.range(from..end).chain(self.live.range(..from));
         // One segment of moved messages for each segment appended, at most: moving must not become the load.
-        let number = *old.into_iter().find(sparse).filter(|_| tail > self.compacted)?.0;
+        let number = *old.find(sparse).filter(|_| tail > self.compacted)?.0;
+        self.compact_from = number + 1;
         self.compacted = tail;
         Some(Duty::Compact(number))
     }

@@ -81,6 +81,7 @@ pub(crate) fn start(
         marked: found.tail.address,
         snapshot_bytes: found.snapshot_bytes as u64,
         compacted: 0,
+        compact_from: 0,
         closing: false,
         duties_ended: false,
     };

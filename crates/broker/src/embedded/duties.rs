@@ -57,12 +57,14 @@ pub(super) fn compact(engine: &Arc<Engine<JournalStore>>, journal: &Journal, seg
         let bytes = found.iter().map(|(.., at)| at.bytes() + MOVE_OVERHEAD_BYTES).sum::<usize>() + MOVE_OVERHEAD_BYTES;
         let mut read = Vec::with_capacity(found.len());
         for (topic, position, at) in found {
-            let block = journal.read(at.address(), at.bytes())?;
-            match super::record::decode_message(&block[..]) {
-                Ok(message) => read.push((topic, position, at, Arc::new(message))),
-                // It is told when it is delivered; until then it keeps its segment.
-                Err(_) => return Ok(()),
+            let block = journal.read(at.address(), at.bytes());
+            // One that is damaged is told of when it is delivered; until then it keeps its segment.
+            if let Some(message) = block.ok().and_then(|block| super::record::decode_message(&block[..]).ok()) {
+                read.push((topic, position, at, Arc::new(message)));
             }
+        }
+        if read.is_empty() {
+            return Ok(());
         }
         let mut core = engine.lock();
         if !engine.store.has_room(bytes, false) {

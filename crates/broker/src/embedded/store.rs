@@ -25,8 +25,8 @@ pub(crate) struct JournalStore {
     cache: Mutex<Cache>,
     /// Where the journal is, for people.
     directory: String,
-    /// Let go of last.
-    _lock: Option<Lock>,
+    /// Let go of last, also by a close under way that nobody waits for any more.
+    lock: Option<Arc<Lock>>,
 }
 
 impl JournalStore {
@@ -37,7 +37,7 @@ impl JournalStore {
         directory: String,
         lock: Option<Lock>,
     ) -> Self {
-        Self { journal, durability, cache: Mutex::new(Cache::new(cache_bytes_max)), directory, _lock: lock }
+        Self { journal, durability, cache: Mutex::new(Cache::new(cache_bytes_max)), directory, lock: lock.map(Arc::new) }
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
@@ -165,8 +165,9 @@ impl Store for JournalStore {
     }
 
     async fn close(&self, snapshot: Self::Snapshot) -> Result<()> {
-        let journal = self.journal.clone();
+        let (journal, lock) = (self.journal.clone(), self.lock.clone());
         let closing = tokio::task::spawn_blocking(move || {
+            let _lock = lock;
             let (mark, snapshot) = snapshot;
             // The checkpoint only makes the next start quicker: without space for it, what was acknowledged is as safe.
             match journal.checkpoint(mark, &snapshot) {

@@ -47,7 +47,8 @@ impl<S: Store> EngineConsumer<S> {
             if let Some(deliveries) = self.hand_out(max).await? {
                 return Ok(deliveries);
             }
-            if self.prepared.is_none() {
+            // What is damaged is told before there is anything to wait for.
+            if self.prepared.is_none() && self.damaged.is_none() {
                 self.prepare(max).await?;
             }
         }
@@ -63,7 +64,25 @@ impl<S: Store> EngineConsumer<S> {
         }
         // An earlier call may have asked for more than this one does.
         let count = max.min(prepared.deliveries.len());
-        let loaded = store.load(&prepared.handles[..count]).await;
+        let loaded = loop {
+            let loaded = store.load(&prepared.handles[..count]).await;
+            if loaded.iter().all(std::result::Result::is_ok) {
+                break loaded;
+            }
+            // A message may have been moved since it was taken, and the place where it was used again.
+            let core = self.engine.lock();
+            let log = core.state.log(self.topic);
+            let mut moved = false;
+            for ((position, _), handle) in prepared.deliveries[..count].iter().zip(&mut prepared.handles) {
+                if let Some(entry) = log.get(*position).filter(|entry| entry.handle != *handle) {
+                    handle.clone_from(&entry.handle);
+                    moved = true;
+                }
+            }
+            if !moved {
+                break loaded;
+            }
+        };
         // Nothing is awaited from here on: a call that is dropped has taken nothing out of what is prepared.
         let core = self.engine.lock();
         let feed = core.feeds.get(&self.subscription);

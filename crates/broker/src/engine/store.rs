@@ -9,7 +9,7 @@ use std::{future::Future, sync::Arc};
 /// Keeps events in order, and messages until they are freed.
 pub(crate) trait Store: Send + Sync + 'static {
     /// Where a message's bytes are.
-    type Handle: Clone + Send + Sync + 'static;
+    type Handle: Clone + PartialEq + Send + Sync + 'static;
 
     /// The state as it is kept.
     type Snapshot: Send;

@@ -1,0 +1,127 @@
+//! Single situations of the embedded broker that a random walk meets too seldom.
+
+use leatworks_broker::*;
+use leatworks_journal::simulation::{Faults, SimulatedFileSystem};
+use std::{ops::Range, sync::Arc, time::Duration};
+
+const SEGMENT_BYTES: u64 = 64 << 10;
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn open(fs: &SimulatedFileSystem) -> Embedded {
+    let options = EmbeddedOptions {
+        segment_bytes: SEGMENT_BYTES,
+        checkpoint_bytes: 2 * SEGMENT_BYTES,
+        cache_bytes_max: 0,
+        ..EmbeddedOptions::new("simulated")
+    };
+    Embedded::open_on(Arc::new(fs.clone()), options).unwrap()
+}
+
+async fn topic(broker: &Embedded, name: &str) {
+    let spec = TopicSpec { name: name.into(), kind: TopicKind::Plain, topology: String::new(), retention: Duration::ZERO };
+    broker.create_topic(spec).await.unwrap();
+    broker.create_subscription(name, "s", Start::Earliest).await.unwrap();
+}
+
+fn batch(topic: &str, ids: Range<u128>, bytes: usize) -> Vec<Publish> {
+    let message = |id: u128| Message { id: MessageId(id), payload: vec![id as u8; bytes].into(), ..Message::default() };
+    ids.map(|id| Publish { topic: topic.into(), message: message(id), sequence: None }).collect()
+}
+
+async fn consumer(broker: &Embedded, topic: &str) -> Box<dyn Consumer> {
+    let subscribe = Subscribe {
+        topic: topic.into(),
+        subscription: "s".into(),
+        kind: SubscriptionKind::Shared,
+        consumer: "test".into(),
+        permits: 10_000,
+    };
+    broker.subscribe(subscribe).await.unwrap()
+}
+
+/// Publishes this many messages of a kibibyte and settles them, so that the journal goes on.
+async fn pass(broker: &Embedded, consumer: &mut dyn Consumer, topic: &str, batches: u128) {
+    for _ in 0..batches {
+        broker.publish(batch(topic, 0..10, 1_024)).await.unwrap();
+        let got = consumer.receive(100).await.unwrap();
+        let ack = |delivery: &Delivery| Ack {
+            topic: topic.into(),
+            subscription: "s".into(),
+            position: delivery.position,
+            cumulative: false,
+        };
+        broker.commit(Step { acks: got.iter().map(ack).collect(), ..Step::default() }).await.unwrap();
+    }
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.expect("it should have come long ago")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_was_moved_while_it_was_about_to_be_handed_out_is_handed_out() {
+    let fs = SimulatedFileSystem::new(1, Faults::default());
+    let broker = open(&fs);
+    topic(&broker, "old").await;
+    topic(&broker, "busy").await;
+    broker.publish(batch("old", 1..4, 1_000)).await.unwrap();
+    let mut old = consumer(&broker, "old").await;
+    // The call is dropped when the messages are taken and not handed out: the next call is to do that.
+    let mut call = old.receive(3);
+    let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(call.as_mut().poll(cx).is_pending())).await;
+    drop(call);
+    assert!(polled, "nothing waits for a disk that fast");
+    assert_eq!(broker.stats().await.unwrap()[1].subscriptions["s"].in_flight, 3);
+    let first = || fs.list_names("segment-")[0].clone();
+    let (before, mut busy) = (first(), consumer(&broker, "busy").await);
+    soon(async {
+        while first() == before {
+            pass(&broker, &mut *busy, "busy", 10).await;
+        }
+    })
+    .await;
+    let got = soon(old.receive(3)).await.unwrap();
+    assert_eq!(got.iter().map(|delivery| delivery.message.id.0).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_damaged_old_message_keeps_no_segment_but_its_own() {
+    let fs = SimulatedFileSystem::new(1, Faults::default());
+    let broker = open(&fs);
+    topic(&broker, "old").await;
+    topic(&broker, "busy").await;
+    let mut busy = consumer(&broker, "busy").await;
+    broker.publish(batch("old", 1..2, 1_000)).await.unwrap();
+    let name = fs.list_names("segment-")[0].clone();
+    let bytes = fs.bytes_of(&name).unwrap();
+    let at = bytes.windows(900).position(|part| part.iter().all(|byte| *byte == 1)).unwrap();
+    fs.flip_bit(&name, (at + 10) * 8);
+    // One message in each of many segments.
+    for id in 2..20 {
+        broker.publish(batch("old", id..id + 1, 1_000)).await.unwrap();
+        pass(&broker, &mut *busy, "busy", 8).await;
+    }
+    let filled = fs.list_names("segment-").pop().unwrap();
+    soon(async {
+        while fs.list_names("segment-")[1] <= filled {
+            pass(&broker, &mut *busy, "busy", 4).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_message_is_told_of_with_nothing_behind_it() {
+    let fs = SimulatedFileSystem::new(1, Faults::default());
+    let broker = open(&fs);
+    topic(&broker, "a").await;
+    broker.publish(batch("a", 1..2, 1_000)).await.unwrap();
+    let name = fs.list_names("segment-")[0].clone();
+    let bytes = fs.bytes_of(&name).unwrap();
+    let at = bytes.windows(900).position(|part| part.iter().all(|byte| *byte == 1)).unwrap();
+    fs.flip_bit(&name, (at + 10) * 8);
+    let mut consumer = consumer(&broker, "a").await;
+    assert_eq!(soon(consumer.receive(1)).await.unwrap_err().kind(), ErrorKind::Storage);
+}
