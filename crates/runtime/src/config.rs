@@ -304,6 +304,7 @@ mod tests {
     use std::time::Duration;
 
     static SEND: TaskDef = TaskDef {
+        project: "p",
         topology: "email-pipeline",
         name: "read-lines",
         version: "0",

@@ -54,6 +54,8 @@ pub struct Drawings {
 /// A task as its binary knows it.
 #[derive(Debug)]
 pub struct TaskDef {
+    /// The project that declares it.
+    pub project: &'static str,
     /// The topology that it belongs to.
     pub topology: &'static str,
     /// Its name.

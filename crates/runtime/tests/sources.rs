@@ -253,6 +253,23 @@ async fn the_clock_strikes_as_often_as_it_is_told() {
     assert_eq!(fs::read_to_string(&output).unwrap(), "1\n2\n3\n4\n5\n");
 }
 
+#[tokio::test]
+async fn a_clock_that_hardly_ever_strikes_goes_on_too() {
+    let tick = node("tick", Kind::Rust(open_task::<Number>)).source("interval", r#"{"every": 1e19}"#);
+    let topology = topology("rare", vec![tick], &[]);
+    let broker = memory();
+    for _ in 0..2 {
+        let (stop, stopped) = watch::channel(Stop::Run);
+        let counts = Arc::new(Counts::new(topology));
+        let running = tokio::spawn(run(broker.clone(), Plan::new(topology, "."), RunOptions::default(), counts, stopped));
+        while broker.account("rare").await.map_or(0, |account| account.sent) == 0 {
+            tokio::task::yield_now().await;
+        }
+        stop.send(Stop::Drain).unwrap();
+        assert_eq!(running.await.unwrap().unwrap().sent, 1);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_is_written_once_however_often_it_comes() {
     let directory = tempfile::tempdir().unwrap();

@@ -164,6 +164,7 @@ pub mod every_kind {
         ///
         /// lines
         pub static LINES: ::leatworks::def::TaskDef = ::leatworks::def::TaskDef {
+            project: "demo",
             topology: "every-kind",
             name: "lines",
             version: "1.2.3",
@@ -190,6 +191,7 @@ pub mod every_kind {
         };
         /// The task `loop` (topologies/demo.toml:8).
         pub static LOOP: ::leatworks::def::TaskDef = ::leatworks::def::TaskDef {
+            project: "demo",
             topology: "every-kind",
             name: "loop",
             version: "1.2.3",
@@ -217,6 +219,7 @@ pub mod every_kind {
         ///
         /// sort
         pub static MATCH: ::leatworks::def::TaskDef = ::leatworks::def::TaskDef {
+            project: "demo",
             topology: "every-kind",
             name: "match",
             version: "1.2.3",
@@ -246,6 +249,7 @@ pub mod every_kind {
         };
         /// The task `sum` (topologies/demo.toml:8).
         pub static SUM: ::leatworks::def::TaskDef = ::leatworks::def::TaskDef {
+            project: "demo",
             topology: "every-kind",
             name: "sum",
             version: "1.2.3",
@@ -273,6 +277,7 @@ pub mod every_kind {
         ///
         /// a worker in another language
         pub static WORKER: ::leatworks::def::TaskDef = ::leatworks::def::TaskDef {
+            project: "demo",
             topology: "every-kind",
             name: "worker",
             version: "1.2.3",
@@ -298,6 +303,7 @@ pub mod every_kind {
         };
         /// The task `sum-odd` (topologies/demo.toml:10).
         pub static SUM_ODD: ::leatworks::def::TaskDef = ::leatworks::def::TaskDef {
+            project: "demo",
             topology: "every-kind",
             name: "sum-odd",
             version: "1.2.3",
@@ -323,6 +329,7 @@ pub mod every_kind {
         };
         /// The task `a` (topologies/demo.toml:12).
         pub static A: ::leatworks::def::TaskDef = ::leatworks::def::TaskDef {
+            project: "demo",
             topology: "every-kind",
             name: "a",
             version: "1.2.3",
@@ -348,6 +355,7 @@ pub mod every_kind {
         };
         /// The task `c` (topologies/demo.toml:12).
         pub static C: ::leatworks::def::TaskDef = ::leatworks::def::TaskDef {
+            project: "demo",
             topology: "every-kind",
             name: "c",
             version: "1.2.3",
@@ -375,6 +383,7 @@ pub mod every_kind {
         ///
         /// file
         pub static KEEP: ::leatworks::def::TaskDef = ::leatworks::def::TaskDef {
+            project: "demo",
             topology: "every-kind",
             name: "keep",
             version: "1.2.3",

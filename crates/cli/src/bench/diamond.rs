@@ -41,6 +41,7 @@ impl Task for End {
 
 const fn task(name: &'static str, kind: Kind, routes: &'static [RouteDef]) -> TaskDef {
     TaskDef {
+        project: "bench",
         topology: "bench",
         name,
         version: env!("CARGO_PKG_VERSION"),

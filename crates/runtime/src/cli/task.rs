@@ -78,7 +78,7 @@ async fn serve(task: &'static TaskDef, common: &Common, listen: SocketAddr, allo
             return Err(Failure::new(INVALID, "a source or sink that comes with Leatworks is run by its topology"));
         }
     };
-    let config = Config::load(task.topology, &common.flags())?;
+    let config = Config::load(task.project, &common.flags())?;
     let plan: TaskPlan = config.task_plan(task)?;
     let setup = crate::Setup::new(task, plan.settings.clone(), config.data.clone());
     let mut signals = Signals::listen().map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;

@@ -1,7 +1,7 @@
 //! The durable record of a run, by which a killed run goes on where it was and a finished one starts anew.
 
 use crate::{codec::Bytes, def::TopologyDef, folding, ids, source};
-use leatworks_broker::{Account, Ack, Broker, MessageId, Position, Result, Step};
+use leatworks_broker::{Account, Ack, Broker, BrokerError, ErrorKind, MessageId, Position, Result, Step};
 use serde::{Deserialize, Serialize};
 
 /// What is known of the current run of a topology. Kept under `run/<topology>`.
@@ -30,9 +30,14 @@ pub(crate) fn key(topology: &str) -> String {
 impl Record {
     /// The current run, or a new one if there is none or it has ended. A new one forgets where sources stood. What a fold keeps stays: after
     /// its result that is only what came in too late for it.
+    ///
+    /// A record that cannot be read is an error: beginning anew beside a run that may be unfinished would do its work twice.
     pub(crate) async fn open(broker: &dyn Broker, topology: &TopologyDef, input: Option<&str>) -> Result<(Self, bool)> {
         let kept = broker.state(&key(topology.name)).await?;
-        let kept: Option<Self> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let kept: Option<Self> = kept.map(|bytes| serde_json::from_slice(&bytes)).transpose().map_err(|error| {
+            let text = format!("the record of `{}`'s last run cannot be read: {error}; `--fresh` drops that run", topology.name);
+            BrokerError::new(ErrorKind::Invalid, text)
+        })?;
         if let Some(record) = kept.filter(|record| !record.ended) {
             return Ok((record, true));
         }
@@ -115,6 +120,28 @@ pub(crate) async fn abandon(broker: &dyn Broker, topology: &TopologyDef) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    static EMPTY: TopologyDef = TopologyDef {
+        name: "t",
+        project: "p",
+        version: "0",
+        description: "",
+        codec: crate::Codec::Json,
+        tasks: &[],
+        edges: &[],
+        drawings: crate::def::Drawings { mermaid: "", dot: "", svg: "", text: "" },
+    };
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_read_is_no_new_run() {
+        let broker = leatworks_broker::MemoryBroker::new(leatworks_broker::Limits::default());
+        let state = vec![(key("t"), Some(Bytes::from_static(b"{\"run\": 1}")))];
+        broker.commit(Step { state, ..Step::default() }).await.unwrap();
+        let error = Record::open(&broker, &EMPTY, None).await.unwrap_err().to_string();
+        assert!(error.contains("cannot be read") && error.contains("--fresh"), "{error}");
+        abandon(&broker, &EMPTY).await.unwrap();
+        assert!(!Record::open(&broker, &EMPTY, None).await.unwrap().1);
+    }
 
     #[test]
     fn the_share_of_a_run_balances() {

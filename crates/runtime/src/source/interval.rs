@@ -9,6 +9,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 /// The shortest time between two strokes: below it a source that counts is meant, not a clock.
 const EVERY_MIN: Duration = Duration::from_millis(1);
 
+/// The longest time between two strokes. Clocks overflow beyond some hundred years, and no process lives for ten.
+const EVERY_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// What the source is told.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Options {
@@ -28,7 +31,7 @@ struct Position {
 /// Strokes that are missed, because the process was away or much is in flight, are left out.
 pub(super) async fn run(mut feed: Feed, options: Options) -> Result<(), SourceError> {
     let mut position: Position = feed.position().await?.unwrap_or_default();
-    let every = options.every.0.max(EVERY_MIN);
+    let every = options.every.0.clamp(EVERY_MIN, EVERY_MAX);
     let first = if position.number == 0 { Instant::now() } else { Instant::now() + every };
     let mut clock = tokio::time::interval_at(first, every);
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);

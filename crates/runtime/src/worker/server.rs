@@ -300,6 +300,7 @@ mod tests {
     use std::convert::Infallible;
 
     static ECHO: TaskDef = TaskDef {
+        project: "p",
         topology: "t",
         name: "echo",
         version: "0",

@@ -112,6 +112,7 @@ fn task_def(topology: &'static str, codec: Codec, node: Node, edges: &'static [E
         }
     }
     Box::leak(Box::new(TaskDef {
+        project: "test",
         topology,
         name: node.name,
         version: "0",
