@@ -1,8 +1,16 @@
 //! Single situations of the embedded broker that a random walk meets too seldom.
 
 use leatworks_broker::*;
-use leatworks_journal::simulation::{Faults, SimulatedFileSystem};
-use std::{ops::Range, sync::Arc, time::Duration};
+use leatworks_journal::{
+    File,
+    simulation::{Faults, SimulatedFileSystem},
+};
+use std::{
+    io,
+    ops::Range,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
 
 const SEGMENT_BYTES: u64 = 64 << 10;
 
@@ -124,4 +132,87 @@ async fn a_damaged_message_is_told_of_with_nothing_behind_it() {
     fs.flip_bit(&name, (at + 10) * 8);
     let mut consumer = consumer(&broker, "a").await;
     assert_eq!(soon(consumer.receive(1)).await.unwrap_err().kind(), ErrorKind::Storage);
+}
+
+/// A disk whose syncs take as long as somebody holds the gate.
+struct Gated(SimulatedFileSystem, Arc<RwLock<()>>);
+
+struct GatedFile(Arc<dyn File>, Arc<RwLock<()>>);
+
+impl File for GatedFile {
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+
+    fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read(buffer, offset)
+    }
+
+    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let _open = self.1.read().unwrap();
+        self.0.sync()
+    }
+}
+
+impl FileSystem for Gated {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(GatedFile(self.0.create(name, bytes)?, self.1.clone())))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(GatedFile(self.0.open(name)?, self.1.clone())))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.0.sync_directory()
+    }
+}
+
+/// Whether this is still pending when it was looked at once.
+async fn pends<T>(what: impl Future<Output = T>) -> bool {
+    let mut what = std::pin::pin!(what);
+    std::future::poll_fn(|cx| std::task::Poll::Ready(what.as_mut().poll(cx).is_pending())).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_is_not_told_a_sequence_that_may_yet_be_lost() {
+    let gate = Arc::new(RwLock::new(()));
+    let fs = Gated(SimulatedFileSystem::new(1, Faults::default()), gate.clone());
+    let broker = Embedded::open_on(Arc::new(fs), EmbeddedOptions::new("simulated")).unwrap();
+    topic(&broker, "a").await;
+    let mut published = batch("a", 1..2, 10);
+    published[0].sequence = Some(("p".into(), 5));
+    let step = Step { publishes: published, state: vec![("k".into(), Some("v".into()))], ..Step::default() };
+    let (hold, held) = std::sync::mpsc::channel();
+    let (let_go, go) = std::sync::mpsc::channel::<()>();
+    let holder = std::thread::spawn(move || {
+        let _closed = gate.write().unwrap();
+        hold.send(()).unwrap();
+        let _ = go.recv();
+    });
+    held.recv().unwrap();
+    let mut commit = broker.commit(step);
+    assert!(pends(&mut commit).await);
+    assert!(pends(broker.last_sequence("a", "p")).await);
+    assert!(pends(broker.state("k")).await);
+    let_go.send(()).unwrap();
+    holder.join().unwrap();
+    soon(commit).await.unwrap();
+    assert_eq!(soon(broker.last_sequence("a", "p")).await.unwrap(), Some(5));
 }

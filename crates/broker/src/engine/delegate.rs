@@ -70,11 +70,13 @@ macro_rules! broker_by_engine {
             }
 
             fn last_sequence(&self, topic: &str, producer: &str) -> $crate::BoxFuture<'_, $crate::Result<Option<u64>>> {
-                Box::pin(std::future::ready(self.engine.last_sequence(topic, producer)))
+                let (topic, producer) = (topic.to_owned(), producer.to_owned());
+                Box::pin(async move { self.engine.last_sequence(&topic, &producer).await })
             }
 
             fn state(&self, key: &str) -> $crate::BoxFuture<'_, $crate::Result<Option<bytes::Bytes>>> {
-                Box::pin(std::future::ready(self.engine.keyed_state(key)))
+                let key = key.to_owned();
+                Box::pin(async move { self.engine.keyed_state(&key).await })
             }
 
             fn stats(&self) -> $crate::BoxFuture<'_, $crate::Result<Vec<$crate::TopicStats>>> {

@@ -27,14 +27,21 @@ impl<S: Store> Engine<S> {
         positions.into_iter().zip(messages).map(|(position, message)| Ok((Position(position), message?))).collect()
     }
 
-    pub(crate) fn last_sequence(&self, topic: &str, producer: &str) -> Result<Option<u64>> {
-        let core = self.open()?;
-        let topic = core.topic(topic)?;
-        Ok(core.state.topics[topic.0 as usize].producers.get(producer).map(|(sequence, _)| *sequence))
+    pub(crate) async fn last_sequence(&self, topic: &str, producer: &str) -> Result<Option<u64>> {
+        let found = {
+            let core = self.open()?;
+            let topic = core.topic(topic)?;
+            core.state.topics[topic.0 as usize].producers.get(producer).map(|(sequence, _)| *sequence)
+        };
+        // Whoever asks goes on behind it, and never publishes again what was lost.
+        self.store.durable(self.store.last()).await?;
+        Ok(found)
     }
 
-    pub(crate) fn keyed_state(&self, key: &str) -> Result<Option<Bytes>> {
-        Ok(self.open()?.state.keyed.get(key).cloned())
+    pub(crate) async fn keyed_state(&self, key: &str) -> Result<Option<Bytes>> {
+        let found = self.open()?.state.keyed.get(key).cloned();
+        self.store.durable(self.store.last()).await?;
+        Ok(found)
     }
 
     pub(crate) fn account(&self, topology: &str) -> Result<Account> {
