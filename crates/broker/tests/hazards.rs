@@ -9,7 +9,7 @@ use std::{
     io,
     ops::Range,
     sync::{Arc, RwLock},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 const SEGMENT_BYTES: u64 = 64 << 10;
@@ -34,7 +34,9 @@ async fn topic(broker: &Embedded, name: &str) {
 }
 
 fn batch(topic: &str, ids: Range<u128>, bytes: usize) -> Vec<Publish> {
-    let message = |id: u128| Message { id: MessageId(id), payload: vec![id as u8; bytes].into(), ..Message::default() };
+    let created_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    let message =
+        |id: u128| Message { id: MessageId(id), created_ms, payload: vec![id as u8; bytes].into(), ..Message::default() };
     ids.map(|id| Publish { topic: topic.into(), message: message(id), sequence: None }).collect()
 }
 
@@ -215,4 +217,20 @@ async fn a_producer_is_not_told_a_sequence_that_may_yet_be_lost() {
     holder.join().unwrap();
     soon(commit).await.unwrap();
     assert_eq!(soon(broker.last_sequence("a", "p")).await.unwrap(), Some(5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_keeps_nothing_any_more_lets_go_of_what_it_kept() {
+    let broker = open(&SimulatedFileSystem::new(1, Faults::default()));
+    let spec = |retention| TopicSpec { name: "a".into(), kind: TopicKind::Plain, topology: String::new(), retention };
+    broker.create_topic(spec(Duration::from_secs(3_600))).await.unwrap();
+    broker.create_subscription("a", "s", Start::Earliest).await.unwrap();
+    let mut consumer = consumer(&broker, "a").await;
+    pass(&broker, &mut *consumer, "a", 200).await;
+    broker.create_topic(spec(Duration::ZERO)).await.unwrap();
+    pass(&broker, &mut *consumer, "a", 1).await;
+    broker.create_subscription("a", "late", Start::Earliest).await.unwrap();
+    let backlog = broker.stats().await.unwrap()[0].subscriptions["late"].backlog;
+    // Messages go in blocks, and the last is not complete.
+    assert!(backlog < 512, "{backlog}");
 }

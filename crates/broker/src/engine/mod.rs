@@ -193,11 +193,10 @@ impl<S: Store> Engine<S> {
             }
             recent.push_back((found.log.next(), sequence));
         }
-        if !found.spec.retention.is_zero() {
-            let retention_ms = u64::try_from(found.spec.retention.as_millis()).unwrap_or(u64::MAX);
-            if let Some(end) = found.log.expirable(self.clock.now_ms().saturating_sub(retention_ms)) {
-                self.enact_expire(core, topic, end);
-            }
+        // Also without retention: there may have been some before.
+        let retention_ms = u64::try_from(found.spec.retention.as_millis()).unwrap_or(u64::MAX);
+        if let Some(end) = found.log.expirable(self.clock.now_ms().saturating_sub(retention_ms)) {
+            self.enact_expire(core, topic, end);
         }
     }
 
