@@ -14,8 +14,8 @@ mod start;
 
 pub use access_log::{Malformed, Parse, Parsed};
 pub use counts::{
-    CountMalformed, CountMinutes, CountPaths, MINUTES_MAX, MalformedCount, MinuteCounts, PATHS_MAX, Part, PathCounts,
-    SAMPLES_MAX, Tally,
+    CountMalformed, CountMinutes, CountPaths, MINUTES_MAX, MalformedCount, MinuteCounts, MinuteState, PATHS_MAX, Part,
+    PathCounts, SAMPLES_MAX, Tally,
 };
 pub use email::{Campaign, Mail, Outcome, Request, Result as OutcomeResult, User};
 pub use fetch_users::FetchUsers;

@@ -58,11 +58,20 @@ impl Tally {
     }
 }
 
+/// What `count-minutes` has counted so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MinuteState {
+    /// Each minute since the Unix epoch that has a hit.
+    pub minutes: BTreeMap<i64, Tally>,
+    /// Hits in further minutes, beyond [`MINUTES_MAX`].
+    pub others: Tally,
+}
+
 /// Hits by minute.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MinuteCounts {
-    /// Each minute since the Unix epoch that has a hit.
-    pub minutes: BTreeMap<i64, Tally>,
+    /// Each minute that has a hit, by its beginning in UTC (RFC 3339).
+    pub minutes: BTreeMap<String, Tally>,
     /// Hits in further minutes, beyond [`MINUTES_MAX`].
     pub others: Tally,
 }
@@ -102,15 +111,16 @@ pub struct CountMalformed;
 impl Fold for CountMinutes {
     type In = Hit;
     type Out = Part;
-    type State = MinuteCounts;
+    type State = MinuteState;
 
-    fn fold(&self, state: &mut MinuteCounts, hit: Hit, _cx: &Context) -> Result<(), TaskError> {
+    fn fold(&self, state: &mut MinuteState, hit: Hit, _cx: &Context) -> Result<(), TaskError> {
         bounded(&mut state.minutes, &mut state.others, hit.minute, MINUTES_MAX).add(&hit);
         Ok(())
     }
 
-    async fn finish(&self, state: MinuteCounts, _cx: &Context) -> Result<Part, TaskError> {
-        Ok(Part::Minutes(state))
+    async fn finish(&self, state: MinuteState, _cx: &Context) -> Result<Part, TaskError> {
+        let minutes = state.minutes.into_iter().map(|(minute, tally)| (clock(minute), tally)).collect();
+        Ok(Part::Minutes(MinuteCounts { minutes, others: state.others }))
     }
 }
 
@@ -156,6 +166,20 @@ fn bounded<'a, K: Ord>(tallies: &'a mut BTreeMap<K, Tally>, others: &'a mut Tall
     if tallies.len() >= max && !tallies.contains_key(&key) { others } else { tallies.entry(key).or_default() }
 }
 
+/// A minute since the Unix epoch as RFC 3339 writes it: `2000-10-10T20:55:00Z`.
+fn clock(minute: i64) -> String {
+    let (day, minute) = (minute.div_euclid(24 * 60), minute.rem_euclid(24 * 60));
+    // Counted from 1 March of year 0, so that the leap day is the last of its year; 146,097 days are 400 years.
+    let day = day + 719_468;
+    let (era, day) = (day.div_euclid(146_097), day.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (month_day, month_number) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = era * 400 + year + i64::from(month_number <= 2);
+    format!("{year:04}-{month_number:02}-{month_day:02}T{:02}:{:02}:00Z", minute / 60, minute % 60)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,7 +190,7 @@ mod tests {
 
     #[test]
     fn hits_are_counted_by_kind() {
-        let mut state = MinuteCounts::default();
+        let mut state = MinuteState::default();
         for (kind, minute) in [(HitKind::Page, 1), (HitKind::Asset, 1), (HitKind::Page, 2), (HitKind::Error, 1)] {
             CountMinutes.fold(&mut state, hit(kind, minute, "/"), &Context::detached()).expect("counted");
         }
@@ -195,5 +219,17 @@ mod tests {
         assert_eq!((state.lines, state.reasons["empty line"]), (last, last));
         assert_eq!(state.samples.keys().copied().collect::<Vec<_>>(), (1..=SAMPLES_MAX as u64).collect::<Vec<_>>());
         assert!(state.samples.values().all(|text| text.len() <= SAMPLE_BYTES_MAX));
+    }
+
+    #[test]
+    fn a_minute_is_shown_as_a_date() {
+        for (minute, expected) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (28_487_519, "2024-02-29T23:59:00Z"),
+            (28_487_520, "2024-03-01T00:00:00Z"),
+            (-1, "1969-12-31T23:59:00Z"),
+        ] {
+            assert_eq!(clock(minute), expected);
+        }
     }
 }
