@@ -34,6 +34,14 @@ pub enum ConfigError {
         /// What may be meant.
         hint: String,
     },
+    /// A variable whose name is nearly that of one that is read.
+    #[error("unknown variable `{name}`; did you mean `LEAT_{meant}`?")]
+    Variable {
+        /// The variable.
+        name: String,
+        /// The rest of the name that may be meant.
+        meant: &'static str,
+    },
     /// A value of the wrong type.
     #[error("in the configuration: {0}")]
     Wrong(String),
@@ -134,6 +142,8 @@ impl Config {
                 // A directory may be named by a number.
                 let value = if key == "data" { text.as_str().into() } else { parsed(text) };
                 builder = builder.set_override(key, value)?;
+            } else if let Some(meant) = misspelt(name) {
+                return Err(ConfigError::Variable { name: name.clone(), meant });
             }
         }
         let value: Value = builder.build()?.try_deserialize()?;
@@ -215,6 +225,13 @@ fn key_of(variable: &str) -> Option<String> {
         }
     }
     Some(parts.join("."))
+}
+
+/// What may be meant by a variable that nobody reads. Others are left alone: they may be those of another program.
+fn misspelt(variable: &str) -> Option<&'static str> {
+    const KNOWN: [&str; 7] = ["BLESS", "DATA", "FROZEN", "HOME", "LOG", "PROJECT", "WORKSPACE"];
+    let name = variable.strip_prefix("LEAT_").filter(|name| !KNOWN.contains(name))?;
+    settings::similar(name, &KNOWN)
 }
 
 /// A variable's text as the value that it looks like.
@@ -359,6 +376,17 @@ mod tests {
         let (config, plan) = load("", "", &[("LEAT_DATA", "x")], &Flags::default()).unwrap();
         assert_eq!((config.broker.as_str(), config.durability.as_str(), config.data), ("embedded", "power", PathBuf::from("x")));
         assert_eq!((plan.tasks[0].retry, plan.tasks[0].parallelism), (SEND.retry, 1));
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_refused_and_a_strange_one_left_alone() {
+        for (name, meant) in [("LEAT_DAAT", "LEAT_DATA"), ("LEAT_FROZN", "LEAT_FROZEN"), ("LEAT_LOGS", "LEAT_LOG")] {
+            let error = load("", "", &[(name, "x")], &Flags::default()).expect_err(name).to_string();
+            assert!(error.ends_with(&format!("did you mean `{meant}`?")), "{error}");
+        }
+        for name in ["LEAT_LOG", "LEAT_HOME", "LEAT_TEST_ROLE", "LEAT_PICTURES", "LEAT_BUILD_VERSION", "LEATWORKS_HOME"] {
+            assert!(load("", "", &[(name, "x")], &Flags::default()).is_ok(), "{name}");
+        }
     }
 
     #[test]

@@ -39,15 +39,17 @@ pub(crate) fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Settin
     }
 }
 
+/// The known word that is most similar, if one is.
+pub(crate) fn similar<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let rated = known.iter().map(|known| (strsim::jaro_winkler(word, known), *known));
+    let similar = rated.filter(|(similarity, _)| *similarity >= SIMILARITY_MIN).max_by(|a, b| a.0.total_cmp(&b.0));
+    similar.map(|(_, known)| known)
+}
+
 /// `; did you mean …?` if one of the known words is similar, else the known words.
 pub(crate) fn hint(word: &str, known: &[&str]) -> String {
-    let similar = known
-        .iter()
-        .map(|known| (strsim::jaro_winkler(word, known), known))
-        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match similar {
-        Some((_, known)) => format!("; did you mean `{known}`?"),
+    match similar(word, known) {
+        Some(known) => format!("; did you mean `{known}`?"),
         None if known.is_empty() => String::new(),
         None => format!("; known are `{}`", known.join("`, `")),
     }

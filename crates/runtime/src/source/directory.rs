@@ -124,6 +124,7 @@ impl Walk {
         let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         self.batch.push(Entry {
             path: path.to_string_lossy().into_owned(),
+            raw_hex: path.to_str().is_none().then(|| super::text::hex(path.as_os_str().as_encoded_bytes())),
             bytes: metadata.len(),
             modified_ms: modified.map_or(0, |since| since.as_millis() as u64),
         });

@@ -22,6 +22,9 @@ pub struct Line {
 pub struct Entry {
     /// Where it is: the directory as configured, and the path below it.
     pub path: String,
+    /// The bytes of the path in hexadecimal, if some of them are not UTF-8 (they are U+FFFD in `path`): by them the file can be opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw_hex: Option<String>,
     /// How long it is, in bytes.
     pub bytes: u64,
     /// When it was last changed, in milliseconds since the Unix epoch; zero if the file system does not say.
