@@ -116,9 +116,13 @@ impl FileSystem for RealFileSystem {
 /// Takes the space of a new file. Asking the file system for it takes no time; where it cannot, zeros are written.
 fn allocate(file: &fs::File, bytes: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
-        other => return Ok(other?),
+    loop {
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+            // A file system in memory gives up whenever a signal is pending.
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => break,
+            other => return Ok(other?),
+        }
     }
     static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
     let mut offset = 0;

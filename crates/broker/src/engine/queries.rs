@@ -70,7 +70,10 @@ impl<S: Store> Engine<S> {
                 Some(outcome) => Err(outcome),
                 None => {
                     let (tell, told) = oneshot::channel();
-                    core.waiting.entry(root).or_default().push(tell);
+                    let waiting = core.waiting.entry(root).or_default();
+                    // Who asks again and again with a limit of time leaves a sender behind each time.
+                    waiting.retain(|tell| !tell.is_closed());
+                    waiting.push(tell);
                     Ok(told)
                 }
             }
