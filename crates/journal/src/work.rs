@@ -47,22 +47,7 @@ pub(crate) fn start(
     };
     let recovered = Recovered { records: found.records, snapshot_bytes: found.snapshot_bytes, torn: found.torn };
     let epoch = found.tail.epoch + 1;
-    let number_of = |name: &String| u64::from_str_radix(name.rsplit('-').next().unwrap_or_default(), 16).unwrap_or(0);
-    let mut next_spare = found.spares.iter().map(number_of).max().map_or(0, |number| number + 1);
-    let mut spares = VecDeque::new();
-    for name in found.spares {
-        let file = fs.open(&name).map_err(JournalError::io("opening", &name))?;
-        // One that was being made when a crash came is too short.
-        if file.size().map_err(JournalError::io("looking at", &name))? != found.segment_bytes {
-            fs.remove(&name).map_err(JournalError::io("removing", &name))?;
-            continue;
-        }
-        // A segment that was about to be begun gives its name back: another spare may be the next to get it.
-        next_spare += 1;
-        let spare = spare_name(next_spare);
-        fs.rename(&name, &spare).map_err(JournalError::io("renaming", &name))?;
-        spares.push_back(spare);
-    }
+    let (spares, next_spare) = take_spares(&*fs, &found.spares, found.segment_bytes)?;
     let number = found.tail.address / found.segment_bytes;
     let Some(file) = found.segments.get(&number).cloned() else {
         return Err(JournalError::damaged(segment_name(number), 0, "there is no such segment"));
@@ -112,6 +97,27 @@ pub(crate) fn start(
     };
     shared.open_epoch()?;
     Ok((shared, recovered))
+}
+
+/// The segments that are not used, under names that no segment gets, and the number of the last of these names.
+fn take_spares(fs: &dyn FileSystem, names: &[String], segment_bytes: u64) -> Result<(VecDeque<String>, u64), JournalError> {
+    let number_of = |name: &String| u64::from_str_radix(name.rsplit('-').next().unwrap_or_default(), 16).unwrap_or(0);
+    let mut next_spare = names.iter().map(number_of).max().map_or(0, |number| number + 1);
+    let mut spares = VecDeque::new();
+    for name in names {
+        let file = fs.open(name).map_err(JournalError::io("opening", name))?;
+        // One that was being made when a crash came is too short.
+        if file.size().map_err(JournalError::io("looking at", name))? != segment_bytes {
+            fs.remove(name).map_err(JournalError::io("removing", name))?;
+            continue;
+        }
+        // A segment that was about to be begun gives its name back: another spare may be the next to get it.
+        next_spare += 1;
+        let spare = spare_name(next_spare);
+        fs.rename(name, &spare).map_err(JournalError::io("renaming", name))?;
+        spares.push_back(spare);
+    }
+    Ok((spares, next_spare))
 }
 
 /// A new journal: one segment, synced with its name.
