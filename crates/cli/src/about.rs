@@ -2,7 +2,7 @@
 
 use crate::{
     args::{Completions, Explain, Leat, Man, Output, Version},
-    exit::{Code, Doing, Failure, Result},
+    exit::{Code, Doing, Failure, Result, say, write_out},
 };
 use clap::CommandFactory;
 
@@ -10,7 +10,7 @@ use clap::CommandFactory;
 pub(crate) fn explain(args: &Explain) -> Result {
     let Some(code) = args.code.as_deref().filter(|_| !args.list) else {
         for info in leatworks_topology::codes() {
-            println!("{}  {}", info.code, info.title);
+            say!("{}  {}", info.code, info.title);
         }
         return Ok(());
     };
@@ -18,13 +18,15 @@ pub(crate) fn explain(args: &Explain) -> Result {
     let text = leatworks_topology::explain(&code).ok_or_else(|| {
         Failure::new(Code::Nothing, format!("there is no diagnostic `{code}`; `leat explain --list` lists them"))
     })?;
-    println!("{}", text.trim_end());
+    say!("{}", text.trim_end());
     Ok(())
 }
 
 /// `leat completions`.
 pub(crate) fn completions(args: &Completions) {
-    clap_complete::generate(args.shell, &mut Leat::command(), "leat", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Leat::command(), "leat", &mut script);
+    write_out(&script);
 }
 
 /// `leat man`.
@@ -32,7 +34,12 @@ pub(crate) fn man(args: &Man) -> Result {
     let mut command = Leat::command();
     command.build();
     match &args.dir {
-        None => clap_mangen::Man::new(command).render(&mut std::io::stdout()).doing(|| "writing the manual page".to_owned()),
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(command).render(&mut page).doing(|| "writing the manual page".to_owned())?;
+            write_out(&page);
+            Ok(())
+        }
         Some(dir) => {
             std::fs::create_dir_all(dir).doing(|| format!("making `{}`", dir.display()))?;
             clap_mangen::generate_to(command, dir).doing(|| format!("writing manual pages into `{}`", dir.display()))
@@ -44,10 +51,10 @@ pub(crate) fn man(args: &Man) -> Result {
 pub(crate) fn version(args: &Version) {
     let version = env!("CARGO_PKG_VERSION");
     match args.output {
-        Output::Table => println!("leat {version}"),
+        Output::Table => say!("leat {version}"),
         Output::Json => {
             let value = serde_json::json!({ "schema": "leat.version/v1", "version": version, "rust_version": env!("CARGO_PKG_RUST_VERSION") });
-            println!("{value}");
+            say!("{value}");
         }
     }
 }

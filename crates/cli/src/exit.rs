@@ -75,6 +75,27 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+/// The exit code of a program that its reader has left, as a shell reports SIGPIPE.
+const READER_GONE: i32 = 141;
+
+/// Writes data to standard output. A reader that has seen enough, such as `head`, ends the command quietly.
+pub(crate) fn write_out(bytes: &[u8]) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            eprintln!("error: writing to standard output: {error}");
+        }
+        std::process::exit(READER_GONE);
+    }
+}
+
+/// Writes a line of data to standard output.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::exit::write_out(format!("{}\n", format_args!($($text)*)).as_bytes()) };
+}
+pub(crate) use say;
+
 /// Names what was being done when an operation of the system failed.
 pub(crate) trait Doing<T> {
     /// `doing` is a lower-case fragment that names the thing in backticks.

@@ -2,7 +2,7 @@
 
 use crate::{
     args::{Format, Graph},
-    exit::{Code, Doing, Failure, Result},
+    exit::{Code, Doing, Failure, Result, write_out},
     project::Found,
 };
 use leatworks_topology::{Topology, draw};
@@ -14,7 +14,7 @@ const END: &str = "<!-- leat end -->";
 pub(crate) fn run(args: &Graph, found: &Found) -> Result {
     let topology = found.topology(args.topology.as_deref())?;
     let Some(path) = &args.write else {
-        print!("{}", drawing(topology, args.format));
+        write_out(drawing(topology, args.format).as_bytes());
         return Ok(());
     };
     let text = std::fs::read_to_string(path).doing(|| format!("reading `{}`", path.display()))?;

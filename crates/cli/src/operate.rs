@@ -3,7 +3,7 @@
 
 use crate::{
     args::{Data, Dlq, DlqChange, DlqSelect, Output, Send, Status},
-    exit::{Code, Doing, Failure, Result},
+    exit::{Code, Doing, Failure, Result, say},
     project::Found,
 };
 use leatworks::{
@@ -44,7 +44,7 @@ pub(crate) fn send(args: &Send, found: &Found) -> Result {
     let Response::Sent(sent) = answer? else { return Err(unexpected()) };
     match args.output {
         Output::Json => print_json(&sent)?,
-        Output::Table => sent.iter().for_each(|message| println!("{}  {}", message.id, message.outcome)),
+        Output::Table => sent.iter().for_each(|message| say!("{}  {}", message.id, message.outcome)),
     }
     if sent.iter().any(|message| message.outcome == "pending") {
         return Err(Failure::new(Code::TimedOut, format!("not everything was done within {}", args.timeout)));
@@ -125,18 +125,18 @@ pub(crate) fn status(args: &Status, found: &Found) -> Result {
 
 fn print_status(status: &TopologyStatus) {
     let running = if status.running { "running" } else { "not running" };
-    println!("{} ({running}, durability {})", status.topology, status.durability);
+    say!("{} ({running}, durability {})", status.topology, status.durability);
     let width = status.edges.iter().map(|edge| edge.edge.chars().count()).max().unwrap_or_default().max(4);
-    println!("  {:width$} {:>9} {:>9} {:>9} {:>12}", "edge", "backlog", "in flight", "delayed", "dead letters");
+    say!("  {:width$} {:>9} {:>9} {:>9} {:>12}", "edge", "backlog", "in flight", "delayed", "dead letters");
     for edge in &status.edges {
-        println!(
-            "  {:width$} {:>9} {:>9} {:>9} {:>12}",
-            edge.edge, edge.backlog, edge.in_flight, edge.delayed, edge.dead_letters
-        );
+        say!("  {:width$} {:>9} {:>9} {:>9} {:>12}", edge.edge, edge.backlog, edge.in_flight, edge.delayed, edge.dead_letters);
     }
-    println!(
+    say!(
         "  sent {} = done {} + dead-lettered {} + in flight {}",
-        status.sent, status.done, status.dead_lettered, status.in_flight
+        status.sent,
+        status.done,
+        status.dead_lettered,
+        status.in_flight
     );
 }
 
@@ -193,22 +193,22 @@ fn look(select: &DlqSelect, found: &Found, print: fn(&str, &Listed)) -> Result {
 }
 
 fn print_counts(topology: &str, listed: &Listed) {
-    println!("{topology}: {} dead letters", listed.total);
+    say!("{topology}: {} dead letters", listed.total);
     let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for letter in &listed.letters {
         *counts.entry((&letter.edge, &letter.cause)).or_default() += 1;
     }
     for ((edge, cause), count) in counts {
-        println!("  {edge}  {cause}  {count}");
+        say!("  {edge}  {cause}  {count}");
     }
     note_limit(listed);
 }
 
 fn print_letters(topology: &str, listed: &Listed) {
     for letter in &listed.letters {
-        println!("{topology}  {}  {}  {} after {} attempts", letter.edge, letter.id, letter.cause, letter.attempts);
-        println!("  error    {}", letter.error);
-        println!("  payload  {}{}", letter.payload, if letter.cut { " (cut: --id shows it whole)" } else { "" });
+        say!("{topology}  {}  {}  {} after {} attempts", letter.edge, letter.id, letter.cause, letter.attempts);
+        say!("  error    {}", letter.error);
+        say!("  payload  {}{}", letter.payload, if letter.cut { " (cut: --id shows it whole)" } else { "" });
     }
     note_limit(listed);
 }
@@ -241,7 +241,7 @@ fn settle_in(
         return Err(Failure::new(Code::Nothing, "no dead letter matches"));
     }
     if change.dry_run {
-        println!("would {verb} {total}");
+        say!("would {verb} {total}");
         return Ok(());
     }
     if !change.yes && !confirmed(&format!("{verb} {total} dead letters?"))? {
@@ -262,7 +262,7 @@ fn settle_in(
     match change.select.output {
         Output::Json => print_json(&BTreeMap::from([("count", count)])),
         Output::Table => {
-            println!("{verb}: {count}");
+            say!("{verb}: {count}");
             Ok(())
         }
     }
@@ -357,6 +357,6 @@ fn unexpected() -> Failure {
 }
 
 fn print_json(value: &impl Serialize) -> Result {
-    println!("{}", serde_json::to_string(value).map_err(|error| Failure::new(Code::Internal, error))?);
+    say!("{}", serde_json::to_string(value).map_err(|error| Failure::new(Code::Internal, error))?);
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     args::{Check, Global, Output},
-    exit::{Code, Failure, Result},
+    exit::{Code, Failure, Result, say},
 };
 use leatworks_topology::{Diagnostics, Project, Topology};
 use std::path::PathBuf;
@@ -98,6 +98,6 @@ fn print_json(diagnostics: &Diagnostics) {
             "schema": "leat.diagnostic/v1", "code": diagnostic.code(), "severity": diagnostic.severity().as_str(),
             "message": diagnostic.message(), "labels": labels, "help": diagnostic.help(), "note": diagnostic.note(),
         });
-        println!("{value}");
+        say!("{value}");
     }
 }

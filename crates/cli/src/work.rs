@@ -2,7 +2,7 @@
 
 use crate::{
     args::{Build, Global, New, Run, Vcs},
-    exit::{Code, Doing, Failure, Result},
+    exit::{Code, Doing, Failure, Result, say},
     project::Found,
 };
 use leatworks_build::{BuildOptions, NewProject};
@@ -47,7 +47,7 @@ pub(crate) fn build(args: &Build, found: &Found) -> Result {
     let options = BuildOptions { release: args.release, versioned: args.versioned, ..BuildOptions::default() };
     let built = leatworks_build::build(&found.root, &options).map_err(|error| Failure::new(Code::Build, error))?;
     for path in &built.versioned {
-        println!("{}", path.display());
+        say!("{}", path.display());
     }
     Ok(())
 }

@@ -171,3 +171,20 @@ fn bench_accounts_for_every_message_and_has_every_key() {
         assert!(fs::read_dir(dir.path()).expect("read").next().is_none(), "nothing is left behind");
     }
 }
+
+#[test]
+fn a_reader_that_leaves_ends_the_command_quietly() {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    for args in [&["man"][..], &["completions", "zsh"], &["explain", "--list"], &["version"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe can be made");
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_leat"))
+            .args(args)
+            .current_dir(dir.path())
+            .stdout(writer)
+            .stderr(std::process::Stdio::piped())
+            .spawn();
+        let output = output.expect("leat starts").wait_with_output().expect("leat ends");
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(141), String::new()), "{args:?}");
+    }
+}

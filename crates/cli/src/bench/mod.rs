@@ -7,7 +7,7 @@ mod usage;
 
 use crate::{
     args::{Bench, BenchBroker, Global, Level, Output},
-    exit::{Code, Doing, Failure, Result},
+    exit::{Code, Doing, Failure, Result, say},
 };
 use diamond::HOPS_PER_ROOT;
 use disk::Syncs;
@@ -75,8 +75,9 @@ pub(crate) fn run(args: &Bench, global: &Global) -> Result {
         broker.close().await.map_err(failed)?;
         Ok::<_, Failure>(summary(args, durability, throughput, latency, account, disk_limit))
     })?;
+    drop(dir);
     match args.output {
-        Output::Json => println!("{}", serde_json::to_string(&result).map_err(|error| Failure::new(Code::Internal, error))?),
+        Output::Json => say!("{}", serde_json::to_string(&result).map_err(|error| Failure::new(Code::Internal, error))?),
         Output::Table => print(&result),
     }
     if result.account.sent != result.account.done {
@@ -165,24 +166,31 @@ fn summary(
 fn print(result: &Result_) {
     let or_none =
         |value: Option<f64>, unit: &str| value.map_or("not measured here".to_owned(), |value| format!("{value:.2} {unit}"));
-    println!("broker            {} ({})", result.broker, result.durability);
-    println!("messages          {} of {} bytes, {HOPS_PER_ROOT} edges each", result.messages, result.size_bytes);
-    println!("edge hops         {:.0} /s", result.edge_hops_per_s);
+    say!("broker            {} ({})", result.broker, result.durability);
+    say!("messages          {} of {} bytes, {HOPS_PER_ROOT} edges each", result.messages, result.size_bytes);
+    say!("edge hops         {:.0} /s", result.edge_hops_per_s);
     let latency = &result.latency_ms;
-    println!(
+    say!(
         "latency           p50 {:.2}, p99 {:.2}, p99.9 {:.2} ms through the graph, {} messages at {} /s",
-        latency.p50, latency.p99, latency.p999, latency.messages, latency.rate
+        latency.p50,
+        latency.p99,
+        latency.p999,
+        latency.messages,
+        latency.rate
     );
-    println!("bytes written     {}", or_none(result.bytes_written_per_hop, "per hop"));
-    println!("CPU               {}", or_none(result.cpu_us_per_hop, "µs per hop"));
-    println!("peak memory       {}", or_none(result.peak_rss_bytes.map(|bytes| bytes as f64 / (1 << 20) as f64), "MiB"));
+    say!("bytes written     {}", or_none(result.bytes_written_per_hop, "per hop"));
+    say!("CPU               {}", or_none(result.cpu_us_per_hop, "µs per hop"));
+    say!("peak memory       {}", or_none(result.peak_rss_bytes.map(|bytes| bytes as f64 / (1 << 20) as f64), "MiB"));
     let account = &result.account;
-    println!(
+    say!(
         "account           sent {} = done {} + dead-lettered {} + in flight {}",
-        account.sent, account.done, account.dead_lettered, account.in_flight
+        account.sent,
+        account.done,
+        account.dead_lettered,
+        account.in_flight
     );
     for syncs in &result.disk_limit {
-        println!(
+        say!(
             "disk, {:>4} KiB    {:.0} syncs/s, {:.1} MB/s, p50 {:.2}, p99 {:.2} ms",
             syncs.group_bytes >> 10,
             syncs.syncs_per_s,
@@ -191,5 +199,5 @@ fn print(result: &Result_) {
             syncs.p99_ms
         );
     }
-    println!("ratio to limit    {} of the disk's best bandwidth", or_none(result.ratio_to_limit, ""));
+    say!("ratio to limit    {} of the disk's best bandwidth", or_none(result.ratio_to_limit, ""));
 }
