@@ -160,12 +160,12 @@ fn files_and_functions_can_be_seen_at_once() {
 
 #[test]
 fn the_project_speaks_of_itself_alone() {
-    let forbidden = ["/work/", "/root/", "/home/"];
+    let forbidden = ["work", "root", "home"].map(|folder| format!("/{folder}/"));
     for extension in [".rs", ".md", ".toml", ".hbs", "run", ".sh", ".stderr"] {
-        for file in files(extension).into_iter().filter(|file| file != "xtask/tests/tidy.rs") {
+        for file in files(extension) {
             let Ok(text) = std::fs::read_to_string(root().join(&file)) else { continue };
             for (number, line) in text.lines().enumerate() {
-                let found = forbidden.iter().find(|word| line.contains(**word));
+                let found = forbidden.iter().find(|word| line.contains(word.as_str()));
                 assert!(found.is_none(), "{file}:{}: names a place on one machine: {line}", number + 1);
             }
         }

@@ -23,7 +23,9 @@ const STAGE: &str = "$STAGE";
 #[test]
 fn misfits_are_told_by_rustc() {
     if !rustc_version().starts_with(RUSTC) {
-        println!("not compared: what another version than {RUSTC} says may have other words");
+        let why = format!("NOT RUN: the words that are expected are those of {RUSTC}x, and this is another version");
+        assert!(std::env::var_os("CI").is_none(), "{why}");
+        eprintln!("{why}");
         return;
     }
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ui");
