@@ -237,6 +237,16 @@ impl Journal {
         }
     }
 
+    /// Blocks until everything up to this record survives the end of the process; `false` if the journal has ended before.
+    pub fn wait_written(&self, sequence: u64) -> bool {
+        self.shared.written.wait_blocking(sequence)
+    }
+
+    /// Blocks until everything up to this record survives the loss of power; `false` if the journal has ended before.
+    pub fn wait_synced(&self, sequence: u64) -> bool {
+        self.shared.synced.wait_blocking(sequence)
+    }
+
     /// How far records survive the end of the process.
     pub fn written_now(&self) -> u64 {
         self.shared.written.get()

@@ -128,7 +128,7 @@ impl Load {
             payload.push(b'a' + ((seed >> 33) % 26) as u8);
         }
         payload.push(b'"');
-        Publish { topic: self.ingress.clone(), message: new_root(payload.into(), Codec::Json, None), sequence: None }
+        Publish { topic: self.ingress.clone(), message: new_root(payload.into(), Codec::Json, None).into(), sequence: None }
     }
 
     async fn wait(&self, enough: impl Fn(&leatworks::broker::Account) -> bool) -> Result<(), Failed> {

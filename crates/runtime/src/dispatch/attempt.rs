@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use leatworks_broker::{Ack, Message, Position, Publish};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::{any::Any, borrow::Cow, future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{any::Any, borrow::Cow, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 /// What is to become of a message.
 #[expect(clippy::large_enum_variant, reason = "nearly all are settled, and a box would cost each of them an allocation")]
@@ -27,23 +27,20 @@ pub(crate) struct Settle {
     /// How many outputs the task gave; none if the message was given up.
     pub(crate) emitted: Option<u64>,
     /// The message and its attempt, should the broker refuse what came of it; none if it was given up.
-    pub(crate) origin: Option<(Message, u32)>,
+    pub(crate) origin: Option<(Arc<Message>, u32)>,
 }
 
 /// Runs the task once.
 pub(crate) async fn run(edge: &Edge, taken: Taken) -> Outcome {
     let Taken { queue, delivery } = taken;
-    let (position, attempt) = (delivery.position, delivery.attempt);
-    let mut message = delivery.message;
+    let (position, attempt, message) = (delivery.position, delivery.attempt, delivery.message);
     if attempt > edge.retry.attempts {
         let error = died(edge.retry.attempts);
         return give_up(edge, queue, position, message, attempt, &error);
     }
-    let original = message.payload.clone();
-    open(edge, &mut message);
-    let cx = Context::new(edge.place.clone(), &message, attempt);
-    let result = call(edge, &message, &cx).await;
-    message.payload = original;
+    let seen = opened(edge, &message);
+    let cx = Context::new(edge.place.clone(), &seen, attempt);
+    let result = call(edge, &seen, &cx).await;
     match result.and_then(|outputs| publishes(edge, &message, outputs)) {
         Ok((publishes, emitted)) => Outcome::Settle(Settle {
             ack: edge.ack(queue, position),
@@ -55,18 +52,12 @@ pub(crate) async fn run(edge: &Edge, taken: Taken) -> Outcome {
     }
 }
 
-/// Makes a message what its task sees: an envelope is opened.
-fn open(edge: &Edge, message: &mut Message) {
-    if let Some(task) = edge.envelope().and_then(|address| open_envelope(message, address)) {
-        message.payload = task;
+/// The message as its task sees it: an envelope is opened.
+pub(super) fn opened<'a>(edge: &Edge, message: &'a Message) -> Cow<'a, Message> {
+    match edge.envelope().and_then(|address| open_envelope(message, address)) {
+        Some(payload) => Cow::Owned(Message { payload, ..message.clone() }),
+        None => Cow::Borrowed(message),
     }
-}
-
-/// The message as its task has seen it.
-pub(super) fn opened(edge: &Edge, message: &Message) -> Message {
-    let mut message = message.clone();
-    open(edge, &mut message);
-    message
 }
 
 /// What becomes of a message on which its task has failed.
@@ -74,7 +65,7 @@ pub(crate) fn fail(
     edge: &Edge,
     queue: super::Queue,
     position: Position,
-    message: Message,
+    message: Arc<Message>,
     attempt: u32,
     error: &TaskError,
 ) -> Outcome {
@@ -109,14 +100,21 @@ pub(crate) fn died(attempts: u32) -> TaskError {
 }
 
 /// Moves a message to the dead letters.
-fn give_up(edge: &Edge, queue: super::Queue, position: Position, message: Message, attempt: u32, error: &TaskError) -> Outcome {
+fn give_up(
+    edge: &Edge,
+    queue: super::Queue,
+    position: Position,
+    message: Arc<Message>,
+    attempt: u32,
+    error: &TaskError,
+) -> Outcome {
     Outcome::Settle(give_up_with(edge, edge.ack(queue, position), message, attempt, error))
 }
 
-pub(super) fn give_up_with(edge: &Edge, ack: Ack, message: Message, attempt: u32, error: &TaskError) -> Settle {
+pub(super) fn give_up_with(edge: &Edge, ack: Ack, message: Arc<Message>, attempt: u32, error: &TaskError) -> Settle {
     tracing::warn!(id = %message.id, edge = edge.def.id, attempt, cause = error.cause().as_str(), %error, "moved to the dead letters");
-    let message = DeadLetter::write(message, edge.def.id, attempt.min(edge.retry.attempts.max(1)), error);
-    let publish = Publish { topic: edge.dead_letter_topic.clone(), message, sequence: None };
+    let message = DeadLetter::write(Arc::unwrap_or_clone(message), edge.def.id, attempt.min(edge.retry.attempts.max(1)), error);
+    let publish = Publish { topic: edge.dead_letter_topic.clone(), message: message.into(), sequence: None };
     Settle { ack, publishes: vec![publish], emitted: None, origin: None }
 }
 
@@ -189,7 +187,7 @@ fn publishes(edge: &Edge, parent: &Message, outputs: Vec<Output>) -> Result<(Vec
             payload: output.payload,
             ..Message::default()
         };
-        publishes.push(Publish { topic: topic.clone(), message, sequence: None });
+        publishes.push(Publish { topic: topic.clone(), message: message.into(), sequence: None });
     }
     Ok((publishes, emitted))
 }

@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 /// How quick the messages of a lane were, which decides how many are taken at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pace {
-    /// All were done within the time that finished messages may be held back.
+    /// All were done at once, within the time that finished messages may be held back.
     Quick,
-    /// At least one was not.
+    /// At least one was not, or had to wait for something: the others are better off in lanes of their own.
     Slow,
 }
 
@@ -39,6 +39,7 @@ pub(super) async fn run(edge: Arc<Edge>, batch: Vec<Taken>, results: mpsc::Unbou
                 // The dispatcher is gone only when the run is over, and then the messages are given back with their consumer.
                 let _ = results.send(Handed::Finished(std::mem::take(&mut finished)));
                 if edge.parallelism > 1 && batch.len() > 0 {
+                    pace = Pace::Slow;
                     let _ = results.send(Handed::Rest(std::mem::take(&mut batch).collect()));
                 }
                 attempt.await
