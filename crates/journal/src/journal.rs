@@ -318,6 +318,27 @@ impl Journal {
         }
     }
 
+    /// So many messages of so many bytes in each of these segments are alive, as [`Journal::hold`] for each of them.
+    pub fn hold_runs(&self, runs: impl Iterator<Item = (u64, u64, u64)>) {
+        let mut queue = self.shared.lock();
+        for (segment, messages, bytes) in runs {
+            let live = queue.live.entry(segment).or_default();
+            live.messages += messages;
+            live.bytes += bytes;
+        }
+    }
+
+    /// So many messages of so many bytes in each of these segments, held before, are dead.
+    pub fn release_runs(&self, runs: impl Iterator<Item = (u64, u64, u64)>) {
+        let mut queue = self.shared.lock();
+        for (segment, messages, bytes) in runs {
+            if let Some(live) = queue.live.get_mut(&segment) {
+                live.messages = live.messages.saturating_sub(messages);
+                live.bytes = live.bytes.saturating_sub(bytes);
+            }
+        }
+    }
+
     /// Where a snapshot of the owner's state stands that is taken now, with everything appended so far applied.
     pub fn mark(&self) -> Mark {
         let mut queue = self.shared.lock();

@@ -26,7 +26,7 @@ pub mod simulation;
 pub use error::JournalError;
 pub use fs::{File, FileSystem, RealFileSystem};
 pub use journal::{Appended, Duty, Journal, Mark, Options, Recovered, Syncing, Usage};
-pub use recovery::Visitor;
+pub use recovery::{Reader, Visitor};
 
 use bytes::Bytes;
 

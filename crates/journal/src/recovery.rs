@@ -49,8 +49,40 @@ pub(crate) struct Found {
     pub(crate) torn: Option<(String, u64)>,
 }
 
+/// Reads what was appended before, while a journal is being opened.
+#[derive(Clone)]
+pub struct Reader {
+    segment_bytes: u64,
+    segments: BTreeMap<u64, Arc<dyn File>>,
+}
+
+impl Reader {
+    /// As [`Journal::read`](crate::Journal::read).
+    ///
+    /// # Errors
+    /// If there is no such place, or the disk fails.
+    pub fn read(&self, address: u64, bytes: usize) -> Result<Bytes, JournalError> {
+        let (number, offset) = (address / self.segment_bytes, address % self.segment_bytes);
+        let name = segment_name(number);
+        let file = self.segments.get(&number).ok_or_else(|| JournalError::damaged(&name, offset, "there is no such segment"))?;
+        let mut buffer = vec![0; bytes];
+        file.read(&mut buffer, offset).map_err(JournalError::io("reading", &name))?;
+        Ok(buffer.into())
+    }
+
+    /// As [`Journal::segment_of`](crate::Journal::segment_of).
+    pub fn segment_of(&self, address: u64) -> u64 {
+        address / self.segment_bytes
+    }
+}
+
 /// Takes what recovery finds.
 pub trait Visitor {
+    /// Called first, once: with this the visitor may read what the snapshot and the records refer to.
+    fn begin(&mut self, reader: Reader) {
+        drop(reader);
+    }
+
     /// The state as a checkpoint holds it; called at most once, before any record.
     ///
     /// # Errors
@@ -91,6 +123,7 @@ pub(crate) fn find(fs: &dyn FileSystem, visitor: &mut dyn Visitor) -> Result<Opt
             ));
         }
     };
+    visitor.begin(Reader { segment_bytes, segments: segments.iter().map(|(number, file, _)| (*number, file.clone())).collect() });
     let mut scan = Scan { segments: &segments, segment_bytes, salt, position: start, records: 0, torn: None };
     let snapshot_bytes = checkpoint.as_ref().map_or(0, |(_, _, snapshot)| snapshot.len());
     if let Some((slot, _, snapshot)) = &checkpoint {

@@ -6,7 +6,7 @@
 use super::{
     Durability, duties,
     place::{Location, Place},
-    record,
+    record, spill,
     store::{JournalGroup, JournalStore},
 };
 use crate::engine::{Core, Engine, message_size};
@@ -110,16 +110,21 @@ pub(super) fn commit(engine: &Engine<JournalStore>) {
         if !core.group.group.is_dirty() {
             return;
         }
-        let bytes = core.group.group.bytes;
-        let parts = core.group.group.close(&core.state);
+        let mut bytes = core.group.group.bytes;
+        let mut parts = core.group.group.close(&core.state);
+        bytes += spill::choose(store, core, bytes, &mut parts);
         store.closed_bytes.store(bytes, Ordering::Release);
         store.next_group();
         (parts, bytes)
     };
     store.closed.notify_waiters();
-    let (body, placed) = record::encode(parts, bytes);
+    let record::Made { body, placed, indexes } = record::encode(parts, bytes);
     let appended = store.journal.append(body);
-    place(engine, &mut engine.lock(), appended.address, placed);
+    {
+        let mut core = engine.lock();
+        place(engine, &mut core, appended.address, placed);
+        spill::put_away(store, &mut core, appended.address, indexes);
+    }
     store.closed_bytes.store(0, Ordering::Release);
     store.closed.notify_waiters();
 }
@@ -159,7 +164,7 @@ pub(super) fn snapshot(engine: &Engine<JournalStore>) -> (leatworks_journal::Mar
         let bytes = inner.group.group.bytes;
         let parts = inner.group.group.close(&inner.state);
         store.next_group();
-        let (body, placed) = record::encode(parts, bytes);
+        let record::Made { body, placed, .. } = record::encode(parts, bytes);
         let appended = store.journal.append(body);
         place(engine, inner, appended.address, placed);
         store.closed.notify_waiters();

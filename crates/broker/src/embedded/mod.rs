@@ -5,19 +5,23 @@ mod commit;
 mod duties;
 mod group;
 mod hand;
+mod index;
 mod place;
 mod record;
 mod snapshot;
+mod spill;
+#[cfg(test)]
+mod spilling;
 mod store;
 
 use crate::{
     BrokerError, ErrorKind, Result,
     engine::{Clock, Engine, Limits},
-    state::{Attempt, Event, State, SubscriptionId},
+    state::{Attempt, Event, Looked, Missing, State, SubscriptionId},
 };
 use group::{Group, Part};
 use hand::{Hand, HandFiles, InHand};
-use leatworks_journal::{FileSystem, Journal, Options, RealFileSystem, Record, Recovered, Syncing, Visitor};
+use leatworks_journal::{FileSystem, Journal, Options, Reader, RealFileSystem, Record, Recovered, Syncing, Visitor};
 use place::Place;
 use std::{
     fs::{File, OpenOptions},
@@ -88,6 +92,9 @@ pub struct EmbeddedOptions {
     pub checkpoint_bytes: u64,
     /// Bytes of memory for messages that were published and not yet delivered; what is over it is read back from disk.
     pub cache_bytes_max: usize,
+    /// Messages of which the broker knows in memory where they are, at most; where the others are is on disk too. Each takes about 85 bytes. What is about to be
+    /// read stays in memory, so each subscription adds some 16,000 to it.
+    pub index_messages_max: usize,
     /// Whether a message that is published and settled everywhere before its group is written is left out of it.
     pub elision: bool,
 }
@@ -104,6 +111,7 @@ impl EmbeddedOptions {
             segment_bytes: journal.segment_bytes,
             checkpoint_bytes: journal.checkpoint_bytes,
             cache_bytes_max: 64 << 20,
+            index_messages_max: 256 << 10,
             elision: true,
         }
     }
@@ -155,14 +163,18 @@ impl Embedded {
             },
             threads: true,
         };
-        let mut replay = Replay(State::default());
+        let mut replay = Replay { state: State::default(), reader: None };
         let opened = Journal::open(fs.clone(), journal_options, &mut replay);
         let (journal, recovered) = opened.map_err(|error| broker_error(&directory, error))?;
-        let mut state = replay.0;
+        let mut state = replay.state;
         state.told = Some(Vec::new());
         for topic in &state.topics {
             let held = topic.log.held(0).filter_map(|(_, entry)| entry.handle.at);
             journal.hold(held.map(|at| (at.address(), at.bytes())));
+            for (_, block) in topic.log.all_spilled() {
+                journal.hold(block.handle.at.iter().map(|at| (at.address(), at.bytes())));
+                journal.hold_runs(block.runs.iter().map(|run| (run.segment, run.messages, run.bytes)));
+            }
         }
         let mut before = Before::default();
         let files = match options.durability {
@@ -178,8 +190,7 @@ impl Embedded {
             }
         };
         let wake = Arc::new(commit::Wake::default());
-        let store =
-            JournalStore::new(journal.clone(), options.durability, options.cache_bytes_max, directory, files, wake.clone(), lock);
+        let store = JournalStore::new(journal.clone(), &options, directory, files, wake.clone(), lock);
         let group = JournalGroup::new(Group::new(&state, options.elision), Hand::new(hand::remember(before.lost.into_iter())));
         let engine = Engine::new(store, state, group, Clock::new(), options.limits);
         for event in before.attempts {
@@ -286,23 +297,76 @@ impl Before {
 }
 
 /// Applies what recovery finds.
-struct Replay(State<Place>);
+struct Replay {
+    state: State<Place>,
+    reader: Option<Reader>,
+}
+
+impl Replay {
+    fn reader(&self) -> std::result::Result<Reader, String> {
+        self.reader.clone().ok_or_else(|| "nothing can be read back yet".to_owned())
+    }
+
+    fn load(&mut self, missing: Vec<Missing<Place>>, looked: &mut Looked) -> std::result::Result<(), String> {
+        let reader = self.reader()?;
+        for missing in missing {
+            let index =
+                index::read(missing.topic, missing.number, &missing.handle, |address, bytes| reader.read(address, bytes))?;
+            if missing.is_wanted(&index, looked) {
+                self.state.load(&missing, index);
+            }
+        }
+        Ok(())
+    }
+
+    fn part(&mut self, part: Part<Place>) -> std::result::Result<(), String> {
+        match part {
+            Part::Structure(event) => {
+                let missing = self.state.missing_for(&event);
+                self.load(missing, &mut Looked::default())?;
+                self.state.apply(event);
+            }
+            Part::Net(net) => {
+                let mut looked = Looked::default();
+                loop {
+                    let missing = self.state.missing_for_net(&net, &looked);
+                    if missing.is_empty() {
+                        break;
+                    }
+                    self.load(missing, &mut looked)?;
+                }
+                self.state.replay(net);
+            }
+            Part::Index { topic, number, index, at } => {
+                let reader = self.reader()?;
+                let runs = index::runs(&index, |address| reader.segment_of(address));
+                if let Some(at) = at {
+                    self.state.replay_spill(topic, number, &index, at, runs);
+                }
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Visitor for Replay {
+    fn begin(&mut self, reader: Reader) {
+        self.reader = Some(reader);
+    }
+
     fn snapshot(&mut self, snapshot: &[u8]) -> std::result::Result<(), String> {
-        self.0 = snapshot::decode(snapshot)?;
+        let reader = self.reader()?;
+        self.state = snapshot::decode(snapshot, &|address, bytes| reader.read(address, bytes))?;
         Ok(())
     }
 
     fn record(&mut self, record: Record) -> std::result::Result<(), String> {
         for part in record::decode(&record.body, record.address, true)? {
-            match part {
-                Part::Structure(event) => self.0.apply(event),
-                Part::Net(net) => self.0.replay(net),
-            }
+            self.part(part)?;
         }
-        self.0.freed.clear();
-        self.0.finished.clear();
+        self.state.freed.clear();
+        self.state.freed_runs.clear();
+        self.state.finished.clear();
         Ok(())
     }
 }

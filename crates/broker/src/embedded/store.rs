@@ -1,15 +1,16 @@
 //! The engine's events and messages in a journal, group by group.
 
 use super::{
-    Durability, Lock, block, commit,
+    Durability, EmbeddedOptions, Lock, block, commit,
     group::Group,
     hand::{Hand, HandFiles, InHand},
+    index,
     place::{Location, Place},
 };
 use crate::{
     BrokerError, ErrorKind, Message, MessageId, Result,
     engine::{Engine, Store, message_size},
-    state::{Event, State, SubscriptionId, TopicId},
+    state::{BLOCK_MESSAGES, Event, Index, Missing, State, SubscriptionId, TopicId},
 };
 use bytes::Bytes;
 use leatworks_journal::{Journal, JournalError};
@@ -34,6 +35,8 @@ pub(crate) struct JournalStore {
     pub(super) journal: Journal,
     pub(super) durability: Durability,
     cache_bytes_max: usize,
+    /// Blocks in memory beyond which some are spilled.
+    pub(super) loaded_max: usize,
     /// Where the journal is, for people.
     directory: String,
     /// Messages in hand; none where nothing survives the process.
@@ -72,8 +75,7 @@ impl JournalGroup {
 impl JournalStore {
     pub(super) fn new(
         journal: Journal,
-        durability: Durability,
-        cache_bytes_max: usize,
+        options: &EmbeddedOptions,
         directory: String,
         hand: Option<HandFiles>,
         wake: Arc<commit::Wake>,
@@ -84,8 +86,9 @@ impl JournalStore {
             noted: AtomicU64::new(journal.last()),
             open,
             journal,
-            durability,
-            cache_bytes_max,
+            durability: options.durability,
+            cache_bytes_max: options.cache_bytes_max,
+            loaded_max: options.index_messages_max / BLOCK_MESSAGES as usize,
             directory,
             hand,
             closed_bytes: AtomicUsize::new(0),
@@ -195,6 +198,9 @@ impl Store for JournalStore {
         if let Some(told) = &mut state.told {
             group.group.tell(told);
         }
+        if !state.freed_runs.is_empty() {
+            self.journal.release_runs(state.freed_runs.drain(..).map(|run| (run.segment, run.messages, run.bytes)));
+        }
         if state.freed.is_empty() {
             return;
         }
@@ -300,6 +306,14 @@ impl Store for JournalStore {
         found.collect()
     }
 
+    async fn load_indexes(&self, missing: &[Missing<Place>]) -> Result<Vec<Index<Place>>> {
+        self.journal.written(self.journal.last()).await.map_err(|error| self.error(error))?;
+        let (journal, directory, missing) = (self.journal.clone(), self.directory.clone(), missing.to_vec());
+        let read = move || missing.iter().map(|missing| read_index(&journal, &directory, missing)).collect();
+        let closed = || BrokerError::new(ErrorKind::Closed, "the runtime ended while an index was read back");
+        tokio::task::spawn_blocking(read).await.map_err(|_| closed())?
+    }
+
     async fn close(engine: &Arc<Engine<Self>>) -> Result<()> {
         let engine = engine.clone();
         let closing = tokio::task::spawn_blocking(move || {
@@ -343,6 +357,15 @@ fn read_all(journal: &Journal, directory: &str, handles: &[Location]) -> Vec<Res
         rest = others;
     }
     messages
+}
+
+/// Reads the index of a block back.
+pub(super) fn read_index(journal: &Journal, directory: &str, missing: &Missing<Place>) -> Result<Index<Place>> {
+    let Missing { topic, number, handle, .. } = missing;
+    index::read(*topic, *number, handle, |address, bytes| journal.read(address, bytes)).map_err(|reason| {
+        let (file, offset) = journal.place(handle.at.map_or(0, Location::address));
+        BrokerError::new(ErrorKind::Storage, format!("journal `{directory}`: damaged `{file}` at byte {offset}: {reason}"))
+    })
 }
 
 fn read_one(

@@ -66,6 +66,8 @@ pub(crate) enum Taken {
     Nothing { due_ms: Option<u64> },
     /// Nothing yet, but there is more to look through.
     Unfinished,
+    /// Nothing before the block of this position is loaded.
+    Spilled(u64),
 }
 
 impl Feed {
@@ -137,6 +139,11 @@ impl Feed {
         self.seats.len()
     }
 
+    /// Everything before it was looked at.
+    pub(crate) fn next_position(&self) -> u64 {
+        self.next
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
@@ -180,6 +187,7 @@ impl Feed {
         match (taken.is_empty(), scanned == SCAN_MAX) {
             (false, _) => Taken::Positions(taken),
             (true, true) => Taken::Unfinished,
+            (true, false) if limit > 0 && topic.log.spilled_at(self.next).is_some() => Taken::Spilled(self.next),
             (true, false) => Taken::Nothing { due_ms: self.delayed.first().map(|(due, _)| *due).filter(|_| limit > 0) },
         }
     }
@@ -192,6 +200,10 @@ impl Feed {
         let position = subscription.settled.next_unsettled(self.next);
         if position >= topic.log.next() {
             self.next = position.min(topic.log.next());
+            return None;
+        }
+        if topic.log.spilled_at(position).is_some() {
+            self.next = position;
             return None;
         }
         self.next = position + 1;

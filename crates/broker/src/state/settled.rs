@@ -39,6 +39,15 @@ impl Settled {
         }
     }
 
+    /// Whether all of `start..end` is settled, or nothing of it; `None` if it is some.
+    pub(crate) fn all_or_nothing(&self, start: u64, end: u64) -> Option<bool> {
+        if self.next_unsettled(start) >= end {
+            return Some(true);
+        }
+        let some = self.cursor > start || self.above.range(..end).next_back().is_some_and(|(_, stop)| *stop > start);
+        (!some).then_some(false)
+    }
+
     /// The unsettled ranges below `end`, in order.
     pub(crate) fn unsettled_below(&self, end: u64) -> Vec<(u64, u64)> {
         let mut found = Vec::new();
@@ -105,6 +114,13 @@ mod tests {
                     let unsettled = (position..80).find(|p| !model[*p as usize]);
                     assert_eq!(Some(settled.next_unsettled(position)).filter(|p| *p < 80), unsettled);
                 }
+                let (from, to) = (start as usize, end as usize + 1);
+                let expected = match model[from..to].iter().filter(|settled| **settled).count() {
+                    0 => Some(false),
+                    count if count == to - from => Some(true),
+                    _ => None,
+                };
+                assert_eq!(settled.all_or_nothing(start, end + 1), expected, "{start}..={end} in {settled:?}");
                 let unsettled: Vec<u64> = settled.unsettled_below(80).into_iter().flat_map(|(start, end)| start..end).collect();
                 assert_eq!(unsettled, (0..80).filter(|p| !model[*p as usize]).collect::<Vec<_>>());
             }
