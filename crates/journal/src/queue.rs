@@ -2,7 +2,7 @@
 
 use crate::{
     File, Position,
-    format::{SEGMENT_HEADER_BYTES, record_bytes},
+    format::{SEGMENT_HEADER_BYTES, body_bytes_max, record_bytes, records_end},
     journal::{Duty, Options},
 };
 use std::{
@@ -68,7 +68,7 @@ impl Queue {
     /// Whether a record fits where the tail is, or a spare is there to go on in.
     pub(crate) fn has_room(&self, bytes: usize, urgent: bool, segment_bytes: u64) -> bool {
         let taken = record_bytes(bytes);
-        if self.closing || self.bytes >= QUEUE_BYTES_MAX || SEGMENT_HEADER_BYTES + taken >= segment_bytes {
+        if self.closing || self.bytes >= QUEUE_BYTES_MAX || bytes > body_bytes_max(segment_bytes) {
             // A closed journal takes nothing, and says so when it is waited for.
             return false;
         }
@@ -76,9 +76,9 @@ impl Queue {
         self.fits(taken, segment_bytes) || ready > usize::from(!urgent)
     }
 
-    /// Never to the last byte: the address after it would name the next segment, which is not there yet.
+    /// Whether the segment in use takes so much more, up to the copy of its header. The address after the last record is still one of this segment.
     pub(crate) fn fits(&self, taken: u64, segment_bytes: u64) -> bool {
-        self.tail.address % segment_bytes + taken < segment_bytes
+        self.tail.address % segment_bytes + taken <= records_end(segment_bytes)
     }
 
     /// Finds the place of a record, in the next segment if it does not fit in this one.

@@ -53,7 +53,7 @@ enum Action {
 
 fn actions() -> impl Strategy<Value = Vec<Action>> {
     let action = prop_oneof![
-        12 => prop_oneof![0..40_usize, 0..900_usize, Just(3_990_usize)].prop_map(Action::Append),
+        12 => prop_oneof![0..40_usize, 0..900_usize, Just(3_930_usize)].prop_map(Action::Append),
         4 => Just(Action::Write),
         3 => Just(Action::Sync),
         1 => Just(Action::Kill),
