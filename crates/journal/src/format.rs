@@ -52,9 +52,10 @@ pub(crate) fn body_bytes_max(segment_bytes: u64) -> usize {
     (records_end(segment_bytes) - SEGMENT_HEADER_BYTES - RECORD_HEADER_BYTES) as usize
 }
 
-/// Whether these bytes are the header of a segment that another version has written.
-pub(crate) fn is_other_version(bytes: &[u8]) -> bool {
-    bytes.starts_with(SEGMENT_MAGIC_ANY) && !bytes.starts_with(SEGMENT_MAGIC)
+/// Whether these bytes are the header of a segment that another version has written, and not a damaged one of this version.
+pub(crate) fn is_other_version(bytes: &[u8; SEGMENT_HEADER_BYTES as usize]) -> bool {
+    let other = bytes.starts_with(SEGMENT_MAGIC_ANY) && !bytes.starts_with(SEGMENT_MAGIC);
+    other && u32_at(bytes, 60) == crc32c::crc32c(&bytes[..60])
 }
 
 /// The head of a segment.

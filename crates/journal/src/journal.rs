@@ -322,6 +322,7 @@ impl Journal {
         let dead = segments.keys().copied().filter(|number| *number < tail);
         let dead = dead.filter(|number| queue.is_dead(*number)).collect();
         queue.marked = queue.tail.address;
+        queue.lost = false;
         Mark { position: queue.tail, dead }
     }
 

@@ -49,6 +49,7 @@ pub(crate) fn start(
         full: false,
         checkpoint_failed: false,
         live: BTreeMap::new(),
+        lost: found.lost > 0,
         marked: found.tail.address,
         snapshot_bytes: snapshot_bytes as u64,
         compacted: 0,

@@ -39,6 +39,8 @@ pub(crate) struct Queue {
     /// The disk had no space for the last checkpoint, and nothing was appended since.
     pub(crate) checkpoint_failed: bool,
     pub(crate) live: BTreeMap<u64, Live>,
+    /// Something was lost, and the owner's state without it is in no checkpoint yet. Until it is, what could not be read may be found again.
+    pub(crate) lost: bool,
     /// Where the last snapshot was taken, and its size.
     pub(crate) marked: u64,
     pub(crate) snapshot_bytes: u64,
@@ -104,7 +106,7 @@ impl Queue {
     /// Whether enough was appended since the last checkpoint.
     pub(crate) fn checkpoint_due(&self, options: &Options) -> bool {
         let appended = self.tail.address.saturating_sub(self.marked);
-        appended >= options.checkpoint_bytes.max(self.snapshot_bytes.saturating_mul(2))
+        self.lost || appended >= options.checkpoint_bytes.max(self.snapshot_bytes.saturating_mul(2))
     }
 
     /// Whether a checkpoint could free something on a full disk: it takes two for a segment that is dead.

@@ -106,7 +106,9 @@ pub(crate) fn find(fs: &dyn FileSystem, visitor: &mut dyn Visitor) -> Result<Opt
         }
         if number == last {
             repair.cut_at = (segment.size < segment_bytes).then_some(segment.size);
-            repair.header = segment.header.filter(|_| segment.flaws.iter().any(Option::is_some) || segment.size != segment_bytes);
+            // Where the file was cut, the copy is not where it belongs. What cannot be read cannot be written in part either.
+            let flawed = segment.flaws.iter().any(Option::is_some) || segment.size != segment_bytes;
+            repair.header = segment.header.filter(|_| flawed && segment.readable_headers == 2);
         }
         kept.insert(number, segment.file);
     }
@@ -137,10 +139,7 @@ pub(crate) fn open_segments(
 }
 
 /// Where the walk begins, the size of the segments, and the salt; `None` if there is no journal.
-fn beginning(
-    checkpoints: &Checkpoints,
-    segments: &BTreeMap<u64, Segment>,
-) -> Result<Option<(Position, u64, u64)>, JournalError> {
+fn beginning(checkpoints: &Checkpoints, segments: &BTreeMap<u64, Segment>) -> Result<Option<(Position, u64, u64)>, JournalError> {
     if let Some(newest) = checkpoints.newest() {
         return Ok(Some((newest.header.position, newest.header.segment_bytes, newest.header.salt)));
     }

@@ -173,18 +173,19 @@ impl<'a> Scan<'a> {
         for (other, segment) in self.segments.range(number + 1..) {
             let start = other * self.segment_bytes + SEGMENT_HEADER_BYTES;
             let name = segment_name(*other);
-            let Some(header) = segment.header else {
+            // One of an earlier epoch was left there when a crash came before this segment was begun.
+            let Some(header) = segment.header.filter(|header| header.epoch >= epoch) else {
                 let content = segment.read(self.segment_bytes, self.salt);
                 let first = content.later(SEGMENT_HEADER_BYTES, self.position).next();
                 if let Some((offset, header)) = first {
                     return Ok(Some(Next { address: content.address(offset), sequence: header.sequence }));
                 }
-                match content.unreadable(0..self.segment_bytes) {
+                match &segment.unreadable {
                     Some(error) => return Err(unreadable(name, error)),
                     None => continue,
                 }
             };
-            return match header.salt == self.salt && header.epoch >= epoch && header.first_sequence >= sequence {
+            return match header.salt == self.salt && header.first_sequence >= sequence {
                 true => Ok(Some(Next { address: start, sequence: header.first_sequence })),
                 false => {
                     let reason = format!("its header does not go with the records before {sequence}, which come before it");
@@ -210,7 +211,9 @@ impl<'a> Scan<'a> {
             _ if content.size == 0 => "there is no such file".to_owned(),
             Some(error) => format!("cannot be read: {error}"),
             None if content.size < end => format!("the file ends at byte {}", content.size),
-            None => format!("what follows says that this was durable, and its checksum is wrong (next is record {})", next.sequence),
+            None => {
+                format!("what follows says that this was durable, and its checksum is wrong (next is record {})", next.sequence)
+            }
         };
         let mut told = Vec::new();
         match records {
@@ -252,18 +255,18 @@ impl<'a> Scan<'a> {
         if content.size == 0 {
             return Err(JournalError::damaged(file, 0, "there is no such file, and nothing after it"));
         }
-        if let Some(error) = content.unreadable(offset..self.segment_bytes) {
+        let begun = content.header(offset).filter(|header| header.sequence == sequence && header.epoch >= epoch);
+        let begun_end = begun.map_or(offset + RECORD_HEADER_BYTES, |header| offset + record_bytes(header.body_bytes as usize));
+        if let Some(error) = content.unreadable(offset..begun_end) {
             // Whether there is a record cannot be known, and to go on would be to write over it.
             return Err(unreadable(file, error));
         }
-        let begun = content.header(offset).filter(|header| header.sequence == sequence && header.epoch >= epoch);
-        let begun_end = begun.map(|header| offset + record_bytes(header.body_bytes as usize));
         self.found.cut = content.later(offset, self.position).map(|(offset, _)| offset).collect();
         if begun.is_some() || !self.found.cut.is_empty() {
             self.found.torn = Some((file.clone(), offset));
         }
         // A file is made at full size, so one that is shorter was cut. What is cut off may have been zeros, unless a record was begun there.
-        if content.size < self.segment_bytes && begun_end.unwrap_or(offset + RECORD_HEADER_BYTES) > content.size {
+        if content.size < self.segment_bytes && begun_end > content.size {
             self.found.torn = None;
             let reason = format!("the file ends at byte {}, and may have held more records", content.size);
             return self.lose(Lost { first: sequence, last: None, file, offset, reason, record: None }, visitor);

@@ -2,15 +2,19 @@
 
 use crate::{
     File, FileSystem, JournalError, Position,
-    format::{ALIGN_BYTES, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, is_other_version, records_end},
+    format::{
+        ALIGN_BYTES, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, is_other_version, records_end,
+    },
     planted::{self, Bug},
 };
 use bytes::Bytes;
 use std::{io, sync::Arc};
 
-/// How much of a segment is compared with zeros at once while records are looked for behind a gap, and how much is read at once where
-/// not everything can be: what a disk loses, it loses in blocks of this size.
+/// How much of a segment is compared with zeros at once while records are looked for behind a gap.
 const BLOCK_BYTES: u64 = 4_096;
+
+/// How much is read at once where not everything can be: the least that a disk loses.
+const SECTOR_BYTES: u64 = 512;
 
 static ZEROS: [u8; (BLOCK_BYTES + RECORD_HEADER_BYTES) as usize] = [0; (BLOCK_BYTES + RECORD_HEADER_BYTES) as usize];
 
@@ -37,6 +41,10 @@ pub(crate) struct Segment {
     pub(crate) header: Option<SegmentHeader>,
     /// Why the header at the beginning, and the one at the end, are not taken.
     pub(crate) flaws: [Option<String>; 2],
+    /// How many of the headers can be read.
+    pub(crate) readable_headers: usize,
+    /// Neither header can be read, so that nobody can know whether the segment was begun.
+    pub(crate) unreadable: Option<Arc<io::Error>>,
 }
 
 impl Segment {
@@ -46,13 +54,15 @@ impl Segment {
         let opened = if only_to_read { fs.open_to_read(&name) } else { fs.open(&name) };
         let file = opened.map_err(JournalError::io("opening", &name))?;
         let size = file.size().map_err(JournalError::io("looking at", &name))?;
-        let mut header = None;
+        let mut header: Option<SegmentHeader> = None;
         let offsets = [0, records_end(size)];
         let mut flaws = [None, None];
+        let mut errors = Vec::new();
         for (offset, flaw) in offsets.into_iter().zip(&mut flaws) {
             let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
             if let Err(error) = file.read(&mut bytes, offset) {
                 *flaw = Some(format!("its header cannot be read: {error}"));
+                errors.push(error);
                 continue;
             }
             if offset == 0 && is_other_version(&bytes) {
@@ -60,11 +70,14 @@ impl Segment {
             }
             // A recycled file has its old headers until the new ones are durable.
             match SegmentHeader::decode(&bytes).filter(|header| header.number == number) {
-                Some(found) => header = header.or(Some(found)),
+                Some(found) if header.is_some_and(|header| header.epoch >= found.epoch) => {}
+                Some(found) => header = Some(found),
                 None => *flaw = Some("its header is damaged".to_owned()),
             }
         }
-        Ok(Self { number, file, size, header, flaws })
+        let readable_headers = 2 - errors.len();
+        let unreadable = errors.pop().filter(|_| !errors.is_empty()).map(Arc::new);
+        Ok(Self { number, file, size, header, flaws, readable_headers, unreadable })
     }
 
     /// Reads it all, with zeros for what is not there or cannot be read.
@@ -73,8 +86,8 @@ impl Segment {
         let size = self.size.min(segment_bytes);
         let mut unreadable = Vec::new();
         if self.file.read(&mut bytes[..size as usize], 0).is_err() {
-            for start in (0..size).step_by(BLOCK_BYTES as usize) {
-                let end = (start + BLOCK_BYTES).min(size);
+            for start in (0..size).step_by(SECTOR_BYTES as usize) {
+                let end = (start + SECTOR_BYTES).min(size);
                 let block = &mut bytes[start as usize..end as usize];
                 if let Err(error) = self.file.read(block, start) {
                     block.fill(0);

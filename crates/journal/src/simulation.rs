@@ -1,9 +1,11 @@
-//! A file system in memory that loses what was not synced, tears writes, fails syncs, and runs full, as its seed says.
+//! A file system in memory that loses what was not synced, tears and misplaces writes, fails syncs and reads, rots, runs full, and ends the process at any
+//! call, as its seed says. The same seed and the same calls give the same disk, byte for byte.
 
 use crate::{File, FileSystem};
 use std::{
     collections::BTreeMap,
     io,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -13,12 +15,35 @@ const SECTOR_BYTES: usize = 512;
 /// Faults that a [`SimulatedFileSystem`] makes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// The sync after so many others fails; nothing that it should have made durable is.
+    /// The sync after so many others fails, and all after it; nothing that they should have made durable is.
     pub failing_sync: Option<u64>,
+    /// A failing sync fails once. It takes what it could not write for clean, as the kernel does: it can be read until the power is cut, later syncs have
+    /// nothing to write and succeed, and then it is gone.
+    pub dropping_syncs: bool,
     /// Syncs do nothing and say that all is well: what a disk does that lies, and what shows that a test can fail.
     pub lying_syncs: bool,
     /// Bytes of space on the disk.
     pub space_bytes: Option<u64>,
+    /// The creation after so many others finds no space, once.
+    pub full_create: Option<u64>,
+    /// A power cut tears writes at any byte, as some disks do, and not between sectors.
+    pub torn_bytes: bool,
+    /// The write after so many others lands at another place of some file, and not where it should.
+    pub misdirected_write: Option<u64>,
+    /// The process ends at the call after so many others: it and all that follow fail, until [`SimulatedFileSystem::kill`] or
+    /// [`SimulatedFileSystem::cut_power`] says that it has been seen.
+    pub ending_call: Option<u64>,
+}
+
+/// What was done to a disk by [`SimulatedFileSystem::rot`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rot {
+    /// The file.
+    pub file: String,
+    /// Where in it.
+    pub offset: usize,
+    /// How many bytes.
+    pub bytes: usize,
 }
 
 /// The file system. Clones are the same one.
@@ -27,11 +52,15 @@ pub struct SimulatedFileSystem {
     disk: Arc<Mutex<Disk>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Disk {
     random: u64,
     faults: Faults,
     syncs: u64,
+    creates: u64,
+    writes: u64,
+    calls: u64,
+    misdirected: bool,
     /// File numbers by name, as the process sees them.
     names: BTreeMap<String, u64>,
     /// Changes of names that are not durable, in order.
@@ -56,6 +85,25 @@ struct Content {
     durable: Vec<u8>,
     /// Writes since the last sync: offset and bytes.
     unsynced: Vec<(usize, Vec<u8>)>,
+    /// What cannot be read.
+    unreadable: Vec<Range<usize>>,
+}
+
+impl Content {
+    /// A write that covers a sector which cannot be read makes the disk put it somewhere else. One that covers a part of it must read the rest first.
+    fn make_writable(&mut self, written: Range<usize>) -> io::Result<()> {
+        let sectors = written.start.next_multiple_of(SECTOR_BYTES)..written.end / SECTOR_BYTES * SECTOR_BYTES;
+        let touched = |range: &&Range<usize>| range.start < written.end && written.start < range.end;
+        if self.unreadable.iter().filter(touched).any(|range| range.start < sectors.start || sectors.end < range.end) {
+            return Err(unreadable());
+        }
+        self.unreadable.retain(|range| range.start < sectors.start || sectors.end < range.end);
+        Ok(())
+    }
+}
+
+fn unreadable() -> io::Error {
+    io::Error::other("the disk cannot read this")
 }
 
 impl SimulatedFileSystem {
@@ -64,9 +112,11 @@ impl SimulatedFileSystem {
         Self { disk: Arc::new(Mutex::new(Disk { random: seed, faults, ..Disk::default() })) }
     }
 
-    /// Changes the faults.
+    /// Changes the faults. What they count goes on from where it is: see [`SimulatedFileSystem::syncs`] and its like.
     pub fn set_faults(&self, faults: Faults) {
-        self.lock().faults = faults;
+        let mut disk = self.lock();
+        disk.faults = faults;
+        disk.misdirected = false;
     }
 
     /// Cuts the power. Of what was not synced, each sector of each write is there or not by chance, and of the changes of names a prefix.
@@ -83,20 +133,38 @@ impl SimulatedFileSystem {
         for content in files.values_mut() {
             for (offset, bytes) in std::mem::take(&mut content.unsynced) {
                 for (index, sector) in bytes.chunks(SECTOR_BYTES).enumerate() {
-                    if disk.below(2) == 0 {
-                        put(&mut content.durable, offset + index * SECTOR_BYTES, sector);
-                    }
+                    let kept = match disk.faults.torn_bytes {
+                        true => disk.below(2) * disk.below(sector.len() as u64 + 1),
+                        false => disk.below(2) * sector.len() as u64,
+                    };
+                    put(&mut content.durable, offset + index * SECTOR_BYTES, &sector[..kept as usize]);
                 }
             }
             content.bytes = content.durable.clone();
         }
         disk.files = files;
-        disk.life += 1;
+        disk.end_life();
     }
 
     /// Ends the process without cutting the power: everything that was written is there.
     pub fn kill(&self) {
-        self.lock().life += 1;
+        self.lock().end_life();
+    }
+
+    /// Whether a misdirected write has landed since the faults were set.
+    pub fn has_misdirected(&self) -> bool {
+        self.lock().misdirected
+    }
+
+    /// Ends the process at this call: see [`Faults::ending_call`].
+    pub fn end_at(&self, call: u64) {
+        self.lock().faults.ending_call = Some(call);
+    }
+
+    /// Whether the process has ended by itself, as [`Faults::ending_call`] says.
+    pub fn has_ended(&self) -> bool {
+        let disk = self.lock();
+        disk.faults.ending_call.is_some_and(|at| at <= disk.calls)
     }
 
     /// Flips one bit of a file, durably.
@@ -108,7 +176,76 @@ impl SimulatedFileSystem {
         let number = disk.names[name];
         let content = disk.files.get_mut(&number).expect("every name has a file");
         content.bytes[bit / 8] ^= 1 << (bit % 8);
-        content.durable = content.bytes.clone();
+        if let Some(durable) = content.durable.get_mut(bit / 8) {
+            *durable = content.bytes[bit / 8];
+        }
+    }
+
+    /// Damages up to so many bytes somewhere in the files that have this prefix, durably; `None` if none of them holds anything.
+    pub fn rot(&self, prefix: &str, bytes_max: u64) -> Option<Rot> {
+        let mut disk = self.lock();
+        let has_bytes = |(name, number): &(&String, &u64)| name.starts_with(prefix) && !disk.files[*number].bytes.is_empty();
+        let files: Vec<(String, u64)> =
+            disk.names.iter().filter(has_bytes).map(|(name, number)| (name.clone(), *number)).collect();
+        let (file, number) = files.get(disk.below(files.len().max(1) as u64) as usize)?.clone();
+        let size = disk.files[&number].bytes.len() as u64;
+        let offset = disk.below(size);
+        let bytes = (1 + disk.below(bytes_max)).min(size - offset) as usize;
+        let offset = offset as usize;
+        for at in offset..offset + bytes {
+            let flip = 1 << disk.below(8);
+            let content = disk.files.get_mut(&number).expect("every name has a file");
+            content.bytes[at] ^= flip;
+            if let Some(durable) = content.durable.get_mut(at) {
+                *durable ^= flip;
+            }
+        }
+        Some(Rot { file, offset, bytes })
+    }
+
+    /// From now on reading the sectors of these bytes of a file fails, until they are written as a whole.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn make_unreadable(&self, name: &str, range: Range<usize>) {
+        let mut disk = self.lock();
+        let number = disk.names[name];
+        let content = disk.files.get_mut(&number).expect("every name has a file");
+        let sectors = range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES);
+        content.unreadable.extend(sectors.map(|sector| sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES));
+    }
+
+    /// Everything can be read again.
+    pub fn make_readable(&self) {
+        self.lock().files.values_mut().for_each(|content| content.unreadable.clear());
+    }
+
+    /// Cuts a file to so many bytes, durably: reading beyond comes up short.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn cut(&self, name: &str, bytes: usize) {
+        let mut disk = self.lock();
+        let number = disk.names[name];
+        let content = disk.files.get_mut(&number).expect("every name has a file");
+        content.bytes.truncate(bytes);
+        content.durable.truncate(bytes);
+        content.unsynced.retain(|(offset, written)| offset + written.len() <= bytes);
+    }
+
+    /// Removes a file, durably.
+    pub fn lose(&self, name: &str) {
+        let mut disk = self.lock();
+        disk.names.remove(name);
+        disk.durable_names.remove(name);
+        // Changes of names that are not durable yet might bring it back.
+        disk.durable_names = disk.names.clone();
+        disk.unsynced_names.clear();
+    }
+
+    /// A copy of the disk as it is now, which goes its own way.
+    pub fn fork(&self) -> Self {
+        Self { disk: Arc::new(Mutex::new(self.lock().clone())) }
     }
 
     /// The bytes of a file as the process sees it.
@@ -125,6 +262,21 @@ impl SimulatedFileSystem {
     /// Syncs so far.
     pub fn syncs(&self) -> u64 {
         self.lock().syncs
+    }
+
+    /// Creations so far.
+    pub fn creates(&self) -> u64 {
+        self.lock().creates
+    }
+
+    /// Writes so far.
+    pub fn writes(&self) -> u64 {
+        self.lock().writes
+    }
+
+    /// Calls so far that change something.
+    pub fn calls(&self) -> u64 {
+        self.lock().calls
     }
 
     fn lock(&self) -> MutexGuard<'_, Disk> {
@@ -180,12 +332,66 @@ impl Disk {
         numbers.into_iter().map(|number| self.files[number].bytes.len() as u64).sum()
     }
 
-    /// Counts a sync, and says whether it really happens.
-    fn sync(&mut self) -> io::Result<bool> {
+    /// Files that were open are dead.
+    fn end_life(&mut self) {
+        self.life += 1;
+        self.faults.ending_call = None;
+    }
+
+    /// Counts a call that changes something, and fails it if the process has ended.
+    fn call(&mut self) -> io::Result<()> {
+        self.calls += 1;
+        match self.faults.ending_call {
+            Some(at) if at <= self.calls => Err(io::Error::other("the process has ended")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a sync, and says what comes of it.
+    fn sync(&mut self) -> io::Result<Sync> {
+        self.call()?;
         self.syncs += 1;
-        match self.faults.failing_sync {
-            Some(at) if at <= self.syncs => Err(io::Error::other("the disk failed")),
-            _ => Ok(!self.faults.lying_syncs),
+        Ok(match self.faults.failing_sync {
+            Some(at) if at == self.syncs && self.faults.dropping_syncs => Sync::Drops,
+            Some(at) if at <= self.syncs && !self.faults.dropping_syncs => Sync::Fails,
+            _ if self.faults.lying_syncs => Sync::Lies,
+            _ => Sync::Works,
+        })
+    }
+
+    /// Where a write goes: file and offset.
+    fn place(&mut self, number: u64, offset: usize, bytes: usize) -> (u64, usize) {
+        self.writes += 1;
+        if self.faults.misdirected_write.is_none_or(|at| at != self.writes) {
+            return (number, offset);
+        }
+        self.misdirected = true;
+        let names: Vec<u64> = self.names.values().copied().collect();
+        let number = names[self.below(names.len() as u64) as usize];
+        let size = self.files[&number].bytes.len();
+        // Disks misplace by whole sectors, and never make a file longer.
+        let last = size.saturating_sub(bytes);
+        let sector = self.below((last / SECTOR_BYTES) as u64 + 1) as usize;
+        (number, (sector * SECTOR_BYTES + offset % SECTOR_BYTES).min(last))
+    }
+}
+
+/// What comes of a sync.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sync {
+    Works,
+    /// Nothing, and it says that all is well.
+    Lies,
+    Fails,
+    /// It fails, and what it should have written is forgotten.
+    Drops,
+}
+
+impl Sync {
+    fn failed(self) -> io::Result<()> {
+        match self {
+            Self::Works | Self::Lies => Ok(()),
+            Self::Fails | Self::Drops => Err(io::Error::other("the disk failed")),
         }
     }
 }
@@ -197,8 +403,15 @@ impl FileSystem for SimulatedFileSystem {
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn File>> {
         let mut disk = self.lock();
+        disk.call()?;
+        disk.creates += 1;
         let replaced = disk.names.get(name).map_or(0, |number| disk.files[number].bytes.len() as u64);
-        if disk.faults.space_bytes.is_some_and(|space| disk.used() - replaced + bytes > space) {
+        let no_space = disk.faults.space_bytes.is_some_and(|space| disk.used() - replaced + bytes > space);
+        if no_space || disk.faults.full_create == Some(disk.creates) {
+            // Nothing is left behind, not even what was to be replaced.
+            if disk.names.contains_key(name) {
+                disk.change(NameChange::Take(name.to_owned()));
+            }
             return Err(io::ErrorKind::StorageFull.into());
         }
         disk.next_file += 1;
@@ -219,6 +432,7 @@ impl FileSystem for SimulatedFileSystem {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut disk = self.lock();
+        disk.call()?;
         disk.names.get(from).ok_or_else(|| missing(from))?;
         disk.change(NameChange::Rename(from.to_owned(), to.to_owned()));
         Ok(())
@@ -226,6 +440,7 @@ impl FileSystem for SimulatedFileSystem {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut disk = self.lock();
+        disk.call()?;
         disk.names.get(name).ok_or_else(|| missing(name))?;
         disk.change(NameChange::Take(name.to_owned()));
         Ok(())
@@ -233,12 +448,19 @@ impl FileSystem for SimulatedFileSystem {
 
     fn sync_directory(&self) -> io::Result<()> {
         let mut disk = self.lock();
-        if disk.sync()? {
+        let sync = disk.sync()?;
+        if sync == Sync::Works {
             for change in std::mem::take(&mut disk.unsynced_names) {
                 change.apply(&mut disk.durable_names);
             }
         }
-        Ok(())
+        // Changes of names are never forgotten: a file system whose own journal fails takes no more changes, and is as it was when it is mounted again.
+        sync.failed()
+    }
+
+    /// Another in each journal, and the same with the same seed.
+    fn salt(&self) -> u64 {
+        self.lock().below(u64::MAX)
     }
 }
 
@@ -266,28 +488,53 @@ impl File for SimulatedFile {
     fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.with(|content| {
             let offset = offset as usize;
-            let part = content.bytes.get(offset..offset + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+            let end = offset + buffer.len();
+            if content.unreadable.iter().any(|range| range.start < end && offset < range.end) {
+                return Err(unreadable());
+            }
+            let part = content.bytes.get(offset..end).ok_or(io::ErrorKind::UnexpectedEof)?;
             buffer.copy_from_slice(part);
             Ok(())
         })
     }
 
-    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.with(|content| {
-            put(&mut content.bytes, offset as usize, bytes);
-            content.unsynced.push((offset as usize, bytes.to_vec()));
+    fn write(&self, bytes: &[u8], place: u64) -> io::Result<()> {
+        self.with(|_| Ok(()))?;
+        let (number, offset) = {
+            let mut disk = self.fs.lock();
+            disk.call()?;
+            disk.place(self.number, place as usize, bytes.len())
+        };
+        let misdirected = (number, offset as u64) != (self.number, place);
+        let file = Self { fs: self.fs.clone(), number, life: self.life };
+        file.with(|content| {
+            content.make_writable(offset..offset + bytes.len())?;
+            put(&mut content.bytes, offset, bytes);
+            match misdirected {
+                // Whoever syncs, and whenever the power is cut: it stays.
+                true => put(&mut content.durable, offset, bytes),
+                false => content.unsynced.push((offset, bytes.to_vec())),
+            }
             Ok(())
         })
     }
 
     fn sync(&self) -> io::Result<()> {
-        if !self.fs.lock().sync()? {
-            return Ok(());
-        }
+        let sync = self.fs.lock().sync()?;
         self.with(|content| {
-            content.durable = content.bytes.clone();
-            content.unsynced.clear();
-            Ok(())
+            match sync {
+                // Only what was written since: what a sync has dropped stays out.
+                Sync::Works => {
+                    for (offset, bytes) in std::mem::take(&mut content.unsynced) {
+                        put(&mut content.durable, offset, &bytes);
+                    }
+                    let size = content.bytes.len();
+                    content.durable.resize(size.max(content.durable.len()), 0);
+                }
+                Sync::Drops => content.unsynced.clear(),
+                Sync::Lies | Sync::Fails => {}
+            }
+            sync.failed()
         })
     }
 }

@@ -187,7 +187,8 @@ impl Shared {
     /// Makes spares until there are enough; tells those who wait for room if the disk has none.
     pub(crate) fn prepare_spares(&self) {
         while self.lock().spares_short(self.segment_bytes) {
-            let made = if planted::is(Bug::FullForEver) && self.lock().full { Err(JournalError::Full) } else { self.make_spare() };
+            let made =
+                if planted::is(Bug::FullForEver) && self.lock().full { Err(JournalError::Full) } else { self.make_spare() };
             self.lock().full = made.is_err();
             self.room.notify_waiters();
             self.to_keep.notify_all();
