@@ -58,6 +58,11 @@ pub(crate) fn is_other_version(bytes: &[u8; SEGMENT_HEADER_BYTES as usize]) -> b
     other && u32_at(bytes, 60) == crc32c::crc32c(&bytes[..60])
 }
 
+/// Zeros behind a body of this length.
+fn padding(body_bytes: usize) -> usize {
+    body_bytes.next_multiple_of(ALIGN_BYTES as usize) - body_bytes
+}
+
 /// The head of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
@@ -110,7 +115,8 @@ impl RecordHeader {
     pub(crate) fn new(salt: u64, address: u64, sequence: u64, epoch: u32, synced: u64, body: &[u8]) -> Self {
         let behind = u32::try_from(sequence.saturating_sub(synced)).unwrap_or(u32::MAX);
         let header = Self { body_bytes: body.len() as u32, crc: 0, sequence, epoch, behind };
-        Self { crc: header.checksum(salt, address, body), ..header }
+        let zeros = &[0; ALIGN_BYTES as usize][..padding(body.len())];
+        Self { crc: crc32c::crc32c_append(header.checksum(salt, address, body), zeros), ..header }
     }
 
     pub(crate) fn encode(&self) -> [u8; RECORD_HEADER_BYTES as usize] {
@@ -135,6 +141,7 @@ impl RecordHeader {
         })
     }
 
+    /// Of what is given and the body, which comes with the zeros behind it, so that no byte between two records is left out.
     pub(crate) fn checksum(&self, salt: u64, address: u64, body: &[u8]) -> u32 {
         let mut head = [0; 36];
         head[..8].copy_from_slice(&salt.to_le_bytes());

@@ -4,7 +4,7 @@ use crate::{
     File, FileSystem, JournalError, Position, Visitor,
     format::{RECORD_HEADER_BYTES, body_bytes_max},
     opening,
-    queue::{QUEUE_BYTES_MAX, Queue, Waiting},
+    queue::{QUEUE_BYTES_MAX, Queue},
     recovery,
     segment::segment_name,
     threads,
@@ -34,7 +34,7 @@ pub enum Syncing {
 pub struct Options {
     /// Bytes of each segment of a new journal, a multiple of 8, at least 4,096; an existing one keeps its own. Also the limit of a record.
     pub segment_bytes: u64,
-    /// When written records are synced.
+    /// When written records are synced, unless [`Journal::append_with`] says otherwise.
     pub syncing: Syncing,
     /// Bytes appended after which a checkpoint is due. It is put off while the last snapshot was larger than half of this, so
     /// that checkpoints take at most a third of what is written.
@@ -200,13 +200,15 @@ impl Journal {
 
     /// Appends a record, which must not be empty. [`Journal::has_room`] must have said that there is room.
     pub fn append(&self, body: Vec<u8>) -> Appended {
+        self.append_with(body, self.shared.options.syncing)
+    }
+
+    /// Appends a record that is to be synced in this way, whatever the options say of the others. A sync that another record asks for takes it along: what
+    /// one asks for is the least that it gets.
+    pub fn append_with(&self, body: Vec<u8>, syncing: Syncing) -> Appended {
         debug_assert!(!body.is_empty() && body.len() <= self.record_bytes_max(), "a record of {} bytes", body.len());
         let mut queue = self.shared.lock();
-        let address = queue.place(body.len(), self.shared.segment_bytes);
-        let sequence = queue.tail.sequence;
-        queue.tail.sequence += 1;
-        queue.bytes += body.len();
-        queue.records.push_back(Waiting { sequence, address, body });
+        let (sequence, address) = queue.append(body, syncing, self.shared.segment_bytes);
         if queue.records.len() == 1 {
             self.shared.to_write.notify_one();
         }
@@ -235,7 +237,8 @@ impl Journal {
         }
     }
 
-    /// Waits until everything up to this record survives the loss of power. It does not ask for a sync: see [`Options::syncing`].
+    /// Waits until everything up to this record survives the loss of power. It does not ask for a sync: see [`Options::syncing`] and
+    /// [`Journal::append_with`].
     pub async fn synced(&self, sequence: u64) -> Result<(), JournalError> {
         match self.shared.synced.wait(sequence).await {
             true => Ok(()),

@@ -22,6 +22,7 @@ mod recovery;
 mod scan;
 mod segment;
 mod threads;
+mod verify;
 mod watermark;
 mod work;
 
@@ -34,6 +35,7 @@ pub use error::JournalError;
 pub use fs::{File, FileSystem, RealFileSystem};
 pub use journal::{Appended, Duty, Journal, Mark, Options, Recovered, Syncing, Usage};
 pub use recovery::Visitor;
+pub use verify::{Damage, Report, verify};
 
 use bytes::Bytes;
 

@@ -3,9 +3,9 @@
 use crate::{
     File, FileSystem, JournalError, Position,
     format::{RECORD_HEADER_BYTES, SegmentHeader, records_end},
-    journal::{Checkpoints, Options, Recovered, Shared},
+    journal::{Checkpoints, Options, Recovered, Shared, Syncing},
     planted::{self, Bug},
-    queue::{Queue, Waiting},
+    queue::Queue,
     recovery::{Found, Repair, spare_name},
     segment::segment_name,
     work::{WRITE_BYTES_MAX, Writer},
@@ -13,6 +13,7 @@ use crate::{
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Condvar, Mutex, RwLock},
+    time::Duration,
 };
 use tokio::sync::{Notify, watch};
 
@@ -44,6 +45,8 @@ pub(crate) fn start(
         tail: Position { epoch, ..found.tail },
         spares,
         promised: 0,
+        wants_sync: 0,
+        wants_sync_within: (0, Duration::ZERO),
         next_spare,
         spare_wanted: false,
         full: false,
@@ -188,7 +191,7 @@ impl Shared {
             // It opens the next segment, for which there must be a file.
             self.make_spare()?;
         }
-        self.lock().append_empty(self.segment_bytes);
+        self.lock().append(Vec::new(), Syncing::Always, self.segment_bytes);
         while self.write_some()? {}
         // With it, whatever was accepted and written again: all of it is in this file, or in one that is synced when it is left.
         self.sync()?;
@@ -197,14 +200,5 @@ impl Shared {
         }
         // A process that was killed while it began a segment, or made a checkpoint, may not have got to this.
         self.fs.sync_directory().map_err(|error| self.fail(JournalError::io("syncing", ".")(error)))
-    }
-}
-
-impl Queue {
-    /// Appends a record that holds nothing.
-    pub(crate) fn append_empty(&mut self, segment_bytes: u64) {
-        let (sequence, address) = (self.tail.sequence, self.place(0, segment_bytes));
-        self.tail.sequence += 1;
-        self.records.push_back(Waiting { sequence, address, body: Vec::new() });
     }
 }

@@ -3,11 +3,12 @@
 use crate::{
     File, Position,
     format::{SEGMENT_HEADER_BYTES, body_bytes_max, record_bytes, records_end},
-    journal::{Duty, Options},
+    journal::{Duty, Options, Syncing},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 /// Records that may wait for the writer, in bytes. Two seconds of a slow disk; more would only hide that it is slow.
@@ -31,6 +32,9 @@ pub(crate) struct Queue {
     /// Files that are ready, and how many of them records in the queue have taken.
     pub(crate) spares: VecDeque<String>,
     pub(crate) promised: usize,
+    /// The last written record that wants a sync at once, and the last that wants one within a time, with the shortest such time.
+    pub(crate) wants_sync: u64,
+    pub(crate) wants_sync_within: (u64, Duration),
     pub(crate) next_spare: u64,
     /// Somebody waits for room.
     pub(crate) spare_wanted: bool,
@@ -64,6 +68,8 @@ pub(crate) struct Waiting {
     /// Where its header goes.
     pub(crate) address: u64,
     pub(crate) body: Vec<u8>,
+    /// When it wants to be synced.
+    pub(crate) syncing: Syncing,
 }
 
 impl Queue {
@@ -94,6 +100,37 @@ impl Queue {
         let address = self.tail.address;
         self.tail.address += taken;
         address
+    }
+
+    /// Appends what there is room for, and gives its place.
+    pub(crate) fn append(&mut self, body: Vec<u8>, syncing: Syncing, segment_bytes: u64) -> (u64, u64) {
+        let (sequence, address) = (self.tail.sequence, self.place(body.len(), segment_bytes));
+        self.tail.sequence += 1;
+        self.bytes += body.len();
+        self.records.push_back(Waiting { sequence, address, body, syncing });
+        (sequence, address)
+    }
+
+    /// A record that wants to be synced is written.
+    pub(crate) fn want_sync(&mut self, record: &Waiting, synced: u64) {
+        match record.syncing {
+            Syncing::Always => self.wants_sync = record.sequence,
+            Syncing::Every(time) => {
+                let (last, shortest) = self.wants_sync_within;
+                let time = if last > synced { time.min(shortest) } else { time };
+                self.wants_sync_within = (record.sequence, time);
+            }
+            Syncing::Rarely => {}
+        }
+    }
+
+    /// How long to wait before a sync, when the last one was so long ago; `None` for as long as nobody asks.
+    pub(crate) fn wait_before_sync(&self, elapsed: Duration, synced: u64) -> Option<Duration> {
+        let (last, time) = self.wants_sync_within;
+        match self.wants_sync > synced {
+            true => Some(Duration::ZERO),
+            false => (last > synced).then(|| time.saturating_sub(elapsed)),
+        }
     }
 
     /// Whether the next spare should be made: there are too few, and the segment in use has got somewhere.

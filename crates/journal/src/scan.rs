@@ -27,6 +27,8 @@ pub(crate) struct Walked {
     pub(crate) records: u64,
     /// Records that are told as lost.
     pub(crate) lost: u64,
+    /// The places of damaged records that held nothing.
+    pub(crate) hollow: Vec<(String, u64)>,
     /// The place of a record that a crash has interrupted.
     pub(crate) torn: Option<(String, u64)>,
     /// Offsets, in the last segment, of whole records behind the end: never durable, and cut off.
@@ -233,12 +235,15 @@ impl<'a> Scan<'a> {
             }
             None => told.push(Lost { first, last: Some(next.sequence - 1), file, offset, reason, record: None }),
         }
-        // A record without a body held nothing: nothing is lost with it.
-        told.retain(|lost| lost.record.as_ref().is_none_or(|record| !record.body.is_empty()));
         told.into_iter().try_for_each(|lost| self.lose(lost, visitor))
     }
 
     fn lose(&mut self, lost: Lost, visitor: &mut dyn Visitor) -> Result<(), JournalError> {
+        if lost.record.as_ref().is_some_and(|record| record.body.is_empty()) {
+            // Nothing is lost with it.
+            self.found.hollow.push((lost.file, lost.offset));
+            return Ok(());
+        }
         if planted::is(Bug::LoseSilently) {
             return Ok(());
         }

@@ -3,7 +3,8 @@
 use crate::{
     File, FileSystem, JournalError, Position,
     format::{
-        ALIGN_BYTES, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, is_other_version, records_end,
+        ALIGN_BYTES, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, is_other_version, record_bytes,
+        records_end,
     },
     planted::{self, Bug},
 };
@@ -41,6 +42,8 @@ pub(crate) struct Segment {
     pub(crate) header: Option<SegmentHeader>,
     /// Why the header at the beginning, and the one at the end, are not taken.
     pub(crate) flaws: [Option<String>; 2],
+    /// One of them is whole and another segment's: the file was about to be used again.
+    pub(crate) recycled: bool,
     /// How many of the headers can be read.
     pub(crate) readable_headers: usize,
     /// Neither header can be read, so that nobody can know whether the segment was begun.
@@ -57,7 +60,7 @@ impl Segment {
         let mut header: Option<SegmentHeader> = None;
         let offsets = [0, records_end(size)];
         let mut flaws = [None, None];
-        let mut errors = Vec::new();
+        let (mut errors, mut recycled) = (Vec::new(), false);
         for (offset, flaw) in offsets.into_iter().zip(&mut flaws) {
             let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
             if let Err(error) = file.read(&mut bytes, offset) {
@@ -68,8 +71,10 @@ impl Segment {
             if offset == 0 && is_other_version(&bytes) {
                 return Err(JournalError::damaged(name, 0, "another version of Leatworks has written it"));
             }
+            let decoded = SegmentHeader::decode(&bytes);
             // A recycled file has its old headers until the new ones are durable.
-            match SegmentHeader::decode(&bytes).filter(|header| header.number == number) {
+            recycled |= decoded.is_some_and(|header| header.number != number);
+            match decoded.filter(|header| header.number == number) {
                 Some(found) if header.is_some_and(|header| header.epoch >= found.epoch) => {}
                 Some(found) => header = Some(found),
                 None => *flaw = Some("its header is damaged".to_owned()),
@@ -77,7 +82,7 @@ impl Segment {
         }
         let readable_headers = 2 - errors.len();
         let unreadable = errors.pop().filter(|_| !errors.is_empty()).map(Arc::new);
-        Ok(Self { number, file, size, header, flaws, readable_headers, unreadable })
+        Ok(Self { number, file, size, header, flaws, recycled, readable_headers, unreadable })
     }
 
     /// Reads it all, with zeros for what is not there or cannot be read.
@@ -150,7 +155,7 @@ impl Content {
     pub(crate) fn record(&self, offset: u64) -> Option<RecordHeader> {
         let header = self.header(offset)?;
         let start = (offset + RECORD_HEADER_BYTES) as usize;
-        let body = &self.bytes[start..start + header.body_bytes as usize];
+        let body = &self.bytes[start..(offset + record_bytes(header.body_bytes as usize)) as usize];
         let whole = header.checksum(self.salt, self.address(offset), body) == header.crc;
         let unchecked = planted::is(Bug::IgnoreChecksum) && header.body_bytes > 0 && header.behind > 0;
         (header.sequence > 0 && (whole || unchecked)).then_some(header)

@@ -2,7 +2,10 @@
 
 use crate::{
     File, JournalError,
-    format::{CHECKPOINT_HEADER_BYTES, CheckpointHeader, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader},
+    format::{
+        ALIGN_BYTES, CHECKPOINT_HEADER_BYTES, CheckpointHeader, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES,
+        SegmentHeader,
+    },
     journal::{Mark, Shared},
     opening::{create_segment, write_headers},
     planted::{self, Bug},
@@ -59,7 +62,8 @@ impl Shared {
             self.synced.raise(last);
         }
         // Under the lock, so that the syncing thread, which looks under it, is not just about to wait.
-        let _queue = self.lock();
+        let (mut queue, synced) = (self.lock(), self.synced.get());
+        batch.iter().for_each(|record| queue.want_sync(record, synced));
         self.to_sync.notify_one();
         Ok(true)
     }
@@ -93,12 +97,14 @@ impl Shared {
         let synced = if planted::is(Bug::WrongBehind) { batch[0].sequence - 1 } else { self.synced.get() };
         let dropped = if planted::is(Bug::DropLastOfBatch) && batch.len() > 1 { 1 } else { 0 };
         writer.buffer.clear();
-        for Waiting { sequence, address, body } in &batch[..batch.len() - dropped] {
+        for Waiting { sequence, address, body, .. } in &batch[..batch.len() - dropped] {
             writer.buffer.resize((address - first) as usize, 0);
             let header = RecordHeader::new(self.salt, *address, *sequence, self.epoch, synced, body);
             writer.buffer.extend_from_slice(&header.encode());
             writer.buffer.extend_from_slice(body);
         }
+        // The segment may have been used before, and the zeros behind the last record count.
+        writer.buffer.resize(writer.buffer.len().next_multiple_of(ALIGN_BYTES as usize), 0);
         let write = writer.file.write(&writer.buffer, first % self.segment_bytes);
         // A buffer that one large record has stretched is let go.
         writer.buffer.shrink_to(2 * WRITE_BYTES_MAX);

@@ -1,9 +1,11 @@
 //! A file system in memory that loses what was not synced, tears and misplaces writes, fails syncs and reads, rots, runs full, and ends the process at any
 //! call, as its seed says. The same seed and the same calls give the same disk, byte for byte.
 
+mod disk;
+
 use crate::{File, FileSystem};
+use disk::{Content, Disk, NameChange, Sync, missing, put, unreadable};
 use std::{
-    collections::BTreeMap,
     io,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -50,60 +52,6 @@ pub struct Rot {
 #[derive(Clone)]
 pub struct SimulatedFileSystem {
     disk: Arc<Mutex<Disk>>,
-}
-
-#[derive(Clone, Default)]
-struct Disk {
-    random: u64,
-    faults: Faults,
-    syncs: u64,
-    creates: u64,
-    writes: u64,
-    calls: u64,
-    misdirected: bool,
-    /// File numbers by name, as the process sees them.
-    names: BTreeMap<String, u64>,
-    /// Changes of names that are not durable, in order.
-    unsynced_names: Vec<NameChange>,
-    durable_names: BTreeMap<String, u64>,
-    files: BTreeMap<u64, Content>,
-    next_file: u64,
-    /// Counted up by a crash: files opened before it are dead.
-    life: u64,
-}
-
-#[derive(Clone)]
-enum NameChange {
-    Put(String, u64),
-    Take(String),
-    Rename(String, String),
-}
-
-#[derive(Clone, Default)]
-struct Content {
-    bytes: Vec<u8>,
-    durable: Vec<u8>,
-    /// Writes since the last sync: offset and bytes.
-    unsynced: Vec<(usize, Vec<u8>)>,
-    /// What cannot be read.
-    unreadable: Vec<Range<usize>>,
-}
-
-impl Content {
-    /// A write that covers a sector which cannot be read makes the disk put it somewhere else. One that covers a part of it must read the rest first.
-    fn make_writable(&mut self, written: Range<usize>) -> io::Result<()> {
-        let sectors = written.start.next_multiple_of(SECTOR_BYTES)..written.end / SECTOR_BYTES * SECTOR_BYTES;
-        let touched = |range: &&Range<usize>| range.start < written.end && written.start < range.end;
-        if self.unreadable.iter().filter(touched).any(|range| range.start < sectors.start || sectors.end < range.end) {
-            return Err(unreadable());
-        }
-        self.unreadable.retain(|range| range.start < sectors.start || sectors.end < range.end);
-        Ok(())
-    }
-}
-
-fn unreadable() -> io::Error {
-    io::Error::other("the disk cannot read this")
 }
 
 impl SimulatedFileSystem {
@@ -285,114 +233,6 @@ impl SimulatedFileSystem {
 
     fn file(&self, number: u64, life: u64) -> Arc<dyn File> {
         Arc::new(SimulatedFile { fs: self.clone(), number, life })
-    }
-}
-
-fn put(bytes: &mut Vec<u8>, offset: usize, part: &[u8]) {
-    if bytes.len() < offset + part.len() {
-        bytes.resize(offset + part.len(), 0);
-    }
-    bytes[offset..offset + part.len()].copy_from_slice(part);
-}
-
-fn missing(name: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, format!("no file `{name}`"))
-}
-
-impl NameChange {
-    fn apply(self, names: &mut BTreeMap<String, u64>) {
-        match self {
-            Self::Put(name, number) => _ = names.insert(name, number),
-            Self::Take(name) => _ = names.remove(&name),
-            Self::Rename(from, to) => {
-                if let Some(number) = names.remove(&from) {
-                    names.insert(to, number);
-                }
-            }
-        }
-    }
-}
-
-impl Disk {
-    /// A number below this one, by xorshift.
-    fn below(&mut self, limit: u64) -> u64 {
-        self.random ^= self.random << 13 | 1;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % limit
-    }
-
-    fn change(&mut self, change: NameChange) {
-        change.clone().apply(&mut self.names);
-        self.unsynced_names.push(change);
-    }
-
-    fn used(&self) -> u64 {
-        let numbers: std::collections::BTreeSet<&u64> = self.names.values().collect();
-        numbers.into_iter().map(|number| self.files[number].bytes.len() as u64).sum()
-    }
-
-    /// Files that were open are dead.
-    fn end_life(&mut self) {
-        self.life += 1;
-        self.faults.ending_call = None;
-    }
-
-    /// Counts a call that changes something, and fails it if the process has ended.
-    fn call(&mut self) -> io::Result<()> {
-        self.calls += 1;
-        match self.faults.ending_call {
-            Some(at) if at <= self.calls => Err(io::Error::other("the process has ended")),
-            _ => Ok(()),
-        }
-    }
-
-    /// Counts a sync, and says what comes of it.
-    fn sync(&mut self) -> io::Result<Sync> {
-        self.call()?;
-        self.syncs += 1;
-        Ok(match self.faults.failing_sync {
-            Some(at) if at == self.syncs && self.faults.dropping_syncs => Sync::Drops,
-            Some(at) if at <= self.syncs && !self.faults.dropping_syncs => Sync::Fails,
-            _ if self.faults.lying_syncs => Sync::Lies,
-            _ => Sync::Works,
-        })
-    }
-
-    /// Where a write goes: file and offset.
-    fn place(&mut self, number: u64, offset: usize, bytes: usize) -> (u64, usize) {
-        self.writes += 1;
-        if self.faults.misdirected_write.is_none_or(|at| at != self.writes) {
-            return (number, offset);
-        }
-        self.misdirected = true;
-        let names: Vec<u64> = self.names.values().copied().collect();
-        let number = names[self.below(names.len() as u64) as usize];
-        let size = self.files[&number].bytes.len();
-        // Disks misplace by whole sectors, and never make a file longer.
-        let last = size.saturating_sub(bytes);
-        let sector = self.below((last / SECTOR_BYTES) as u64 + 1) as usize;
-        (number, (sector * SECTOR_BYTES + offset % SECTOR_BYTES).min(last))
-    }
-}
-
-/// What comes of a sync.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sync {
-    Works,
-    /// Nothing, and it says that all is well.
-    Lies,
-    Fails,
-    /// It fails, and what it should have written is forgotten.
-    Drops,
-}
-
-impl Sync {
-    fn failed(self) -> io::Result<()> {
-        match self {
-            Self::Works | Self::Lies => Ok(()),
-            Self::Fails | Self::Drops => Err(io::Error::other("the disk failed")),
-        }
     }
 }
 
