@@ -39,14 +39,26 @@ pub struct Options {
     /// Bytes appended after which a checkpoint is due. It is put off while the last snapshot was larger than half of this, so
     /// that checkpoints take at most a third of what is written.
     pub checkpoint_bytes: u64,
-    /// Whether threads write, sync and prepare. Without them [`Journal::drive`] does, so that a test decides when.
-    pub threads: bool,
+    /// Who writes, syncs and prepares.
+    pub work: Work,
+}
+
+/// Who does a journal's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Threads of its own.
+    Threads,
+    /// Its owner writes and syncs with [`Journal::commit`], in a thread that may block; threads prepare segments and sync at intervals. It spares two
+    /// changes of threads for each group, which is more than a sync takes on a quick disk.
+    Owner,
+    /// Nobody but [`Journal::drive`], so that a test decides when.
+    Driven,
 }
 
 impl Default for Options {
     /// 32 MiB segments: three of them are what an idle journal takes on disk. A checkpoint every two.
     fn default() -> Self {
-        Self { segment_bytes: 32 << 20, syncing: Syncing::Always, checkpoint_bytes: 64 << 20, threads: true }
+        Self { segment_bytes: 32 << 20, syncing: Syncing::Always, checkpoint_bytes: 64 << 20, work: Work::Threads }
     }
 }
 
@@ -209,7 +221,7 @@ impl Journal {
         debug_assert!(!body.is_empty() && body.len() <= self.record_bytes_max(), "a record of {} bytes", body.len());
         let mut queue = self.shared.lock();
         let (sequence, address) = queue.append(body, syncing, self.shared.segment_bytes);
-        if queue.records.len() == 1 {
+        if queue.records.len() == 1 && self.shared.options.work == Work::Threads {
             self.shared.to_write.notify_one();
         }
         queue.checkpoint_failed = false;
@@ -368,6 +380,19 @@ impl Journal {
     /// What there is to do now, without waiting.
     pub fn duty_now(&self) -> Option<Duty> {
         self.shared.next_duty(&mut self.shared.lock())
+    }
+
+    /// Writes what was appended, and syncs it if that is wanted at once. Blocks. For [`Work::Owner`].
+    ///
+    /// # Errors
+    /// Why the journal has ended.
+    pub fn commit(&self) -> Result<(), JournalError> {
+        while self.shared.write_some()? {}
+        let wait = self.shared.lock().wait_before_sync(Duration::ZERO, self.shared.synced.get());
+        match wait {
+            Some(wait) if wait.is_zero() => self.shared.sync(),
+            _ => Ok(()),
+        }
     }
 
     /// Writes, syncs and prepares what there is to, in a journal without threads.

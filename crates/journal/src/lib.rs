@@ -33,7 +33,7 @@ pub mod simulation;
 
 pub use error::JournalError;
 pub use fs::{File, FileSystem, RealFileSystem};
-pub use journal::{Appended, Duty, Journal, Mark, Options, Recovered, Syncing, Usage};
+pub use journal::{Appended, Duty, Journal, Mark, Options, Recovered, Syncing, Usage, Work};
 pub use recovery::Visitor;
 pub use verify::{Damage, Report, verify};
 

@@ -1,6 +1,9 @@
 //! The threads of a journal: one writes, one syncs, one prepares segments.
 
-use crate::{journal::Shared, work::FULL_RETRY};
+use crate::{
+    journal::{Shared, Work},
+    work::FULL_RETRY,
+};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
@@ -8,7 +11,7 @@ use std::{
 };
 
 /// A thread's name and what it does.
-type Work = (&'static str, fn(&Shared));
+type Task = (&'static str, fn(&Shared));
 
 /// The running threads; they end with this.
 pub(crate) struct Threads {
@@ -19,13 +22,15 @@ pub(crate) struct Threads {
 impl Threads {
     pub(crate) fn start(shared: &Arc<Shared>) -> Self {
         let mut running = Vec::new();
-        if shared.options.threads {
-            let works: [Work; 3] = [("journal-write", write), ("journal-sync", sync), ("journal-keep", keep)];
-            for (name, work) in works {
-                let shared = shared.clone();
-                let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&shared));
-                running.push(thread.expect("a process that cannot start a thread cannot go on"));
-            }
+        let works: &[Task] = match shared.options.work {
+            Work::Threads => &[("journal-keep", keep), ("journal-sync", sync), ("journal-write", write)],
+            Work::Owner => &[("journal-keep", keep), ("journal-sync", sync)],
+            Work::Driven => &[],
+        };
+        for (name, work) in works {
+            let (shared, work) = (shared.clone(), *work);
+            let thread = std::thread::Builder::new().name((*name).to_owned()).spawn(move || work(&shared));
+            running.push(thread.expect("a process that cannot start a thread cannot go on"));
         }
         Self { shared: shared.clone(), running: Mutex::new(running) }
     }

@@ -6,7 +6,7 @@ use crate::{
         ALIGN_BYTES, CHECKPOINT_HEADER_BYTES, CheckpointHeader, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES,
         SegmentHeader,
     },
-    journal::{Mark, Shared},
+    journal::{Mark, Shared, Work},
     opening::{create_segment, write_headers},
     planted::{self, Bug},
     queue::{QUEUE_BYTES_MAX, Queue, SPARES_READY, Waiting},
@@ -64,7 +64,11 @@ impl Shared {
         // Under the lock, so that the syncing thread, which looks under it, is not just about to wait.
         let (mut queue, synced) = (self.lock(), self.synced.get());
         batch.iter().for_each(|record| queue.want_sync(record, synced));
-        self.to_sync.notify_one();
+        // The owner syncs what wants it at once.
+        if self.options.work != Work::Owner || queue.wait_before_sync(Duration::ZERO, synced).is_some_and(|wait| !wait.is_zero())
+        {
+            self.to_sync.notify_one();
+        }
         Ok(true)
     }
 
@@ -128,7 +132,7 @@ impl Shared {
             // Room was promised for this record, so this is a race with a spare that is being made, or a record that was larger than foreseen: the
             // disk being full must not end a journal that has accepted something.
             match self.make_spare() {
-                Err(JournalError::Full) if self.options.threads && !self.lock().closing => self.wait_for_space(),
+                Err(JournalError::Full) if self.options.work != Work::Driven && !self.lock().closing => self.wait_for_space(),
                 made => made?,
             }
         };

@@ -1,7 +1,7 @@
 //! Single situations that a random walk meets too seldom: a crash between two calls, two checkpoints at once, two syncs of which one fails.
 
 use leatworks_journal::{
-    File, FileSystem, Journal, Options, Record, Syncing, Visitor,
+    File, FileSystem, Journal, Options, Record, Syncing, Visitor, Work,
     simulation::{Faults, SimulatedFileSystem},
 };
 use std::{
@@ -9,7 +9,8 @@ use std::{
     sync::{Arc, Condvar, Mutex},
 };
 
-const OPTIONS: Options = Options { segment_bytes: 4_096, syncing: Syncing::Always, checkpoint_bytes: 1 << 30, threads: false };
+const OPTIONS: Options =
+    Options { segment_bytes: 4_096, syncing: Syncing::Always, checkpoint_bytes: 1 << 30, work: Work::Driven };
 
 /// What recovery finds: the snapshot, and the first byte of each record.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use crate::{
 };
 use group::{Group, Part};
 use hand::{Hand, HandFiles, InHand};
-use leatworks_journal::{FileSystem, Journal, Options, RealFileSystem, Record, Recovered, Syncing, Visitor};
+use leatworks_journal::{FileSystem, Journal, Lost, Options, RealFileSystem, Record, Recovered, Syncing, Visitor, Work};
 use place::Place;
 use std::{
     fs::{File, OpenOptions},
@@ -153,7 +153,7 @@ impl Embedded {
                 Durability::Interval => Syncing::Every(options.sync_interval),
                 Durability::Process | Durability::Memory => Syncing::Rarely,
             },
-            threads: true,
+            work: Work::Owner,
         };
         let mut replay = Replay(State::default());
         let opened = Journal::open(fs.clone(), journal_options, &mut replay);
@@ -296,14 +296,31 @@ impl Visitor for Replay {
 
     fn record(&mut self, record: Record) -> std::result::Result<(), String> {
         for part in record::decode(&record.body, record.address, true)? {
-            match part {
-                Part::Structure(event) => self.0.apply(event),
-                Part::Net(net) => self.0.replay(net),
-            }
+            self.part(part);
+        }
+        Ok(())
+    }
+
+    /// What is damaged is lost and told; nothing else is. A group whose head is whole has only lost the messages that were hit, which is told when they are to be
+    /// delivered. What a lost group had settled comes again.
+    fn lost(&mut self, lost: Lost) -> std::result::Result<(), String> {
+        let saved = lost.record.as_ref().and_then(|record| record::decode(&record.body, record.address, false).ok());
+        tracing::error!(file = lost.file, offset = lost.offset, saved = saved.is_some(), "the journal is damaged: {lost}");
+        for part in saved.into_iter().flatten() {
+            self.part(part);
+        }
+        Ok(())
+    }
+}
+
+impl Replay {
+    fn part(&mut self, part: Part<Place>) {
+        match part {
+            Part::Structure(event, number) => self.0.replay_structure(event, number),
+            Part::Net(net) => self.0.replay(net),
         }
         self.0.freed.clear();
         self.0.finished.clear();
-        Ok(())
     }
 }
 

@@ -200,15 +200,21 @@ impl Store for JournalStore {
         }
         let mut cached = 0;
         let mut unwritten = 0;
+        let mut elided = 0;
         for place in &state.freed {
             let bytes = place.message.as_ref().map_or(0, |message| message_size(message));
             match place.at {
                 Some(_) => cached += bytes,
-                None => unwritten += bytes,
+                None => {
+                    unwritten += bytes;
+                    elided += 1;
+                }
             }
         }
         group.cached_bytes = group.cached_bytes.saturating_sub(cached);
-        group.group.elide(unwritten);
+        if group.group.elide(elided, unwritten) {
+            self.wake.passed();
+        }
         let written = state.freed.drain(..).filter_map(|place| place.at);
         let mut written = written.map(|at| (at.address(), at.bytes())).peekable();
         if written.peek().is_some() {

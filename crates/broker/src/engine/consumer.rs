@@ -214,6 +214,7 @@ impl<S: Store> Drop for EngineConsumer<S> {
         let mut core = self.engine.lock();
         let Some(feed) = core.feeds.get_mut(&self.subscription) else { return };
         let handed = feed.leave(self.seat);
+        core.look_whether_passing(self.topic);
         if !core.closed {
             self.engine.count_attempts(&mut core, self.subscription, &handed);
         }

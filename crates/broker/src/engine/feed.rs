@@ -40,6 +40,7 @@ struct Seat {
     id: u64,
     permits: usize,
     held: usize,
+    eager: bool,
 }
 
 /// A message that a consumer holds.
@@ -91,7 +92,8 @@ impl Feed {
             self.kind = Some(subscribe.kind);
             self.next = cursor;
         }
-        self.seats.push(Seat { id, permits: subscribe.permits, held: 0 });
+        let eager = subscribe.hand_off == crate::HandOff::Eager;
+        self.seats.push(Seat { id, permits: subscribe.permits, held: 0, eager });
         Ok(())
     }
 
@@ -131,6 +133,11 @@ impl Feed {
             }
             None => false,
         }
+    }
+
+    /// Whether some consumer gets messages before they are durable.
+    pub(crate) fn is_eager(&self) -> bool {
+        self.seats.iter().any(|seat| seat.eager)
     }
 
     pub(crate) fn consumers(&self) -> usize {

@@ -94,6 +94,14 @@ impl<H, G> Core<H, G> {
         self.state.find_subscription(number, name).map(|subscription| (number, subscription)).ok_or_else(missing)
     }
 
+    /// Looks again whether messages of a topic pass through this process.
+    fn look_whether_passing(&mut self, topic: TopicId) {
+        let numbers = &self.state.topics[topic.0 as usize].subscriptions;
+        let eager = |number| self.feeds.get(number).is_some_and(Feed::is_eager);
+        let passing = !numbers.is_empty() && numbers.iter().all(eager);
+        self.state.topics[topic.0 as usize].passing = passing;
+    }
+
     fn idle(&self, subscription: SubscriptionId, topic: &str, name: &str) -> Result<()> {
         match self.feeds.get(&subscription).map_or(0, Feed::consumers) {
             0 => Ok(()),
@@ -310,7 +318,9 @@ impl<S: Store> Engine<S> {
                 None => {
                     // `Latest` means now, not when it was asked for.
                     let from = if start == Start::Latest { core.state.log(topic).next() } else { from };
-                    self.enact(&mut core, Event::Subscription { topic, name: name.to_owned(), from }, bytes)
+                    let sequence = self.enact(&mut core, Event::Subscription { topic, name: name.to_owned(), from }, bytes);
+                    core.look_whether_passing(topic);
+                    sequence
                 }
             }
         };
@@ -402,6 +412,7 @@ impl<S: Store> Engine<S> {
         let feed = core.feeds.entry(subscription).or_default();
         feed.join(seat, &subscribe, cursor)?;
         let notify = feed.notify.clone();
+        core.look_whether_passing(topic);
         drop(core);
         Ok(Box::new(EngineConsumer::new(self.clone(), (topic, subscription), seat, notify, subscribe.hand_off)))
     }

@@ -1,14 +1,14 @@
 //! The world of the model test: an owner whose state is the numbers it has appended, a simulated disk, and what must hold whenever a journal is opened.
 
 use leatworks_journal::{
-    Journal, JournalError, Lost, Options, Record, Recovered, Syncing, Visitor,
+    Journal, JournalError, Lost, Options, Record, Recovered, Syncing, Visitor, Work,
     simulation::{Faults, SimulatedFileSystem},
 };
 use proptest::prelude::*;
 use std::{ops::Range, sync::Arc};
 
 pub(crate) const OPTIONS: Options =
-    Options { segment_bytes: 4_096, syncing: Syncing::Always, checkpoint_bytes: 9_000, threads: false };
+    Options { segment_bytes: 4_096, syncing: Syncing::Always, checkpoint_bytes: 9_000, work: Work::Driven };
 
 /// What recovery finds: the numbers of all records so far, which are also the owner's snapshot, and what is lost.
 #[derive(Clone, Debug, Default)]
