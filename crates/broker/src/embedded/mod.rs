@@ -268,7 +268,11 @@ struct Before {
 impl Before {
     fn of(state: &State<Place>, all: hand::AllInHand) -> Self {
         let mut before = Self::default();
-        for ((subscription, position), in_hand) in all {
+        let all =
+            all.iter().flat_map(|(subscription, window)| window.iter().map(|(position, held)| (*subscription, position, held)));
+        let mut all: Vec<_> = all.collect();
+        all.sort_unstable_by_key(|(subscription, position, _)| (*subscription, *position));
+        for (subscription, position, in_hand) in all {
             let Some(found) = state.subscription_of(subscription) else { continue };
             if position >= state.log(found.topic).next() {
                 before.lost.push((subscription, in_hand));
@@ -279,7 +283,7 @@ impl Before {
             } else {
                 continue;
             }
-            before.kept.insert((subscription, position), in_hand);
+            before.kept.entry(subscription).or_default().insert(position, in_hand);
         }
         before
     }

@@ -106,11 +106,6 @@ impl JournalStore {
         self.open.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The sequence of the open group.
-    pub(super) fn open(&self) -> u64 {
-        self.open.load(Ordering::Acquire)
-    }
-
     pub(super) fn error(&self, error: JournalError) -> BrokerError {
         broker_error(&self.directory, error)
     }

@@ -10,12 +10,14 @@ mod feed;
 mod plan;
 mod queries;
 mod store;
+mod window;
 
 pub(crate) use clock::Clock;
 pub(crate) use consumer::EngineConsumer;
 pub(crate) use delegate::broker_by_engine;
 pub(crate) use plan::{OVERHEAD_BYTES as MESSAGE_BYTES_MIN, message_size};
 pub(crate) use store::Store;
+pub(crate) use window::Window;
 
 use crate::{
     BrokerError, Confirm, Consumer, ErrorKind, MessageId, Outcome, Position, Publish, Result, Start, Step, Subscribe, TopicSpec,
