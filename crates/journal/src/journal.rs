@@ -221,7 +221,10 @@ impl Journal {
 
     /// The sequence of the last record that was appended.
     pub fn last(&self) -> u64 {
-        self.shared.lock().tail.sequence - 1
+        let queue = self.shared.lock();
+        let last = queue.tail.sequence - 1;
+        // Nobody waits for a mark: what was appended before it is synced.
+        if last == queue.marked_synced { last - 1 } else { last }
     }
 
     /// Fails if the journal has ended, with the reason.
@@ -384,7 +387,8 @@ impl Journal {
     pub fn close(&self) -> Result<(), JournalError> {
         let result = self.shared.alive().and_then(|()| {
             while self.shared.write_some()? {}
-            self.shared.sync()
+            self.shared.sync()?;
+            self.shared.mark_synced()
         });
         self.shared.end();
         self.threads.join();

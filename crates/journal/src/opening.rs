@@ -45,6 +45,7 @@ pub(crate) fn start(
         tail: Position { epoch, ..found.tail },
         spares,
         promised: 0,
+        marked_synced: 0,
         wants_sync: 0,
         wants_sync_within: (0, Duration::ZERO),
         next_spare,

@@ -2,7 +2,7 @@
 
 use crate::{
     File, Position,
-    format::{SEGMENT_HEADER_BYTES, body_bytes_max, record_bytes, records_end},
+    format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, body_bytes_max, record_bytes, records_end},
     journal::{Duty, Options, Syncing},
 };
 use std::{
@@ -32,6 +32,8 @@ pub(crate) struct Queue {
     /// Files that are ready, and how many of them records in the queue have taken.
     pub(crate) spares: VecDeque<String>,
     pub(crate) promised: usize,
+    /// The sequence of the last mark that says that everything before it is synced.
+    pub(crate) marked_synced: u64,
     /// The last written record that wants a sync at once, and the last that wants one within a time, with the shortest such time.
     pub(crate) wants_sync: u64,
     pub(crate) wants_sync_within: (u64, Duration),
@@ -131,6 +133,12 @@ impl Queue {
             true => Some(Duration::ZERO),
             false => (last > synced).then(|| time.saturating_sub(elapsed)),
         }
+    }
+
+    /// Whether a mark would say something new: the last record that somebody has appended is synced, nothing on disk says so, and there is space.
+    pub(crate) fn can_mark(&self, synced: u64, segment_bytes: u64) -> bool {
+        let last = self.tail.sequence - 1;
+        last == synced && last > self.marked_synced && self.fits(RECORD_HEADER_BYTES, segment_bytes)
     }
 
     /// Whether the next spare should be made: there are too few, and the segment in use has got somewhere.
