@@ -206,7 +206,7 @@ impl Shared {
 
     /// Makes spares until there are enough; tells those who wait for room if the disk has none.
     pub(crate) fn prepare_spares(&self) {
-        while self.lock().spares_short(self.segment_bytes) {
+        while self.failure.borrow().is_none() && self.lock().spares_short(self.segment_bytes) {
             let made =
                 if planted::is(Bug::FullForEver) && self.lock().full { Err(JournalError::Full) } else { self.make_spare() };
             self.lock().full = made.is_err();

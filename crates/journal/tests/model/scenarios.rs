@@ -52,11 +52,13 @@ pub(crate) fn failed_sync(seed: u64, fails: u64, dropping_syncs: bool, actions: 
     let journal = world.journal().clone();
     let (synced, written) = (journal.synced_now(), journal.written_now());
     world.fs.set_faults(Faults::default());
+    let syncs = world.fs.syncs();
     for _ in 0..2 {
         assert!(journal.drive().is_err() && journal.check().is_err(), "it went on after a failed sync");
         assert!(journal.checkpoint(journal.mark(), &world.snapshot()).is_err());
     }
-    assert_eq!(journal.synced_now(), synced, "acknowledged after a failed sync");
+    assert!(journal.close().is_err());
+    assert_eq!((journal.synced_now(), world.fs.syncs()), (synced, syncs), "acknowledged, or tried again, after a failed sync");
     drop(journal);
     if seed.is_multiple_of(4) {
         world.fs.cut_power();
@@ -216,9 +218,7 @@ fn limited(before: &[Entry], found: &Found, file: &str, range: Range<u64>) {
     {
         assert!(is_hit(entry) || index >= end, "{entry:?} was not hit by rot in {file} {range:?}, and is missing: {found:?}");
         if index >= end {
-            let torn = found.recovered.torn.is_some()
-                || before[end..].iter().all(|entry| is_hit(entry))
-                || found.reports(entry.sequence);
+            let torn = found.recovered.torn.is_some() || before[end..].iter().all(is_hit) || found.reports(entry.sequence);
             assert!(torn || is_hit(&before[end]), "{entry:?} is missing at the end, and nothing was said");
         }
     }

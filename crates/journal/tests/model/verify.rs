@@ -1,12 +1,12 @@
 //! What `verify` says of a journal of which any byte is flipped, and that it changes nothing.
 
-use crate::world::{Action, World};
+use crate::world::{Action, Found, OPTIONS, World};
 use leatworks_journal::{
-    Report,
+    Journal, Report,
     simulation::{Faults, SimulatedFileSystem},
     verify,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// A journal with two checkpoints, several lives, a segment that was let go of, and records of all kinds.
 fn journal() -> SimulatedFileSystem {
@@ -90,21 +90,76 @@ fn kind(name: &str, sound: &Report, damaged: &Report) -> &'static str {
     }
 }
 
+/// Opens a copy of the disk with whatever was done to it.
+fn recover(fs: SimulatedFileSystem) -> Found {
+    let mut found = Found::default();
+    let (journal, recovered) = Journal::open(Arc::new(fs), OPTIONS, &mut found).unwrap();
+    drop(journal);
+    Found { recovered, ..found }
+}
+
+#[test]
+fn a_flip_of_any_byte_costs_at_most_its_record() {
+    let fs = journal();
+    let all = recover(fs.fork()).numbers;
+    let mut flips = 0;
+    for (name, bytes) in disk(&fs).into_iter().filter(|(name, _)| !name.starts_with("spare-")) {
+        for offset in (0..bytes.len()).step_by(3) {
+            let damaged = fs.fork();
+            damaged.flip_bit(&name, offset * 8 + offset % 8);
+            let found = recover(damaged);
+            let lost: Vec<&u32> = all.iter().filter(|number| !found.numbers.contains(number)).collect();
+            assert!(found.numbers.iter().all(|number| all.contains(number)) && found.numbers.is_sorted(), "{found:?}");
+            // One that held nothing may seem to have held something.
+            assert!(
+                lost.len() as u64 <= found.recovered.lost && found.recovered.lost <= 1,
+                "byte {offset} of {name}: {lost:?}, {found:?}"
+            );
+            // The damaged record comes with its bytes, unless the flip was in its length.
+            assert!(found.lost.iter().all(|lost| lost.record.is_some() || lost.offset + 4 > offset as u64), "{found:?}");
+            flips += 1;
+        }
+    }
+    assert!(flips > 4_096, "{flips}");
+}
+
+#[test]
+fn a_journal_that_is_cut_at_any_byte_says_so() {
+    let fs = journal();
+    let all = recover(fs.fork()).numbers;
+    for name in fs.list_names("segment-") {
+        for bytes in (64..4_096).step_by(5) {
+            let damaged = fs.fork();
+            damaged.cut(&name, bytes);
+            let found = recover(damaged.fork());
+            let lost: Vec<&u32> = all.iter().filter(|number| !found.numbers.contains(number)).collect();
+            assert!(found.numbers.is_sorted() && found.numbers.iter().all(|number| all.contains(number)), "{found:?}");
+            assert!(lost.is_empty() || !found.lost.is_empty(), "{name} cut at {bytes}: {lost:?}, {found:?}");
+            let report = verify(&damaged).unwrap();
+            assert!(report.damages.iter().any(|damage| damage.file == name), "{name} cut at {bytes}: {report:?}");
+        }
+    }
+}
+
 #[test]
 fn what_is_missing_cut_or_unreadable_is_told() {
     let fs = journal();
     let segments = fs.list_names("segment-");
     let middle = &segments[segments.len() - 2];
-    let cases: [(&str, &dyn Fn(&SimulatedFileSystem)); 5] = [
-        ("there is no file `segment-", &|fs| fs.lose(middle)),
-        ("bytes and should have 4096", &|fs| fs.cut(middle, 3_000)),
-        ("the disk cannot read this", &|fs| fs.make_unreadable(middle, 100..600)),
-        ("the disk cannot read this", &|fs| fs.make_unreadable("checkpoint-a", 0..1)),
-        ("its checksum is wrong", &|fs| fs.cut("checkpoint-b", 70)),
+    let disks = [(); 5].map(|()| fs.fork());
+    disks[0].lose(middle);
+    disks[1].cut(middle, 3_000);
+    disks[2].make_unreadable(middle, 100..600);
+    disks[3].make_unreadable("checkpoint-a", 0..1);
+    disks[4].cut("checkpoint-b", 70);
+    let told = [
+        "there is no file `segment-",
+        "bytes and should have 4096",
+        "the disk cannot read this",
+        "the disk cannot read this",
+        "its checksum is wrong",
     ];
-    for (words, harm) in cases {
-        let damaged = fs.fork();
-        harm(&damaged);
+    for (damaged, words) in disks.into_iter().zip(told) {
         let report = verify(&damaged).unwrap();
         assert!(report.damages.iter().any(|damage| damage.reason.contains(words)), "`{words}`: {report:?}");
     }
