@@ -102,7 +102,7 @@ fn wait_for_sync(shared: &Shared, last: Instant) -> Option<Work> {
             return None;
         }
         let synced = shared.synced.get();
-        let (wait, idle) = match queue.wait_before_sync(last.elapsed(), synced) {
+        let (wait, idle) = match queue.wants.wait(last.elapsed(), synced) {
             Some(wait) if wait.is_zero() => return Some(Work::Sync),
             Some(wait) => (wait, false),
             None if queue.can_mark(synced, shared.segment_bytes) => (MARK_AFTER, true),

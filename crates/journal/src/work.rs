@@ -63,7 +63,7 @@ impl Shared {
         }
         // Under the lock, so that the syncing thread, which looks under it, is not just about to wait.
         let (mut queue, synced) = (self.lock(), self.synced.get());
-        batch.iter().for_each(|record| queue.want_sync(record, synced));
+        batch.iter().for_each(|record| queue.wants.add(record.sequence, record.syncing, synced));
         self.to_sync.notify_one();
         Ok(true)
     }

@@ -19,6 +19,11 @@ proptest! {
     }
 
     #[test]
+    fn space_that_is_missing_once_ends_nothing(seed: u64, creates in 1..12_u64, actions in actions()) {
+        scenarios::full_create(seed, creates, &actions);
+    }
+
+    #[test]
     fn what_was_cut_off_never_comes_back(seed: u64, actions in small_actions()) {
         scenarios::crashes(seed, false, &actions);
     }

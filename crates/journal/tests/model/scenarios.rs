@@ -77,6 +77,28 @@ pub(crate) fn failed_sync(seed: u64, fails: u64, dropping_syncs: bool, actions: 
     world.act(&Action::CutPower).unwrap();
 }
 
+/// The disk has no space for one file, and then it has: whatever it was, nothing ends and nothing is lost.
+pub(crate) fn full_create(seed: u64, creates: u64, actions: &[Action]) {
+    let mut world = World::new(seed, Faults::default());
+    let at = world.fs.creates() + creates;
+    world.fs.set_faults(Faults { full_create: Some(at), ..Faults::default() });
+    // Ends that are planned set the faults anew; opening a journal has nobody to wait for space, and says so.
+    for action in actions.iter().filter(|action| !matches!(action, Action::EndSoon(..))) {
+        match world.act(action) {
+            Err(JournalError::Full) if matches!(action, Action::Kill | Action::CutPower) => {
+                world.open(0).unwrap();
+            }
+            Err(JournalError::Full) => {}
+            result => result.unwrap(),
+        }
+    }
+    world.act(&Action::Append(100)).unwrap();
+    world.act(&Action::Sync).unwrap();
+    let sequence = world.entries.last().unwrap().sequence;
+    assert!(world.journal().synced_now() >= sequence, "it has not recovered");
+    world.act(&Action::CutPower).unwrap();
+}
+
 /// The sync of a checkpoint fails, and the checkpoint is in memory only. While the next one is made the power is cut at each call in turn: one that can be
 /// started from is always there, and the segments that it needs.
 pub(crate) fn unsynced_checkpoint() {

@@ -13,8 +13,8 @@ use proptest::{
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Rounds until a bug counts as not found. The slowest to be found needs a quarter of them.
-const ROUNDS: u32 = 2_000;
+/// Rounds until a bug counts as not found. The slowest to be found needs a fifth of them, and the others less than sixty.
+const ROUNDS: u32 = 4_000;
 
 /// What can happen, with a name: draws a case, runs it, and panics if a promise is broken.
 type Scenario = (&'static str, Box<dyn Fn(&mut TestRunner)>);
