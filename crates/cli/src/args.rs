@@ -95,6 +95,12 @@ pub(crate) enum Command {
         after_help = "Examples:\n  leat dlq list\n  leat dlq show orders 'parse-->store'\n  leat dlq redrive orders --yes"
     )]
     Dlq(Dlq),
+    /// Look after the embedded broker
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  leat broker verify\n  leat broker verify --dir /var/lib/shop/journal -o json"
+    )]
+    Broker(Broker),
     /// Explain a diagnostic code
     #[command(after_help = "Examples:\n  leat explain LW0101\n  leat explain --list")]
     Explain(Explain),
@@ -287,6 +293,26 @@ pub(crate) struct DlqChange {
     /// Only say what would be done
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Broker {
+    /// Check every record, segment and checkpoint of the journal; change nothing
+    ///
+    /// Exits with 10 if something is damaged. Nobody may have the journal open meanwhile.
+    Verify(BrokerVerify),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BrokerVerify {
+    /// The journal's folder, instead of that of the project
+    #[arg(long, value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) data: Data,
 }
 
 #[derive(Debug, Args)]

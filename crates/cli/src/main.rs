@@ -3,6 +3,7 @@
 mod about;
 mod args;
 mod bench;
+mod broker;
 mod exit;
 mod graph;
 mod operate;
@@ -41,6 +42,7 @@ fn run(leat: Leat, color: bool) -> exit::Result<ExitCode> {
         Command::Send(args) => operate::send(&args, &project::load(&global, color)?)?,
         Command::Status(args) => operate::status(&args, &project::load(&global, color)?)?,
         Command::Dlq(args) => operate::dlq(&args, &project::load(&global, color)?)?,
+        Command::Broker(args) => broker::run(&args, &global, color)?,
         Command::Explain(args) => about::explain(&args)?,
         Command::Bench(args) => bench::run(&args, &global)?,
         Command::Completions(args) => about::completions(&args),

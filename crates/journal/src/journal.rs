@@ -233,7 +233,10 @@ impl Journal {
 
     /// The sequence of the last record that was appended.
     pub fn last(&self) -> u64 {
-        self.shared.lock().tail.sequence - 1
+        let queue = self.shared.lock();
+        let last = queue.tail.sequence - 1;
+        // Nobody waits for a mark: what was appended before it is synced.
+        if last == queue.marked_synced { last - 1 } else { last }
     }
 
     /// Fails if the journal has ended, with the reason.
@@ -382,13 +385,19 @@ impl Journal {
         self.shared.next_duty(&mut self.shared.lock())
     }
 
+    /// Appends a record that only says that everything before it is synced, so that damage of the last records is not taken for a torn end; `false` if it would say
+    /// nothing new. For [`Work::Owner`], when nothing was appended for a while: [`Journal::commit`] writes it.
+    pub fn mark_synced(&self) -> bool {
+        self.shared.append_mark()
+    }
+
     /// Writes what was appended, and syncs it if that is wanted at once. Blocks. For [`Work::Owner`].
     ///
     /// # Errors
     /// Why the journal has ended.
     pub fn commit(&self) -> Result<(), JournalError> {
         while self.shared.write_some()? {}
-        let wait = self.shared.lock().wait_before_sync(Duration::ZERO, self.shared.synced.get());
+        let wait = self.shared.lock().wants.wait(Duration::ZERO, self.shared.synced.get());
         match wait {
             Some(wait) if wait.is_zero() => self.shared.sync(),
             _ => Ok(()),
@@ -419,7 +428,8 @@ impl Journal {
     pub fn close(&self) -> Result<(), JournalError> {
         let result = self.shared.alive().and_then(|()| {
             while self.shared.write_some()? {}
-            self.shared.sync()
+            self.shared.sync()?;
+            self.shared.mark_synced()
         });
         self.shared.end();
         self.threads.join();

@@ -209,8 +209,10 @@ impl<'a> Scan<'a> {
             true => next.address % self.segment_bytes,
             false => content.end(),
         };
+        let missing = (content.number + 1..next.address / self.segment_bytes).find(|number| !self.segments.contains_key(number));
         let reason = match content.unreadable(offset..end) {
             _ if content.size == 0 => "there is no such file".to_owned(),
+            _ if missing.is_some() => format!("there is no file `{}`", segment_name(missing.unwrap_or_default())),
             Some(error) => format!("cannot be read: {error}"),
             None if content.size < end => format!("the file ends at byte {}", content.size),
             None => {
