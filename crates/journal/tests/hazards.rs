@@ -260,3 +260,16 @@ fn what_nobody_can_read_is_not_guessed() {
     fs.make_readable();
     assert_eq!(open(Arc::new(fs)).1.records, [0, 1, 2, 3, 4]);
 }
+
+#[test]
+fn without_a_checkpoint_no_segment_may_be_missing() {
+    let fs = SimulatedFileSystem::new(1, Faults::default());
+    let (journal, _) = open(Arc::new(fs.clone()));
+    append(&journal, 0..9);
+    fs.kill();
+    drop(journal);
+    fs.lose("segment-0000000000000002");
+    // It may have been let go of, as far as anybody can know.
+    let refused = Journal::open(Arc::new(fs), OPTIONS, &mut Agreeing::default()).err().unwrap();
+    assert!(refused.to_string().contains("damaged `segment-0000000000000002` at byte 0: missing"), "{refused}");
+}

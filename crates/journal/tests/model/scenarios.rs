@@ -42,7 +42,7 @@ pub(crate) fn failed_sync(seed: u64, fails: u64, dropping_syncs: bool, actions: 
     let at = world.fs.syncs() + fails;
     world.fs.set_faults(Faults { failing_sync: Some(at), dropping_syncs, ..Faults::default() });
     // Only the sync ends a process here; the disk goes on failing unless it drops.
-    let kept = |action: &&Action| !matches!(action, Action::Kill | Action::CutPower | Action::EndSoon(..));
+    let kept = |action: &&Action| !matches!(action, Action::Kill | Action::CutPower | Action::Close | Action::EndSoon(..));
     let Some(error) = actions.iter().filter(kept).find_map(|action| world.act(action).err()) else {
         // It may have failed all the same, while spares were made.
         world.fs.set_faults(Faults::default());
@@ -85,7 +85,7 @@ pub(crate) fn full_create(seed: u64, creates: u64, actions: &[Action]) {
     // Ends that are planned set the faults anew; opening a journal has nobody to wait for space, and says so.
     for action in actions.iter().filter(|action| !matches!(action, Action::EndSoon(..))) {
         match world.act(action) {
-            Err(JournalError::Full) if matches!(action, Action::Kill | Action::CutPower) => {
+            Err(JournalError::Full) if matches!(action, Action::Kill | Action::CutPower | Action::Close) => {
                 world.open(0).unwrap();
             }
             Err(JournalError::Full) => {}

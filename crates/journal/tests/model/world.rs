@@ -64,6 +64,7 @@ pub(crate) enum Action {
     Kill,
     CutPower,
     Checkpoint,
+    Close,
     /// The process ends at a call soon, by itself or because the power is cut.
     EndSoon(u64, bool),
 }
@@ -76,21 +77,20 @@ pub(crate) fn actions() -> impl Strategy<Value = Vec<Action>> {
         1 => Just(Action::Kill),
         2 => Just(Action::CutPower),
         2 => Just(Action::Checkpoint),
+        1 => Just(Action::Close),
         2 => (1..20_u64, any::<bool>()).prop_map(|(calls, cut)| Action::EndSoon(calls, cut)),
     ];
     prop::collection::vec(action, 1..120)
 }
 
-/// Small records of few sizes, each written by itself, and many ends: what one life has left behind fits exactly behind what the next one writes.
+/// Small records of few sizes, each written by itself, a power cut, a few more, and a kill: what was cut off fits exactly behind what came next.
 pub(crate) fn small_actions() -> impl Strategy<Value = Vec<Action>> {
-    let action = prop_oneof![
-        6 => (0..3_usize).prop_map(|size| Action::Append(size * 8)),
-        6 => Just(Action::Write),
-        1 => Just(Action::Sync),
-        1 => Just(Action::Kill),
-        2 => Just(Action::CutPower),
-    ];
-    prop::collection::vec(action, 1..80)
+    let records = |most| prop::collection::vec(0..3_usize, 1..most);
+    let written = |sizes: Vec<usize>| sizes.into_iter().flat_map(|size| [Action::Append(size * 8), Action::Write]);
+    let life = (records(9), records(5)).prop_map(move |(before, after)| {
+        written(before).chain([Action::CutPower]).chain(written(after)).chain([Action::Sync, Action::Kill]).collect::<Vec<_>>()
+    });
+    prop::collection::vec(life, 1..6).prop_map(|lives| lives.concat())
 }
 
 /// What was appended.
@@ -211,6 +211,14 @@ impl World {
                 Err(JournalError::Full) => Ok(()),
                 result => result,
             },
+            Action::Close => {
+                self.journal().close()?;
+                let synced = self.journal().synced_now();
+                assert!(self.entries.last().is_none_or(|entry| entry.sequence <= synced), "closed, and not durable");
+                self.fs.kill();
+                self.ending = None;
+                self.open(synced).map(drop)
+            }
             Action::Kill => {
                 let written = self.journal().written_now();
                 self.fs.kill();

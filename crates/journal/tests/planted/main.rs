@@ -33,6 +33,9 @@ fn all() -> Vec<Scenario> {
         scenario("a failed sync", failed, |(seed, fails, dropping, actions, later)| {
             scenarios::failed_sync(seed, fails, dropping, &actions, &later);
         }),
+        scenario("space that is missing once", (seed(), 1..12_u64, actions()), |(seed, creates, actions)| {
+            scenarios::full_create(seed, creates, &actions);
+        }),
         scenario("damage", (seed(), actions(), scenarios::damage()), |(seed, actions, damage)| {
             scenarios::damaged(seed, &actions, damage);
         }),
