@@ -323,7 +323,7 @@ pub(crate) struct Bench {
     /// Also publish so many messages before the first is consumed, and measure memory; 50M takes about 13 GB of disk
     #[arg(long, value_name = "MESSAGES", value_parser = count)]
     pub(crate) backlog: Option<u64>,
-    /// Where the journals and the disk's test file lie; by default a new folder here that is removed afterwards
+    /// Where to make the folder for the journals and the disk's test file, which is removed afterwards; by default here
     #[arg(long, value_hint = ValueHint::DirPath)]
     pub(crate) dir: Option<PathBuf>,
     /// Fill a journal and wait to be killed: the other half of measuring recovery

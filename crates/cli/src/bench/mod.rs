@@ -60,29 +60,24 @@ fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::new(Code::Internal, format!("the benchmark failed: {error}"))
 }
 
-/// Where the journals lie. A folder that was made for the measurement goes with it.
+/// Where the journals lie; it goes with the measurement.
 struct Folder {
     path: PathBuf,
-    own: bool,
 }
 
 impl Folder {
     fn new(args: &Bench) -> Result<Self> {
-        let (path, own) = match &args.dir {
-            Some(path) => (path.clone(), false),
-            None => (std::env::current_dir()?.join(format!(".leat-bench-{}", std::process::id())), true),
-        };
+        let parent = args.dir.clone().map_or_else(std::env::current_dir, Ok)?;
+        let path = parent.join(format!(".leat-bench-{}", std::process::id()));
         std::fs::create_dir_all(&path).doing(|| format!("making `{}`", path.display()))?;
-        Ok(Self { path, own })
+        Ok(Self { path })
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if self.own {
-            // What cannot be removed is a folder whose name says whose it was; the figures are right all the same.
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
+        // What cannot be removed is a folder whose name says whose it was; the figures are right all the same.
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
