@@ -86,7 +86,7 @@ pub(crate) struct Profile {
 impl Profile {
     /// What was busy, in one line.
     pub(crate) fn describe(&self) -> String {
-        let Spent { elapsed_s, cpu_s, user_s, system_s, threads, .. } = &self.spent;
+        let Spent { elapsed_s, cpu_s, user_s, system_s, others_cores, threads, .. } = &self.spent;
         let mut text = format!("{:.2} cores busy", cpu_s / elapsed_s);
         if let (Some(user), Some(system)) = (user_s, system_s)
             && user + system > 0.0
@@ -96,6 +96,9 @@ impl Profile {
         }
         for busy in threads.iter().filter(|busy| busy.cores >= 0.005) {
             write!(text, ", {} {:.2}", busy.name, busy.cores).expect("a string takes all");
+        }
+        if let Some(others) = others_cores {
+            write!(text, "; other processes {others:.2}").expect("a string takes all");
         }
         let waits: u64 = threads.iter().map(|busy| busy.waits).sum();
         write!(text, "; {:.0} waits/s", waits as f64 / elapsed_s).expect("a string takes all");

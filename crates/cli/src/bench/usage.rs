@@ -14,6 +14,7 @@ pub(crate) struct Snapshot {
     user_s: Option<f64>,
     system_s: Option<f64>,
     written: Option<u64>,
+    machine_s: Option<f64>,
     threads: BTreeMap<u64, Thread>,
 }
 
@@ -34,6 +35,8 @@ pub(crate) struct Spent {
     pub(crate) user_s: Option<f64>,
     /// The part that was spent in the kernel, in steps of 10 ms.
     pub(crate) system_s: Option<f64>,
+    /// Cores that other processes kept busy: more than a few hundredths, and the figures tell less than they could.
+    pub(crate) others_cores: Option<f64>,
     /// Bytes given to write calls.
     pub(crate) written_bytes: Option<u64>,
     /// The threads that are still there, those of one name together, the busiest first.
@@ -63,6 +66,7 @@ impl Snapshot {
             user_s: times.map(|(user, _)| user),
             system_s: times.map(|(_, system)| system),
             written: written_bytes(),
+            machine_s: machine_s(),
             threads: threads(),
         }
     }
@@ -83,9 +87,13 @@ impl Snapshot {
         }
         let mut threads: Vec<Busy> = by_name.into_values().collect();
         threads.sort_by(|a, b| b.cores.total_cmp(&a.cores));
+        let cpu_s = now.cpu_s - self.cpu_s;
+        // Ticks are coarse: what is less than nothing is nothing.
+        let others = since(now.machine_s, self.machine_s).map(|all_s| ((all_s - cpu_s) / elapsed_s).max(0.0));
         Spent {
             elapsed_s,
-            cpu_s: now.cpu_s - self.cpu_s,
+            cpu_s,
+            others_cores: others,
             user_s: since(now.user_s, self.user_s),
             system_s: since(now.system_s, self.system_s),
             written_bytes: now.written.zip(self.written).map(|(now, then)| now - then),
@@ -100,6 +108,15 @@ fn user_and_system_s(stat: &str) -> Option<(f64, f64)> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut seconds = || Some(fields.next()?.parse::<f64>().ok()? / TICKS_PER_S);
     Some((seconds()?, seconds()?))
+}
+
+/// CPU time of all processes of the machine, and what its host took away.
+fn machine_s() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let ticks = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map(str::parse::<f64>);
+    // User, nice, system, idle, iowait, irq, softirq, steal; guests are part of user.
+    let busy = ticks.enumerate().take(8).filter(|(index, _)| !matches!(index, 3 | 4)).map(|(_, ticks)| ticks);
+    Some(busy.sum::<Result<f64, _>>().ok()? / TICKS_PER_S)
 }
 
 /// The threads by id. One that ends meanwhile is left out.
