@@ -355,8 +355,7 @@ impl Connection {
         };
         if request.is_some() {
             let (error, message) = refusal;
-            let answer =
-                AckResponse { consumer_id, error: Some(error.into()), message: Some(message), request_id: request };
+            let answer = AckResponse { consumer_id, error: Some(error.into()), message: Some(message), request_id: request };
             self.out.command(Command::AckResponse(answer)).await?;
         }
         Ok(())

@@ -11,7 +11,9 @@ use super::{
     topics::{self, READER, Refusal, Topic},
 };
 use crate::wire::proto::{self, AckResponse, Command, MessageIdData, OfConsumer, ServerError, SubType, Success};
-use leatworks_broker::{Ack, BrokerError, Consumer as Receiver, Delivery, ErrorKind, Position, Start, Subscribe, SubscriptionKind};
+use leatworks_broker::{
+    Ack, BrokerError, Consumer as Receiver, Delivery, ErrorKind, Position, Start, Subscribe, SubscriptionKind,
+};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 
@@ -118,7 +120,10 @@ pub(crate) async fn open(shared: &Arc<Shared>, out: &Outgoing, request: &proto::
     let name = match is_reader {
         true => format!("{READER}{}", request.subscription),
         false if request.subscription.starts_with(READER) => {
-            return Err((ServerError::NotAllowed, format!("names of subscriptions that begin with `{READER}` are the server's own")));
+            return Err((
+                ServerError::NotAllowed,
+                format!("names of subscriptions that begin with `{READER}` are the server's own"),
+            ));
         }
         false => request.subscription.clone(),
     };

@@ -67,7 +67,9 @@ impl Default for ServerOptions {
 #[non_exhaustive]
 pub enum ServeError {
     /// The address is not on this machine alone, and there is no key to tell who may come.
-    #[error("`{0}` can be reached from other machines, and without a token key nobody is asked who they are: give one with `--token-key`")]
+    #[error(
+        "`{0}` can be reached from other machines, and without a token key nobody is asked who they are: give one with `--token-key`"
+    )]
     NotLoopback(SocketAddr),
     /// The address cannot be listened on.
     #[error("listening on `{address}`: {error}")]
@@ -178,7 +180,10 @@ impl Server {
         stopping.send_replace(true);
         let drained = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(limits::DRAIN_TIME_MAX, drained).await.is_err() {
-            tracing::warn!(connections = connections.len(), "clients that do not let go are cut off; what they hold is delivered again");
+            tracing::warn!(
+                connections = connections.len(),
+                "clients that do not let go are cut off; what they hold is delivered again"
+            );
         }
     }
 

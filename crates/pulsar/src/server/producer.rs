@@ -240,12 +240,8 @@ impl Producer {
             let text = format!("a message of {} bytes, at most {max} are taken", single.payload.len());
             return Err((ServerError::NotAllowed, text));
         }
-        let origin = Origin {
-            topic: &self.topic.name,
-            producer: &self.name,
-            in_topology: self.topic.in_topology,
-            now_ms: now_ms(),
-        };
+        let origin =
+            Origin { topic: &self.topic.name, producer: &self.name, in_topology: self.topic.in_topology, now_ms: now_ms() };
         let publish = |(index, single)| Publish {
             topic: self.topic.name.clone(),
             message: envelope::to_message(origin, &metadata, index, single),

@@ -8,9 +8,9 @@ use super::{
     topics::{self, Refusal},
 };
 use crate::wire::proto::{
-    Command, GetLastMessageIdResponse, GetOrCreateSchema, GetOrCreateSchemaResponse, GetTopics, GetTopicsResponse, LookupResponse,
-    MessageIdData, OfConsumer, OfTopic, PartitionMetadataResponse, Schema, SchemaResponse, ServerError, TcClientConnectResponse,
-    TxnResponse,
+    Command, GetLastMessageIdResponse, GetOrCreateSchema, GetOrCreateSchemaResponse, GetTopics, GetTopicsResponse,
+    LookupResponse, MessageIdData, OfConsumer, OfTopic, PartitionMetadataResponse, Schema, SchemaResponse, ServerError,
+    TcClientConnectResponse, TxnResponse,
 };
 use leatworks_broker::Position;
 use std::net::SocketAddr;

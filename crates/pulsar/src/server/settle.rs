@@ -4,7 +4,7 @@ use super::{
     limits::{ACK_RETRY, ACKS_MAX},
     topics::{self, Refusal},
 };
-use leatworks_broker::{Ack, Broker, BrokerError, BoxFuture, Step};
+use leatworks_broker::{Ack, BoxFuture, Broker, BrokerError, Step};
 use std::sync::Arc;
 
 /// The acknowledgements of one command, and the number of the request if an answer is wanted.

@@ -37,10 +37,8 @@ impl ListenFlags {
     ) -> Result<Option<Listening>, Failure> {
         let Some(address) = self.listen else { return Ok(None) };
         let token_key = self.token_key.as_deref().map(TokenKey::read).transpose();
-        let options = ServerOptions {
-            token_key: token_key.map_err(|error| Failure::new(INVALID, error))?,
-            ..ServerOptions::default()
-        };
+        let options =
+            ServerOptions { token_key: token_key.map_err(|error| Failure::new(INVALID, error))?, ..ServerOptions::default() };
         // Before anybody can name one of them, which would make it a topic outside of any topology.
         topics::create(broker.as_ref(), &TopologyRef::from(topology)).await?;
         let server = Server::bind(address, broker.clone(), options).await.map_err(|error| match error {
