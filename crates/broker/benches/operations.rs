@@ -36,7 +36,7 @@ impl Rig {
             self.last_id += 1;
             let id = MessageId(self.last_id);
             let message = Message { id, root: id, payload: vec![self.last_id as u8; PAYLOAD_BYTES].into(), ..Message::default() };
-            Publish { topic: self.topics[topic].0.clone(), message, sequence: None }
+            Publish { topic: self.topics[topic].0.clone(), message: message.into(), sequence: None }
         };
         (0..count).map(|_| message()).collect()
     }
@@ -72,7 +72,7 @@ impl Rig {
 }
 
 async fn topic(broker: &dyn Broker, name: &str) -> (Arc<str>, Box<dyn Consumer>) {
-    let spec = TopicSpec { name: name.into(), kind: TopicKind::Plain, topology: String::new(), retention: Duration::ZERO };
+    let spec = TopicSpec { name: name.into(), kind: TopicKind::Plain, ..TopicSpec::default() };
     broker.create_topic(spec).await.unwrap();
     broker.create_subscription(name, "s", Start::Earliest).await.unwrap();
     let subscribe = Subscribe {
@@ -81,6 +81,7 @@ async fn topic(broker: &dyn Broker, name: &str) -> (Arc<str>, Box<dyn Consumer>)
         kind: SubscriptionKind::Shared,
         consumer: "bench".into(),
         permits: 10_000,
+        hand_off: leatworks_broker::HandOff::Durable,
     };
     (name.into(), broker.subscribe(subscribe).await.unwrap())
 }

@@ -27,14 +27,14 @@ pub(crate) enum Elision {
 }
 
 /// The options of an embedded broker on this directory.
-pub(crate) fn options(args: &Bench, dir: &Path, _elision: Elision) -> EmbeddedOptions {
+pub(crate) fn options(args: &Bench, dir: &Path, elision: Elision) -> EmbeddedOptions {
     let durability = match args.durability {
         Level::Power => Durability::Power,
         Level::Interval => Durability::Interval,
         Level::Process => Durability::Process,
         Level::Memory => Durability::Memory,
     };
-    EmbeddedOptions { durability, ..EmbeddedOptions::new(dir) }
+    EmbeddedOptions { durability, elision: elision == Elision::On, ..EmbeddedOptions::new(dir) }
 }
 
 impl Rig {

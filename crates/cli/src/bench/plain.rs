@@ -10,7 +10,7 @@ use leatworks_broker::{
     Ack, Broker, Consumer, Message, MessageId, Publish, Start, Step, Subscribe, SubscriptionKind, TopicKind, TopicSpec,
 };
 use serde::Serialize;
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 use tokio::{
     sync::Semaphore,
     task::{JoinSet, spawn},
@@ -56,7 +56,7 @@ impl Topics {
     ) -> Result<Self, Failed> {
         let names: Vec<Arc<str>> = (0..topics).map(|topic| format!("plain-{topic}").into()).collect();
         for name in &names {
-            let spec = TopicSpec { name: name.to_string(), kind, topology: String::new(), retention: Duration::ZERO };
+            let spec = TopicSpec { name: name.to_string(), kind, ..TopicSpec::default() };
             broker.create_topic(spec).await?;
             for subscription in 0..subscriptions {
                 broker.create_subscription(name, &format!("s-{subscription}"), Start::Earliest).await?;
@@ -75,7 +75,7 @@ impl Topics {
             self.last_id += 1;
             let id = MessageId(self.last_id);
             let message = Message { id, root: id, payload: self.payloads.next(), ..Message::default() };
-            Publish { topic: self.names[topic].clone(), message, sequence: None }
+            Publish { topic: self.names[topic].clone(), message: message.into(), sequence: None }
         };
         (0..count).map(|_| message()).collect()
     }
@@ -111,6 +111,7 @@ pub(crate) async fn join(broker: &dyn Broker, topic: usize, subscription: usize)
         kind: SubscriptionKind::Shared,
         consumer: "bench".into(),
         permits: UNDER_WAY * BATCH,
+        hand_off: leatworks_broker::HandOff::Durable,
     };
     Ok(broker.subscribe(subscribe).await?)
 }

@@ -1,7 +1,7 @@
-//! `leat broker`: what concerns the embedded broker itself and no single topology.
+//! `leat broker verify`: looks through a journal for damage.
 
 use crate::{
-    args::{Broker, BrokerVerify, Global, Output},
+    args::{BrokerVerify, Global, Output},
     exit::{Code, Doing, Failure, Result, say},
     project,
 };
@@ -16,15 +16,8 @@ use std::{
 /// The name of the file that the owner of a journal has locked; it holds the owner's process id.
 const LOCK_FILE: &str = "lock";
 
-/// `leat broker`.
-pub(crate) fn run(args: &Broker, global: &Global, color: bool) -> Result {
-    match args {
-        Broker::Verify(args) => verify_journal(args, global, color),
-    }
-}
-
 /// `leat broker verify`: reads everything, changes nothing.
-fn verify_journal(args: &BrokerVerify, global: &Global, color: bool) -> Result {
+pub(super) fn run(args: &BrokerVerify, global: &Global, color: bool) -> Result {
     let dir = match &args.dir {
         Some(dir) => dir.clone(),
         None => project_journal(args, global, color)?,
