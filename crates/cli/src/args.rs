@@ -95,6 +95,14 @@ pub(crate) enum Command {
         after_help = "Examples:\n  leat dlq list\n  leat dlq show orders 'parse-->store'\n  leat dlq redrive orders --yes"
     )]
     Dlq(Dlq),
+    /// Serve a broker to other programs over the Pulsar protocol
+    ///
+    /// Every Pulsar client can use it, in any language. Ctrl-C ends it when what was taken is safe.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  leat broker\n  leat broker --listen 127.0.0.1:6650 --dir data/journal\n  leat broker --listen 0.0.0.0:6650 --token-key secret.key"
+    )]
+    Broker(Broker),
     /// Explain a diagnostic code
     #[command(after_help = "Examples:\n  leat explain LW0101\n  leat explain --list")]
     Explain(Explain),
@@ -287,6 +295,39 @@ pub(crate) struct DlqChange {
     /// Only say what would be done
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Broker {
+    #[command(subcommand)]
+    pub(crate) command: Option<BrokerCommand>,
+    #[command(flatten)]
+    pub(crate) serve: BrokerServe,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BrokerCommand {
+    /// Serve; this is also what happens without a command
+    Serve(BrokerServe),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BrokerServe {
+    /// The address to listen on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6650")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// The journal's folder, made if it is not there
+    #[arg(long, default_value = "journal", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: PathBuf,
+    /// What an acknowledged write survives
+    #[arg(long, value_enum, default_value_t = Level::Power)]
+    pub(crate) durability: Level,
+    /// Ask for tokens signed with this key: a file with a secret, or with an RSA public key in PEM
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) token_key: Option<PathBuf>,
+    /// Drop what producers with a name of their own send again with a sequence that is not higher
+    #[arg(long)]
+    pub(crate) deduplicate: bool,
 }
 
 #[derive(Debug, Args)]
