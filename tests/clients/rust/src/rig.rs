@@ -99,6 +99,12 @@ impl Rig {
         change(builder).build().await
     }
 
+    /// From now on a subscription that acknowledges nothing keeps the topic's messages, so that others can go back to them.
+    pub async fn keep(&self) -> Outcome {
+        let mut keeper = self.consumer_with(SubType::Exclusive, |builder| builder.with_subscription("keeper")).await?;
+        Ok(keeper.close().await?)
+    }
+
     /// A producer of the rig's topic.
     pub async fn producer(&self, options: ProducerOptions) -> Outcome<Producer<TokioExecutor>> {
         Ok(self.client.producer().with_topic(&self.topic).with_options(options).build().await?)
