@@ -13,7 +13,7 @@ use crate::wire::{
     compress::UNPACKED_BYTES_MAX,
     entry,
     frame::{self, CONNECT_BYTES_MAX, FRAME_BYTES_MAX, Frame, FrameError, MESSAGE_BYTES_MAX, PayloadError},
-    proto::{self, AckResponse, Command, Connect, Connected, Error, Nothing, ProducerSuccess, SendError, ServerError, Success},
+    proto::{self, AckResponse, Command, Connect, Connected, Nothing, ProducerSuccess, SendError, ServerError, Success},
 };
 use bytes::BytesMut;
 use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -46,6 +46,8 @@ enum End {
     Expired,
     #[error("refused: {0}")]
     Refused(String),
+    #[error("{0}")]
+    Unknown(String),
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error(transparent)]
@@ -199,7 +201,7 @@ impl Connection {
     /// Does what one frame asks for.
     async fn obey(&mut self, frame: Frame) -> Result<(), End> {
         let Frame { kind, command, rest } = frame;
-        let Some(command) = command else { return Err(End::Refused(format!("command {kind} is not known here"))) };
+        let Some(command) = command else { return Err(End::Unknown(format!("command {kind} is not known here"))) };
         match command {
             Command::Send(send) => self.send(send, rest).await?,
             Command::Flow(flow) => self.order(flow.consumer_id, consumer::Order::Flow(flow.permits)).await,
@@ -252,7 +254,7 @@ impl Connection {
             Command::GetOrCreateSchema(request) => (request.request_id, Ok(requests::get_or_create_schema(request))),
             other => match requests::unsupported(other) {
                 Some(answer) => (0, Ok(answer)),
-                None => return Err(End::Refused(format!("command {} is none that a client sends now", other.kind()))),
+                None => return Err(End::Unknown(format!("command {} is none that a client sends now", other.kind()))),
             },
         };
         match answer {
@@ -385,20 +387,17 @@ impl Connection {
     /// Lets go of everything. What was taken in is published and settled; what was handed out goes back.
     async fn end(mut self, end: End) {
         let last_words = match &end {
-            End::Left | End::HalfOpen | End::Io(_) => None,
-            End::Frame(error) => Some((ServerError::NotAllowed, error.to_string())),
-            End::Silent => Some((ServerError::NotAllowed, end.to_string())),
-            End::Expired => Some((ServerError::Authentication, end.to_string())),
-            End::Refused(_) | End::Stopped => Some((ServerError::ServiceNotReady, end.to_string())),
+            // Nobody listens, or what there is to say has been said.
+            End::Left | End::HalfOpen | End::Io(_) | End::Refused(_) => None,
+            End::Frame(_) | End::Silent | End::Unknown(_) => Some(ServerError::NotAllowed),
+            End::Expired => Some(ServerError::Authentication),
+            End::Stopped => Some(ServerError::ServiceNotReady),
         };
-        match last_words {
-            None => self.writer.abort(),
-            // The refusal has been said.
-            Some(_) if matches!(end, End::Refused(_)) => {}
-            Some((error, message)) => {
-                let word = self.out.command(Command::Error(Error { request_id: u64::MAX, error: error.into(), message }));
-                let _ = timeout(LAST_WORDS_TIME_MAX, word).await;
-            }
+        if let Some(error) = last_words {
+            let word = self.out.refuse(u64::MAX, error, end.to_string());
+            let _ = timeout(LAST_WORDS_TIME_MAX, word).await;
+        } else if !matches!(end, End::Refused(_)) {
+            self.writer.abort();
         }
         self.producers.clear();
         self.consumers.clear();

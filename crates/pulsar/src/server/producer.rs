@@ -36,6 +36,7 @@ pub(crate) struct Incoming {
 }
 
 /// What a producer is told.
+#[expect(clippy::large_enum_variant, reason = "nearly all are sends, and a box would cost each of them an allocation")]
 pub(crate) enum Work {
     /// To publish.
     Send(Incoming),

@@ -12,10 +12,15 @@ use tokio::sync::{Notify, watch};
 /// client again, and its sequence never starts anew.
 pub(crate) const ASSIGNED: &str = "leat-producer-";
 
+/// A topic, and the name of a producer.
+type Key = (Arc<str>, String);
+
+type Taken = Arc<Mutex<HashMap<Key, Holder>>>;
+
 /// The producers that are connected, by topic and name.
 #[derive(Default)]
 pub(crate) struct Seats {
-    taken: Arc<Mutex<HashMap<(Arc<str>, String), Holder>>>,
+    taken: Taken,
 }
 
 /// Who has a name.
@@ -29,8 +34,8 @@ struct Holder {
 
 /// A producer's name, taken as long as this exists.
 pub(crate) struct Seat {
-    key: (Arc<str>, String),
-    taken: Arc<Mutex<HashMap<(Arc<str>, String), Holder>>>,
+    key: Key,
+    taken: Taken,
     /// Told when the same client has come back on another connection.
     pub(crate) replaced: Arc<Notify>,
     _ended: watch::Sender<()>,

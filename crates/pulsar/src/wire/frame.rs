@@ -68,8 +68,7 @@ pub fn decode(buffer: &mut BytesMut, bytes_max: usize) -> Result<Option<Frame>, 
         return Err(FrameError::TooLarge { bytes: total, max: bytes_max });
     }
     if buffer.len() < 4 + total {
-        // The rest of it comes: one allocation instead of many.
-        buffer.reserve(4 + total - buffer.len());
+        // No memory for what is only announced: the buffer grows with what comes.
         return Ok(None);
     }
     buffer.advance(4);

@@ -1,15 +1,13 @@
 //! Subscriptions by raw frames: who gets what, who takes over, seeking, readers, and what stays when a client leaves.
 
-mod support;
-
+use crate::support::{Rig, id, subscribe};
 use leatworks_broker::{Start, TopicKind, TopicSpec};
 use leatworks_pulsar::{ServerOptions, wire::proto::*};
 use std::time::Duration;
-use support::{Rig, id, subscribe};
 
 const T: &str = "persistent://public/default/orders";
 
-async fn with_messages(count: u64) -> (Rig, support::Client) {
+async fn with_messages(count: u64) -> (Rig, crate::support::Client) {
     let rig = Rig::start(ServerOptions::default()).await;
     let mut client = rig.client().await;
     client.producer(T, None).await;
@@ -94,7 +92,7 @@ async fn a_subscription_is_moved_by_id_and_by_time() {
     client.producer(T, None).await;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
     for sequence in 0..4 {
-        let metadata = MessageMetadata { publish_time: now - 1_000 + sequence * 100, ..support::metadata(sequence) };
+        let metadata = MessageMetadata { publish_time: now - 1_000 + sequence * 100, ..crate::support::metadata(sequence) };
         client.send_message(sequence, metadata, sequence.to_string().as_bytes()).await;
         assert!(matches!(client.receive().await.0, Command::SendReceipt(_)));
     }
@@ -189,7 +187,7 @@ async fn messages_of_a_key_wait_for_the_one_before() {
         let metadata = MessageMetadata {
             partition_key: Some(format!("{sequence}")),
             ordering_key: Some(key.as_bytes().to_vec().into()),
-            ..support::metadata(sequence as u64)
+            ..crate::support::metadata(sequence as u64)
         };
         client.send_message(sequence as u64, metadata, sequence.to_string().as_bytes()).await;
         assert!(matches!(client.receive().await.0, Command::SendReceipt(_)));

@@ -1,11 +1,9 @@
 //! Every command by raw frames: what a client gets to hear for it, and what it does to the broker.
 
-mod support;
-
+use crate::support::{Client, Rig, id, metadata, subscribe};
 use bytes::{BufMut, BytesMut};
 use leatworks_pulsar::{ServerOptions, wire::proto::*};
 use prost::Message as _;
-use support::{Client, Rig, id, metadata, subscribe};
 
 const T: &str = "persistent://public/default/orders";
 
