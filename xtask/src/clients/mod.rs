@@ -1,0 +1,3 @@
+//! x
+use anyhow::Result;
+pub(crate) fn fetch() -> Result<()> { Ok(()) }
