@@ -1,0 +1,164 @@
+//! R10: a poisonous message is tried exactly as often as it may be, with the process killed between every two attempts.
+
+use super::{Finding, Setting, log, memory::Limited, oracle::Dead, rig::Rig, workload::Poison};
+use anyhow::Result;
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+/// Attempts at each message.
+const ATTEMPTS: u32 = 3;
+
+/// The ways to fail.
+const KINDS: [Poison; 6] = [Poison::Error, Poison::Panic, Poison::Abort, Poison::Memory, Poison::Hang, Poison::Block];
+
+/// Roots between two poisonous ones, and how many come in a second: one of them is always on its way.
+const APART: u64 = 100;
+const RATE: u64 = 400;
+
+/// The time limit of a task: only what hangs gets near it.
+const TIMEOUT: Duration = Duration::from_millis(300);
+
+/// How long after an attempt has begun the kill comes: its failure is written down by then, and the next one is not due.
+const FAILED_BY: Duration = Duration::from_millis(60);
+
+/// How long a failed message waits. The wait after a panic or a timeout is random below this, so one in fifty begins the next attempt before the kill.
+const RETRY_AFTER_MS: u64 = 3_000;
+
+/// Memory that the process may take: some times what it needs.
+const MEMORY_BYTES: u64 = 256 << 20;
+
+/// How often the broken counter is watched before the next message has its turn.
+const BROKEN_ROUNDS: u32 = 5;
+
+pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
+    let rounds = if setting.teeth { 1 } else { setting.pick(1, 10) };
+    let kinds = if setting.teeth { &KINDS[..1] } else { &KINDS[..] };
+    let mut rig = Rig::new(&setting.folder, None)?;
+    let limited = Limited::new(MEMORY_BYTES)?;
+    rig.wrapper = limited.wrapper();
+    rig.job.batch = 4;
+    rig.job.rate = Some(RATE);
+    rig.job.attempts_right = ATTEMPTS;
+    rig.job.timeout_ms = TIMEOUT.as_millis() as u64;
+    rig.job.orders.permanent_each = 0;
+    rig.job.orders.retry_after_ms = RETRY_AFTER_MS;
+    let poison = (0..rounds).flat_map(|_| kinds).zip(1..).map(|(kind, number): (_, u64)| (number * APART, *kind));
+    rig.job.orders.poison = poison.collect();
+    let mut finding = Finding::default();
+    let mut kills = 0;
+    for (sequence, kind) in rig.job.orders.poison.clone() {
+        rig.job.roots = sequence + APART / 2;
+        kills += between_attempts(&rig, sequence, kind, setting.teeth).await?;
+    }
+    rig.drain().await?;
+    rig.job.attempts = ATTEMPTS;
+    let verdict = rig.judge(kills)?;
+    let runs = attempts(&rig)?;
+    let letters: BTreeMap<u64, Dead> = rig.end()?.into_iter().flat_map(|end| end.dead).map(|letter| (letter.sequence, letter)).collect();
+    let mut exact = 0;
+    for (sequence, kind) in &rig.job.orders.poison {
+        let wrong = inexact(*kind, runs.get(sequence).map_or(&[][..], Vec::as_slice), letters.get(sequence));
+        exact += u64::from(wrong.is_none());
+        finding.objections.extend(wrong.map(|wrong| format!("{kind:?} (root {sequence}): {wrong}")));
+    }
+    let total = rig.job.orders.poison.len() as u64;
+    finding.seen = format!(
+        "{exact} of {total} poisonous messages (error, panic, abort, memory by {}, hang, block) given up after exactly {ATTEMPTS} attempts, \
+         {kills} kills between them; {}",
+        limited.name(),
+        verdict.figures()
+    );
+    finding.objections.extend(verdict.objections());
+    let wanted = total * u64::from(ATTEMPTS);
+    finding.require(kills >= wanted, || format!("only {kills} of {wanted} kills landed between attempts"));
+    Ok(finding)
+}
+
+/// Lets a message have its attempts, each in a process of its own; gives how often one was killed or ended.
+async fn between_attempts(rig: &Rig, sequence: u64, kind: Poison, broken: bool) -> Result<u64> {
+    let kept = rig.folder.join("kept");
+    let mut kills = 0;
+    let begun = |rig: &Rig| attempts(rig).ok().and_then(|runs| runs.get(&sequence).map(Vec::len)).unwrap_or(0);
+    for round in 0..if broken { BROKEN_ROUNDS } else { ATTEMPTS } {
+        let before = begun(rig);
+        let mut running = rig.start()?;
+        // A message that was given up too early never has another attempt; the oracle sees that it is missing.
+        let came = running.until("the next attempt", |rig| begun(rig) > before).await;
+        let ends_itself = matches!(kind, Poison::Abort | Poison::Memory);
+        let wait = if kind == Poison::Hang { TIMEOUT + FAILED_BY } else { FAILED_BY };
+        if came.is_err() || running.wait(if ends_itself { super::rig::STUCK } else { wait }).await?.is_none() {
+            running.kill().await?;
+        }
+        kills += 1;
+        if came.is_err() {
+            return Ok(kills);
+        }
+        // The broker alone, too, is opened and killed in between.
+        let mut idle = Rig { job: rig.job.clone(), folder: rig.folder.clone(), wrapper: rig.wrapper.clone(), environment: Vec::new() };
+        idle.job.dispatch = false;
+        let mut running = idle.start()?;
+        running.until_open().await?;
+        running.kill().await?;
+        if broken {
+            // What a counter in memory comes to: after each kill it is where it was.
+            let (from, to) = if round == 0 { (&rig.job.journal, &kept) } else { (&kept, &rig.job.journal) };
+            copy(from, to)?;
+        }
+    }
+    Ok(kills)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+/// The attempts at each poisonous message, as they began.
+fn attempts(rig: &Rig) -> Result<BTreeMap<u64, Vec<u32>>> {
+    let mut runs: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+    for line in log::read(&rig.folder, log::ATTEMPTS)? {
+        if let [_, sequence, attempt, ..] = line.as_slice() {
+            runs.entry(sequence.parse()?).or_default().push(attempt.parse()?);
+        }
+    }
+    Ok(runs)
+}
+
+/// What is wrong with how a poisonous message was handled.
+fn inexact(kind: Poison, runs: &[u32], letter: Option<&Dead>) -> Option<String> {
+    let wanted: Vec<u32> = (1..=ATTEMPTS).collect();
+    if runs != wanted {
+        return Some(format!("its attempts were {runs:?}"));
+    }
+    let Some(letter) = letter else { return Some("it is no dead letter".to_owned()) };
+    let told = (letter.attempts, letter.cause.as_str());
+    (told != (ATTEMPTS, kind.cause())).then(|| format!("its dead letter tells of {} attempts and `{}`", told.0, told.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_exact_number_of_attempts_will_do() {
+        let letter = |attempts, cause: &str| Dead { edge: String::new(), sequence: 1, cause: cause.to_owned(), attempts };
+        let good = letter(3, "panic");
+        assert_eq!(inexact(Poison::Panic, &[1, 2, 3], Some(&good)), None);
+        for (runs, letter) in [
+            (&[1, 2][..], Some(good.clone())),
+            (&[1, 2, 3, 4], Some(good.clone())),
+            (&[1, 1, 2, 3], Some(good.clone())),
+            (&[1, 2, 3], None),
+            (&[1, 2, 3], Some(letter(2, "panic"))),
+            (&[1, 2, 3], Some(letter(3, "worker-died"))),
+        ] {
+            assert!(inexact(Poison::Panic, runs, letter.as_ref()).is_some(), "{runs:?} {letter:?}");
+        }
+    }
+}
