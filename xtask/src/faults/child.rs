@@ -1,8 +1,8 @@
 //! The process that faults come to: this binary in another role, running the topology on the embedded broker with the runtime's own dispatchers.
 
 use super::{
-    lying::{Lie, Lying},
     log::{self, Log},
+    lying::{Lie, Lying},
     oracle::{Dead, End},
     workload::{INGRESS, NAME, Orders, Parcel, TOPOLOGY},
 };
@@ -146,8 +146,7 @@ async fn run(job: Arc<Job>) -> Result<()> {
     let (stop, stopped) = watch::channel(Stop::Run);
     let options = RunOptions { serve: true, ..RunOptions::default() };
     let broker: Arc<dyn Broker> = Arc::new(broker);
-    let mut running =
-        tokio::spawn(run::run(broker.clone(), plan(&job), options, Arc::new(Counts::new(&TOPOLOGY)), stopped));
+    let mut running = tokio::spawn(run::run(broker.clone(), plan(&job), options, Arc::new(Counts::new(&TOPOLOGY)), stopped));
     let feeding = async {
         send(broker.clone(), job.clone(), last + 1).await?;
         rest(broker.as_ref(), &job).await
@@ -280,8 +279,7 @@ async fn rest(broker: &dyn Broker, job: &Job) -> Result<()> {
         dead: Vec::new(),
     };
     for edge in TOPOLOGY.edges {
-        let letters =
-            broker.peek(edge.dead_letter_topic, DEAD_LETTER_SUBSCRIPTION, Position(0), usize::MAX).await?;
+        let letters = broker.peek(edge.dead_letter_topic, DEAD_LETTER_SUBSCRIPTION, Position(0), usize::MAX).await?;
         for (_, message) in letters {
             end.dead.push(dead(edge.id, &message));
         }

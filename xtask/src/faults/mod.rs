@@ -216,7 +216,10 @@ async fn run_rule(rule: &Rule, request: &Request) -> Result<Ended> {
 fn cannot_run(rule: &Rule) -> Option<String> {
     let missing: Vec<_> = rule.programs.iter().copied().filter(|name| !disk::is_installed(name)).collect();
     if !missing.is_empty() {
-        return Some(format!("{} not installed; `.ci/install-fault-tools` installs what is needed on Debian", missing.join(", ")));
+        return Some(format!(
+            "{} not installed; `.ci/install-fault-tools` installs what is needed on Debian",
+            missing.join(", ")
+        ));
     }
     (rule.root && !rustix::process::geteuid().is_root()).then(|| "it mounts a disk of its own, so it needs root".to_owned())
 }

@@ -15,7 +15,7 @@ const BATCHES_MAX: u64 = 200;
 const LATER_MAX: Duration = Duration::from_millis(20);
 
 /// Cuts of each run without a sync. One is enough as a rule; the disk may have written by itself what was cut.
-const TOOTHLESS_CUTS: u64 = 4;
+const TOOTHLESS_CUTS: u64 = 3;
 
 pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     let cuts = setting.pick(10, 300);
@@ -63,7 +63,7 @@ async fn cut(setting: &Setting, folder: &Path, cuts: u64, change: impl Fn(&mut R
     }
     rig.job.roots = rig.acked();
     rig.drain().await?;
-    let verdict = rig.judge(cuts)?;
+    let verdict = rig.judge_power(cuts)?;
     finding.seen = format!(
         "{landed} cuts under load, after {noticed} of which the process ended with {STORAGE_EXIT_CODE} by itself; {}",
         verdict.figures()

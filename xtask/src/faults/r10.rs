@@ -1,7 +1,15 @@
 //! R10: a poisonous message is tried exactly as often as it may be, with the process killed between every two attempts.
 
-use super::{Finding, Setting, log, memory::Limited, oracle::Dead, rig::Rig, workload::Poison};
-use anyhow::Result;
+use super::{
+    Finding, Setting,
+    child::Job,
+    log,
+    memory::Limited,
+    oracle::Dead,
+    rig::{Rig, STUCK},
+    workload::Poison,
+};
+use anyhow::{Result, bail};
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 /// Attempts at each message.
@@ -11,7 +19,7 @@ const ATTEMPTS: u32 = 3;
 const KINDS: [Poison; 6] = [Poison::Error, Poison::Panic, Poison::Abort, Poison::Memory, Poison::Hang, Poison::Block];
 
 /// Roots between two poisonous ones, and how many come in a second: one of them is always on its way.
-const APART: u64 = 100;
+const APART: u64 = 97;
 const RATE: u64 = 400;
 
 /// The time limit of a task: only what hangs gets near it.
@@ -20,8 +28,11 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 /// How long after an attempt has begun the kill comes: its failure is written down by then, and the next one is not due.
 const FAILED_BY: Duration = Duration::from_millis(60);
 
-/// How long a failed message waits. The wait after a panic or a timeout is random below this, so one in fifty begins the next attempt before the kill.
-const RETRY_AFTER_MS: u64 = 3_000;
+/// The same after the last attempt, so that the dead letter tells of it and not of the kill.
+const GIVEN_UP_BY: Duration = Duration::from_millis(500);
+
+/// How long a failed message waits. The wait after a panic or a timeout is random below this, so some begin the next attempt before the kill.
+const RETRY_AFTER_MS: u64 = 2_000;
 
 /// Memory that the process may take: some times what it needs.
 const MEMORY_BYTES: u64 = 256 << 20;
@@ -44,67 +55,73 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     let poison = (0..rounds).flat_map(|_| kinds).zip(1..).map(|(kind, number): (_, u64)| (number * APART, *kind));
     rig.job.orders.poison = poison.collect();
     let mut finding = Finding::default();
-    let mut kills = 0;
     for (sequence, kind) in rig.job.orders.poison.clone() {
         rig.job.roots = sequence + APART / 2;
-        kills += between_attempts(&rig, sequence, kind, setting.teeth).await?;
+        kill_between_attempts(&rig, sequence, kind, setting.teeth).await?;
     }
     rig.drain().await?;
-    rig.job.attempts = ATTEMPTS;
+    let kills = rig.count(log::OPENED) - 1;
     let verdict = rig.judge(kills)?;
     let runs = attempts(&rig)?;
-    let letters: BTreeMap<u64, Dead> = rig.end()?.into_iter().flat_map(|end| end.dead).map(|letter| (letter.sequence, letter)).collect();
+    let apart: u64 =
+        runs.values().map(|runs| runs.windows(2).filter(|pair| pair[0].process != pair[1].process).count() as u64).sum();
+    let letters: BTreeMap<u64, Dead> =
+        rig.end()?.into_iter().flat_map(|end| end.dead).map(|letter| (letter.sequence, letter)).collect();
     let mut exact = 0;
     for (sequence, kind) in &rig.job.orders.poison {
-        let wrong = inexact(*kind, runs.get(sequence).map_or(&[][..], Vec::as_slice), letters.get(sequence));
+        let numbers: Vec<u32> = runs.get(sequence).into_iter().flatten().map(|attempt| attempt.number).collect();
+        let wrong = inexact(*kind, &numbers, letters.get(sequence));
         exact += u64::from(wrong.is_none());
         finding.objections.extend(wrong.map(|wrong| format!("{kind:?} (root {sequence}): {wrong}")));
     }
     let total = rig.job.orders.poison.len() as u64;
+    let wanted = total * u64::from(ATTEMPTS - 1);
     finding.seen = format!(
         "{exact} of {total} poisonous messages (error, panic, abort, memory by {}, hang, block) given up after exactly {ATTEMPTS} attempts, \
-         {kills} kills between them; {}",
+         {apart} of {wanted} pairs of attempts with kills of the process and of the broker alone between them; {}",
         limited.name(),
         verdict.figures()
     );
     finding.objections.extend(verdict.objections());
-    let wanted = total * u64::from(ATTEMPTS);
-    finding.require(kills >= wanted, || format!("only {kills} of {wanted} kills landed between attempts"));
+    finding.require(apart * 10 >= wanted * 8, || format!("only {apart} of {wanted} pairs of attempts had a kill between them"));
     Ok(finding)
 }
 
-/// Lets a message have its attempts, each in a process of its own; gives how often one was killed or ended.
-async fn between_attempts(rig: &Rig, sequence: u64, kind: Poison, broken: bool) -> Result<u64> {
+/// Lets a message have its attempts, each in a process of its own if its wait is long enough.
+async fn kill_between_attempts(rig: &Rig, sequence: u64, kind: Poison, broken: bool) -> Result<()> {
     let kept = rig.folder.join("kept");
-    let mut kills = 0;
     let begun = |rig: &Rig| attempts(rig).ok().and_then(|runs| runs.get(&sequence).map(Vec::len)).unwrap_or(0);
-    for round in 0..if broken { BROKEN_ROUNDS } else { ATTEMPTS } {
+    let mut round = 0;
+    while if broken { round < BROKEN_ROUNDS } else { begun(rig) < ATTEMPTS as usize } {
         let before = begun(rig);
         let mut running = rig.start()?;
-        // A message that was given up too early never has another attempt; the oracle sees that it is missing.
-        let came = running.until("the next attempt", |rig| begun(rig) > before).await;
-        let ends_itself = matches!(kind, Poison::Abort | Poison::Memory);
-        let wait = if kind == Poison::Hang { TIMEOUT + FAILED_BY } else { FAILED_BY };
-        if came.is_err() || running.wait(if ends_itself { super::rig::STUCK } else { wait }).await?.is_none() {
+        if !running.until("the next attempt", |rig| begun(rig) > before).await? {
+            bail!("the child ended before the next attempt: {}", rig.last_words());
+        }
+        let is_last = begun(rig) >= ATTEMPTS as usize;
+        let failed_by = if is_last { GIVEN_UP_BY } else { FAILED_BY };
+        let limit = match kind {
+            Poison::Abort | Poison::Memory => STUCK,
+            Poison::Hang => TIMEOUT + failed_by,
+            _ => failed_by,
+        };
+        if running.wait(limit).await?.is_none() {
             running.kill().await?;
         }
-        kills += 1;
-        if came.is_err() {
-            return Ok(kills);
-        }
         // The broker alone, too, is opened and killed in between.
-        let mut idle = Rig { job: rig.job.clone(), folder: rig.folder.clone(), wrapper: rig.wrapper.clone(), environment: Vec::new() };
-        idle.job.dispatch = false;
-        let mut running = idle.start()?;
-        running.until_open().await?;
+        let mut running = rig.start_with(&Job { dispatch: false, ..rig.job.clone() })?;
+        if !running.until_open().await? {
+            bail!("the broker alone did not open: {}", rig.last_words());
+        }
         running.kill().await?;
         if broken {
             // What a counter in memory comes to: after each kill it is where it was.
             let (from, to) = if round == 0 { (&rig.job.journal, &kept) } else { (&kept, &rig.job.journal) };
             copy(from, to)?;
         }
+        round += 1;
     }
-    Ok(kills)
+    Ok(())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
@@ -119,12 +136,19 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The attempts at each poisonous message, as they began.
-fn attempts(rig: &Rig) -> Result<BTreeMap<u64, Vec<u32>>> {
-    let mut runs: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+/// One attempt as it began.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    number: u32,
+    process: u64,
+}
+
+/// The attempts at each poisonous message.
+fn attempts(rig: &Rig) -> Result<BTreeMap<u64, Vec<Attempt>>> {
+    let mut runs: BTreeMap<u64, Vec<Attempt>> = BTreeMap::new();
     for line in log::read(&rig.folder, log::ATTEMPTS)? {
-        if let [_, sequence, attempt, ..] = line.as_slice() {
-            runs.entry(sequence.parse()?).or_default().push(attempt.parse()?);
+        if let [_, sequence, number, _, process] = line.as_slice() {
+            runs.entry(sequence.parse()?).or_default().push(Attempt { number: number.parse()?, process: process.parse()? });
         }
     }
     Ok(runs)

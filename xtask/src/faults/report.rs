@@ -58,7 +58,8 @@ fn body(rule: &Rule, request: &Request, finding: &Finding, time: Duration) -> Re
         objections => format!("**missed**: {}", objections.iter().take(8).cloned().collect::<Vec<_>>().join("; ")),
     };
     let release = if cfg!(debug_assertions) { "" } else { " --release" };
-    let repeat = format!("cargo run{release} -p xtask -- faults --tier {} --seed {} {}", request.tier.name(), request.seed, rule.name);
+    let repeat =
+        format!("cargo run{release} -p xtask -- faults --tier {} --seed {} {}", request.tier.name(), request.seed, rule.name);
     Ok(format!(
         "- Target: {}.\n- Seen: {}.\n- Result: {result}.\n- Run: {} in {:.0} s, commit {}; repeat it by `{repeat}`.\n- Machine: {}.\n",
         rule.target,

@@ -51,7 +51,12 @@ impl Rig {
 
     /// Starts the child.
     pub(crate) fn start(&self) -> Result<Running<'_>> {
-        let job = serde_json::to_string(&self.job)?;
+        self.start_with(&self.job)
+    }
+
+    /// Starts the child with another job.
+    pub(crate) fn start_with(&self, job: &Job) -> Result<Running<'_>> {
+        let job = serde_json::to_string(job)?;
         let program = std::env::current_exe()?;
         let mut words = self.wrapper.iter().map(String::from).chain([program.display().to_string(), ROLE.to_owned(), job]);
         let first = words.next().unwrap_or_default();
@@ -130,6 +135,15 @@ impl Rig {
 
     /// Judges the run, in which this many faults may have had messages taken twice.
     pub(crate) fn judge(&self, faults: u64) -> Result<Verdict> {
+        self.judge_as(faults, true)
+    }
+
+    /// The same for faults that take back what was not synced: the count of attempts survives the end of the process only, as the contract says.
+    pub(crate) fn judge_power(&self, faults: u64) -> Result<Verdict> {
+        self.judge_as(faults, false)
+    }
+
+    fn judge_as(&self, faults: u64, attempts_survive: bool) -> Result<Verdict> {
         let logs = self.logs()?;
         let last = logs.end.as_ref().map_or(0, |end| end.last_sequence);
         let orders = &self.job.orders;
@@ -139,7 +153,9 @@ impl Rig {
         let right = TOPOLOGY.edges[4].topic;
         let expected = Expected {
             poison: (1..=last).filter(|sequence| orders.poison_of(*sequence).is_some()).collect(),
-            attempts_max: self.job.attempts.max(self.job.attempts_right),
+            attempts_max: self.job.attempts,
+            attempts_right: self.job.attempts_right,
+            attempts_survive,
             duplicates_max: faults * held,
             published: vec![(start, 1, 1), (fork, 1, 1), (left, 1, 1), (right, 1, 0), (join, 2, 1)],
         };
@@ -185,7 +201,7 @@ impl Running<'_> {
         self.rig.count(log::OPENED) > self.openings
     }
 
-    /// Waits until this holds; `false` if the child has ended before.
+    /// Waits until this holds; `false` if the child has ended without it.
     ///
     /// # Errors
     /// If nothing moves for too long.
@@ -196,7 +212,7 @@ impl Running<'_> {
                 return Ok(true);
             }
             if self.wait(LOOK).await?.is_some() {
-                return Ok(false);
+                return Ok(holds(self.rig));
             }
             if began.elapsed() > STUCK {
                 bail!("stuck: {what} did not happen within {STUCK:?}: {}", self.rig.last_words());
