@@ -84,6 +84,31 @@ impl Drop for Mounted {
     }
 }
 
+/// A folder in memory, where a sync costs nothing: for faults that do not touch the disk itself. It is removed with this.
+pub(crate) struct Memory(PathBuf);
+
+impl Memory {
+    pub(crate) fn new(name: &str) -> Result<Self> {
+        let shared = Path::new("/dev/shm");
+        let parent = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
+        let folder = parent.join(format!("leatworks-faults-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        Ok(Self(folder))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("removing {}: {error}", self.0.display());
+        }
+    }
+}
+
 /// Runs a command that must succeed, and shows what it said if it does not.
 pub(crate) fn call(command: &mut Command) -> Result<()> {
     let output = command.output().with_context(|| format!("starting {command:?}"))?;

@@ -8,7 +8,9 @@ mod lying;
 mod memory;
 mod oracle;
 mod r01;
+mod r02;
 mod r03;
+mod r04;
 mod r05;
 mod r10;
 mod random;
@@ -109,6 +111,15 @@ const RULES: &[Rule] = &[
         bite: Some("lost"),
     },
     Rule {
+        name: "R2",
+        title: "kill -9 at each system call",
+        target: "3,000 calls that change the disk: every opening afterwards is clean, nothing acknowledged is lost",
+        programs: &["strace"],
+        root: false,
+        run: |setting| Box::pin(r02::run(setting)),
+        bite: None,
+    },
+    Rule {
         name: "R3",
         title: "power cuts",
         target: "300 cuts under load: nothing acknowledged is lost; the same run with the sync switched off loses",
@@ -116,6 +127,15 @@ const RULES: &[Rule] = &[
         root: true,
         run: |setting| Box::pin(r03::run(setting)),
         bite: Some("lost"),
+    },
+    Rule {
+        name: "R4",
+        title: "a cut or damaged journal",
+        target: "cut at each of the last 65,536 bytes, and 10,000 bits flipped: no wrong message, all damage told of, loss limited to the damaged record, none by a damaged checkpoint",
+        programs: &[],
+        root: false,
+        run: |setting| Box::pin(r04::run(setting)),
+        bite: None,
     },
     Rule {
         name: "R5",

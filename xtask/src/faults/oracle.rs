@@ -84,6 +84,23 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
+    /// Adds the figures of another run.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.lost += other.lost;
+        self.phantom += other.phantom;
+        self.corrupt += other.corrupt;
+        self.repeated += other.repeated;
+        self.duplicate += other.duplicate;
+        self.double += other.double;
+        self.over_attempt += other.over_attempt;
+        self.under_attempt += other.under_attempt;
+        self.stuck += other.stuck;
+        self.unaccounted += other.unaccounted;
+        self.acked += other.acked;
+        self.indeterminate += other.indeterminate;
+        self.observed += other.observed;
+    }
+
     /// The kinds that are not allowed and were found, as `lost 3`.
     pub(crate) fn objections(&self) -> Vec<String> {
         let kinds = [
