@@ -64,7 +64,7 @@ pub(crate) struct Job {
     pub(crate) bytes: usize,
     /// Tells the oracle that a root is acknowledged before the broker has said so: a broken source, to show that the oracle sees it.
     pub(crate) hasty: bool,
-    /// Without dispatchers the broker is only open.
+    /// Without dispatchers what is sent stays where it is.
     pub(crate) dispatch: bool,
     /// Ends when all roots are sent and nothing is in flight.
     pub(crate) drain: bool,
@@ -141,6 +141,7 @@ async fn run(job: Arc<Job>) -> Result<()> {
         eprintln!("{error}");
     });
     if !job.dispatch {
+        send(Arc::new(broker), job.clone(), last + 1).await?;
         return std::future::pending().await;
     }
     let (stop, stopped) = watch::channel(Stop::Run);

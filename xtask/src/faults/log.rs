@@ -27,7 +27,8 @@ pub(crate) const OBSERVED: &str = "observed";
 /// Attempts at messages that fail on purpose: `t <sequence> <attempt> <ms, monotonic> <process>`.
 pub(crate) const ATTEMPTS: &str = "attempts";
 
-/// What was found at each opening: `o <sent> <done> <dead-lettered> <in flight> <ms>`; `h <ms>` when the storage was reported as failed.
+/// What was found at each opening: `o <sent> <done> <dead-lettered> <in flight> <ms>`; `h <ms>` when the storage was
+/// reported as failed; `d <ms>` when the first message was handled.
 pub(crate) const OPENED: &str = "opened";
 
 /// One log that is written.

@@ -12,7 +12,12 @@ mod r02;
 mod r03;
 mod r04;
 mod r05;
+mod r06;
+mod r07;
 mod r10;
+mod r12;
+mod r13;
+mod r16;
 mod random;
 mod report;
 mod rig;
@@ -147,6 +152,24 @@ const RULES: &[Rule] = &[
         bite: Some("goes on"),
     },
     Rule {
+        name: "R6",
+        title: "a full disk",
+        target: "50 times full and with space again: senders get a typed error within 1 s, consumers go on, senders are served again within 5 s of space, no restart, nothing acknowledged is lost",
+        programs: &["mount", "umount"],
+        root: true,
+        run: |setting| Box::pin(r06::run(setting)),
+        bite: None,
+    },
+    Rule {
+        name: "R7",
+        title: "recovery with a long backlog",
+        target: "with 1,000,000 unacknowledged messages the first delivery comes within 2 s of the start of a killed process (99th percentile), with a short backlog within 500 ms",
+        programs: &[],
+        root: false,
+        run: |setting| Box::pin(r07::run(setting)),
+        bite: None,
+    },
+    Rule {
         name: "R10",
         title: "poison",
         target: "a message that fails by error, panic, abort, lack of memory or hanging is a dead letter after exactly its attempts, with the process and the broker alone killed between every two of them",
@@ -154,6 +177,33 @@ const RULES: &[Rule] = &[
         root: false,
         run: |setting| Box::pin(r10::run(setting)),
         bite: Some("its attempts were"),
+    },
+    Rule {
+        name: "R12",
+        title: "limits of size",
+        target: "one below each limit and at it is taken, one above is refused with a typed error before anything is written, and holds nobody up",
+        programs: &[],
+        root: false,
+        run: |setting| Box::pin(r12::run(setting)),
+        bite: None,
+    },
+    Rule {
+        name: "R13",
+        title: "a slow sink",
+        target: "a sink at 1 % of the source's speed for 10 minutes with 1,000,000 messages queued: the process stays within 256 MiB, nothing is dropped, the source is slowed, and afterwards the sink does 90 % of its former rate",
+        programs: &[],
+        root: false,
+        run: |setting| Box::pin(r13::run(setting)),
+        bite: None,
+    },
+    Rule {
+        name: "R16",
+        title: "jumps of the wall clock",
+        target: "jumps of an hour, five minutes and ten years, also between two processes: nothing lost, no wait before a retry off by more than 10 %, nothing waits for ever",
+        programs: &["perl"],
+        root: false,
+        run: |setting| Box::pin(r16::run(setting)),
+        bite: None,
     },
 ];
 

@@ -60,7 +60,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
         kill_between_attempts(&rig, sequence, kind, setting.teeth).await?;
     }
     rig.drain().await?;
-    let kills = rig.count(log::OPENED) - 1;
+    let kills = rig.openings()? - 1;
     let verdict = rig.judge(kills)?;
     let runs = attempts(&rig)?;
     let apart: u64 =
@@ -109,7 +109,7 @@ async fn kill_between_attempts(rig: &Rig, sequence: u64, kind: Poison, broken: b
             running.kill().await?;
         }
         // The broker alone, too, is opened and killed in between.
-        let mut running = rig.start_with(&Job { dispatch: false, ..rig.job.clone() })?;
+        let mut running = rig.start_with(&Job { dispatch: false, roots: 0, ..rig.job.clone() })?;
         if !running.until_open().await? {
             bail!("the broker alone did not open: {}", rig.last_words());
         }

@@ -64,13 +64,19 @@ impl Rig {
         let mut command = Command::new(first);
         command.args(words).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(error).kill_on_drop(true);
-        let openings = self.count(log::OPENED);
+        let openings = self.openings()?;
         Ok(Running { rig: self, child: command.spawn().context("starting the child")?, openings })
     }
 
     /// How many lines one of the logs has.
     pub(crate) fn count(&self, name: &str) -> u64 {
         log::count(&self.folder, name)
+    }
+
+    /// How often the broker was opened.
+    pub(crate) fn openings(&self) -> Result<u64> {
+        let lines = log::read(&self.folder, log::OPENED)?;
+        Ok(lines.iter().filter(|line| line.first().is_some_and(|word| word == "o")).count() as u64)
     }
 
     /// How many roots were acknowledged so far, counted in whole batches.
@@ -167,7 +173,7 @@ impl Rig {
 pub(crate) struct Running<'a> {
     rig: &'a Rig,
     child: Child,
-    /// Lines of the log of openings when it was started.
+    /// How often the broker had been opened when it was started.
     openings: u64,
 }
 
@@ -198,7 +204,7 @@ impl Running<'_> {
 
     /// Whether it has opened the broker.
     pub(crate) fn is_open(&self) -> bool {
-        self.rig.count(log::OPENED) > self.openings
+        self.rig.openings().is_ok_and(|openings| openings > self.openings)
     }
 
     /// Waits until this holds; `false` if the child has ended without it.
@@ -223,6 +229,6 @@ impl Running<'_> {
     /// Waits until the broker is open; `false` if the child has ended before.
     pub(crate) async fn until_open(&mut self) -> Result<bool> {
         let openings = self.openings;
-        self.until("opening", |rig| rig.count(log::OPENED) > openings).await
+        self.until("opening", |rig| rig.openings().is_ok_and(|found| found > openings)).await
     }
 }

@@ -9,7 +9,7 @@ use leatworks::{
 use serde::{Deserialize, Serialize};
 use std::{
     path::PathBuf,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, Once},
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,7 @@ pub(crate) const NAME: &str = "faults";
 /// The topic by which roots enter.
 pub(crate) const INGRESS: &str = "faults-start";
 
-/// The file in the folder of the logs that makes the sink wait as long as it is there.
+/// The file in the folder of the logs that holds the sink as long as it is there.
 pub(crate) const HOLD_FILE: &str = "hold";
 
 /// How often a held sink looks whether it is let go.
@@ -99,10 +99,8 @@ pub(crate) struct Orders {
     pub(crate) permanent_each: u64,
     /// How long a failed message asks to wait, in milliseconds.
     pub(crate) retry_after_ms: u64,
-    /// How long the sink takes for a message, in microseconds.
-    pub(crate) sink_us: u64,
-    /// Whether the sink looks for the hold file.
-    pub(crate) holdable: bool,
+    /// How long the sink is held up by a message at most while the hold file is there, in milliseconds; with zero it does not look for it.
+    pub(crate) hold_ms: u64,
 }
 
 impl Orders {
@@ -142,6 +140,13 @@ impl Place {
         }
     }
 
+    /// Says when the first message came, if the log can be opened.
+    fn first(&self) {
+        if let Ok(log) = Log::open(&self.orders.logs, log::OPENED) {
+            log.append(&format!("d {}", log::now_ms()));
+        }
+    }
+
     /// Says so if a parcel is not what was sent.
     fn check(&self, parcel: &Parcel) {
         if !parcel.is_whole() {
@@ -157,6 +162,9 @@ macro_rules! place {
     };
 }
 
+/// The first message that this process handles.
+static FIRST: Once = Once::new();
+
 place!(Pass);
 place!(Left);
 place!(Right);
@@ -171,6 +179,7 @@ impl Task for Pass {
     }
 
     async fn run(&self, parcel: Parcel, _cx: &Context) -> Result<Parcel, TaskError> {
+        FIRST.call_once(|| self.0.first());
         self.0.check(&parcel);
         Ok(parcel)
     }
@@ -250,11 +259,9 @@ impl Task for Sink {
     async fn run(&self, parcel: Parcel, cx: &Context) -> Result<(), TaskError> {
         let Place { orders, .. } = &self.0;
         self.0.check(&parcel);
-        while orders.holdable && orders.logs.join(HOLD_FILE).exists() {
+        let began = Instant::now();
+        while began.elapsed().as_millis() < u128::from(orders.hold_ms) && orders.logs.join(HOLD_FILE).exists() {
             tokio::time::sleep(HOLD_LOOK).await;
-        }
-        if orders.sink_us > 0 {
-            tokio::time::sleep(Duration::from_micros(orders.sink_us)).await;
         }
         self.0.observe(&format!("s {} {} {} {}", parcel.sequence, parcel.way.unwrap_or('?'), cx.message_id(), cx.attempt()));
         Ok(())
