@@ -35,7 +35,7 @@ fn run(args: &[&str]) -> Result<()> {
     match args {
         ["ci", "--list"] => ci::list(),
         ["ci", parts @ ..] => ci::run(parts)?,
-        ["faults", words @ ..] => faults::run(words)?,
+        ["faults", words @ ..] => _ = faults::run(words)?,
         _ => bail!("{USAGE}"),
     }
     Ok(())

@@ -27,11 +27,13 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
             "{}with {count} unacknowledged messages, {starts} kills: first delivery after {middle} ms (median) and {slow} ms (99th percentile)",
             if finding.seen.is_empty() { "" } else { "; " }
         );
-        finding.require(slow <= max_ms, || format!("with {count} messages the first delivery took {slow} ms, not {max_ms}"));
+        // Without optimization recovery takes several times as long, and nobody runs that.
+        finding.require(slow <= max_ms || cfg!(debug_assertions), || {
+            format!("with {count} messages the first delivery took {slow} ms, not {max_ms}")
+        });
     }
     if cfg!(debug_assertions) {
-        finding.seen += "; without optimization, which the target is not meant for";
-        finding.objections.retain(|objection| !objection.contains("the first delivery took"));
+        finding.seen += "; not optimized, so only the release build is measured by the target";
     }
     Ok(finding)
 }

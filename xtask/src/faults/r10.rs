@@ -37,6 +37,10 @@ const RETRY_AFTER_MS: u64 = 2_000;
 /// Memory that the process may take: some times what it needs.
 const MEMORY_BYTES: u64 = 256 << 20;
 
+/// Among so many healthy roots one is poisonous while the rate is measured, and how many of these there are at most.
+const EACH: u64 = 100;
+const POISONED: u64 = 5_000;
+
 /// How often the broken counter is watched before the next message has its turn.
 const BROKEN_ROUNDS: u32 = 5;
 
@@ -83,6 +87,9 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
         verdict.figures()
     );
     finding.objections.extend(verdict.objections());
+    if !setting.teeth {
+        healthy(setting, &mut finding).await?;
+    }
     finding.require(apart * 10 >= wanted * 8, || format!("only {apart} of {wanted} pairs of attempts had a kill between them"));
     Ok(finding)
 }
@@ -122,6 +129,41 @@ async fn kill_between_attempts(rig: &Rig, sequence: u64, kind: Poison, broken: b
         round += 1;
     }
     Ok(())
+}
+
+/// Compares what comes through with and without poison, when nothing is killed.
+async fn healthy(setting: &Setting, finding: &mut Finding) -> Result<()> {
+    let time = Duration::from_secs(setting.pick(3, 15));
+    let (clean, poisoned) = (rate(setting, false, time).await?, rate(setting, true, time).await?);
+    finding.seen += &format!("; healthy messages at the sink: {clean}/s without poison, {poisoned}/s with one in {EACH}");
+    // Measured for moments on a machine with other work, so the short tier only sees that they go on.
+    let kept = setting.pick(50, 80);
+    finding.require(poisoned * 100 >= clean * kept, || format!("healthy messages fell from {clean}/s to {poisoned}/s"));
+    Ok(())
+}
+
+/// Messages a second at the sink.
+async fn rate(setting: &Setting, poisoned: bool, time: Duration) -> Result<u64> {
+    let mut rig = Rig::new(&setting.folder.join("healthy"), None)?;
+    rig.job.attempts_right = ATTEMPTS;
+    rig.job.timeout_ms = TIMEOUT.as_millis() as u64;
+    rig.job.orders.permanent_each = 0;
+    rig.job.orders.retry_after_ms = TIMEOUT.as_millis() as u64;
+    if poisoned {
+        let kinds = [Poison::Error, Poison::Panic, Poison::Hang].into_iter().cycle();
+        rig.job.orders.poison = kinds.zip(1..POISONED).map(|(kind, number): (_, u64)| (number * EACH, kind)).collect();
+    }
+    let mut running = rig.start()?;
+    running.until_open().await?;
+    // Until the first poisonous ones have used up their attempts, all is quicker than it stays.
+    running.wait(TIMEOUT * 2 * ATTEMPTS).await?;
+    let before = rig.count(log::OBSERVED);
+    if let Some(status) = running.wait(time).await? {
+        bail!("the child ended with {status}: {}", rig.last_words());
+    }
+    let count = rig.count(log::OBSERVED) - before;
+    running.kill().await?;
+    Ok(count / time.as_secs())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -91,7 +91,8 @@ async fn one(folder: &Path, mut step: Step, wanted: Option<ErrorKind>) -> Result
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
-    let limits = Limits { message_bytes_max: MESSAGE_BYTES, backlog_messages_max: BACKLOG, ..Limits::default() };
+    let mut limits = Limits { message_bytes_max: MESSAGE_BYTES, ..Limits::default() };
+    limits.backlog_messages_max = BACKLOG;
     let broker = Embedded::open(EmbeddedOptions { limits, segment_bytes: SEGMENT_BYTES, ..EmbeddedOptions::new(folder) })?;
     topics::create(&broker, &TopologyRef::from(&TOPOLOGY)).await?;
     let published = step.publishes.len() as u64;

@@ -21,11 +21,16 @@ const WINDOW: u64 = 16_384;
 /// Messages of the sink that are handled at once.
 const PARALLELISM: u64 = 64;
 
+/// Topics that are full when the one before the sink is: roots in flight are at least so many times the limit of one.
+const QUEUES: u64 = 3;
+
 /// How often the process is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
 pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
-    let (backlog, time) = setting.pick((50_000, Duration::from_secs(20)), (1_000_000, Duration::from_secs(600)));
+    let (backlog, time) = setting.pick((50_000, Duration::from_secs(20)), (300_000, Duration::from_secs(600)));
+    // Measured for moments on a machine with other work, so the short tier only sees that it goes on.
+    let recovered = setting.pick(50, 90);
     let mut rig = Rig::new(&setting.folder, None)?;
     let defaults = leatworks_broker::EmbeddedOptions::new("");
     (rig.job.segment_bytes, rig.job.checkpoint_bytes) = (defaults.segment_bytes, defaults.checkpoint_bytes);
@@ -60,9 +65,9 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
         objections: verdict.objections(),
     };
     finding.require(slow.rss_kib <= RSS_MAX_KIB, || format!("the process took {} MiB", slow.rss_kib >> 10));
-    finding.require(slow.queued * 10 >= backlog * 9, || format!("only {} roots were queued", slow.queued));
+    finding.require(slow.queued >= backlog * QUEUES, || format!("only {} roots were queued", slow.queued));
     finding.require(slow.source <= slow.sink * 2, || format!("the source went on at {} roots/s", slow.source));
-    finding.require(after * 10 >= base * 9, || format!("behind the hold the sink did {after}/s, before it {base}/s"));
+    finding.require(after * 100 >= base * recovered, || format!("behind the hold the sink did {after}/s, before it {base}/s"));
     Ok(finding)
 }
 

@@ -19,8 +19,10 @@ const JUMPS: [&str; 5] = ["+0", "+1h", "-1h", "-5m", "+10y"];
 /// How long it stays there.
 const STAYS: Duration = Duration::from_millis(700);
 
-/// After so many jumps the process is killed, so that the next one begins at another time.
+/// After so many jumps the process is killed, and the next one begins at the next of these times: each must find what the one before has left at another
+/// time, an hour and ten years back too. The run ends, without a jump, behind one that began ten years ahead.
 const KILL_EACH: u64 = 4;
+const STARTS: [&str; 3] = ["+1h", "-1h", "+10y"];
 
 /// How long a failed message asks to wait, and what a wait may be off by: a tenth, and what a busy machine adds before an attempt begins.
 const RETRY_AFTER_MS: u64 = 1_000;
@@ -37,7 +39,7 @@ const RATE: u64 = 200;
 pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     let jumps = setting.pick(12, 300);
     let mut finding = Finding::default();
-    let Some(library) = library() else { bail!("libfaketime is not installed; `.ci/install-fault-tools` installs it on Debian") };
+    let Some(library) = library() else { bail!("libfaketime is not installed") };
     let mut rig = Rig::new(&setting.folder, None)?;
     let clock = rig.folder.join("clock");
     rig.environment = environment(&library, &clock);
@@ -59,6 +61,8 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
         set(&clock, to)?;
         if number % KILL_EACH == KILL_EACH - 1 {
             running.kill().await?;
+            before = STARTS[kills as usize % STARTS.len()];
+            set(&clock, before)?;
             kills += 1;
             running = rig.start()?;
             running.until_open().await?;
@@ -99,7 +103,7 @@ async fn stay(rig: &Rig, running: &mut Running<'_>) -> Result<()> {
 }
 
 /// Where the library lies that lets the clock of a process jump.
-fn library() -> Option<PathBuf> {
+pub(crate) fn library() -> Option<PathBuf> {
     let folders = fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
     folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|library| library.exists())
 }

@@ -62,7 +62,8 @@ impl Rig {
         let first = words.next().unwrap_or_default();
         let error = OpenOptions::new().create(true).append(true).open(self.folder.join("stderr"))?;
         let mut command = Command::new(first);
-        command.args(words).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        // Its panics are on purpose, and the places where they come from would only be in the way of what it says last.
+        command.env("RUST_BACKTRACE", "0").args(words).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(error).kill_on_drop(true);
         let openings = self.openings()?;
         Ok(Running { rig: self, child: command.spawn().context("starting the child")?, openings })
@@ -154,7 +155,7 @@ impl Rig {
         let last = logs.end.as_ref().map_or(0, |end| end.last_sequence);
         let orders = &self.job.orders;
         // At the sink no more can be in flight than is in flight at all: two of each root.
-        let held = SINK_HOLDS_MAX.min(2 * self.job.window.saturating_add(self.job.batch));
+        let held = SINK_HOLDS_MAX.min(self.job.window.saturating_add(self.job.batch).saturating_mul(2));
         let [start, fork, left, join] = ["faults-start", "faults-start.out", "faults-left.out", "faults-join.out"];
         let right = TOPOLOGY.edges[4].topic;
         let expected = Expected {

@@ -93,7 +93,7 @@ impl Poison {
 pub(crate) struct Orders {
     /// The folder of the logs.
     pub(crate) logs: PathBuf,
-    /// Roots that fail at `right`, and how.
+    /// Roots that fail at `right`, in rising order, and how.
     pub(crate) poison: Vec<(u64, Poison)>,
     /// Every so many roots one fails permanently; zero for none.
     pub(crate) permanent_each: u64,
@@ -112,8 +112,8 @@ impl Orders {
     /// How this root fails.
     pub(crate) fn poison_of(&self, sequence: u64) -> Option<Poison> {
         let permanent = self.permanent_each > 0 && sequence.is_multiple_of(self.permanent_each);
-        let named = self.poison.iter().find(|(poisoned, _)| *poisoned == sequence);
-        named.map(|(_, poison)| *poison).or(permanent.then_some(Poison::Permanent))
+        let named = self.poison.binary_search_by_key(&sequence, |(poisoned, _)| *poisoned);
+        named.ok().map(|place| self.poison[place].1).or(permanent.then_some(Poison::Permanent))
     }
 }
 
