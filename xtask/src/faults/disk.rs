@@ -76,8 +76,10 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
+        // A child that was killed just now may still be there for a moment: then the place is free at once, and the disk when it is gone.
         if self.is_mounted
-            && let Err(error) = self.unmount()
+            && self.unmount().is_err()
+            && let Err(error) = call(Command::new("umount").arg("--lazy").arg(&self.at))
         {
             eprintln!("{error:#}");
         }

@@ -189,6 +189,10 @@ impl Running<'_> {
 
     /// Kills it with SIGKILL. Behind a wrapper the child itself is killed, and the wrapper ends with it.
     pub(crate) async fn kill(&mut self) -> Result<()> {
+        // One that has ended already has no number any more.
+        if self.child.id().is_none() {
+            return Ok(());
+        }
         if !self.rig.wrapper.is_empty()
             && self.is_open()
             && let Some(process) = self.rig.last_opening()?.get(5)
