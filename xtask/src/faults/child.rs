@@ -208,9 +208,9 @@ fn plan(job: &Job) -> Plan {
         task.parallelism = job.parallelism;
         task.timeout = Duration::from_millis(job.timeout_ms);
         task.retry.attempts = if task.def.name == "right" { job.attempts_right } else { job.attempts };
-        // Jitter below what a failed message asks for changes nothing, so the wait is exactly that.
-        task.retry.backoff = Duration::from_millis(1);
-        task.retry.max_backoff = Duration::from_millis(job.orders.retry_after_ms.max(1));
+        // The longer of what a failed message asks for and a random part of this: an error waits exactly so long, a panic or a timeout up to it.
+        task.retry.backoff = Duration::from_millis(job.orders.retry_after_ms.max(1));
+        task.retry.max_backoff = task.retry.backoff;
     }
     plan
 }

@@ -28,7 +28,7 @@ const QUEUES: u64 = 3;
 const LOOK: Duration = Duration::from_millis(200);
 
 pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
-    let (backlog, time) = setting.pick((50_000, Duration::from_secs(20)), (300_000, Duration::from_secs(600)));
+    let (backlog, time) = setting.pick((20_000, Duration::from_secs(15)), (300_000, Duration::from_secs(600)));
     // Measured for moments on a machine with other work, so the short tier only sees that it goes on.
     let recovered = setting.pick(50, 90);
     let mut rig = Rig::new(&setting.folder, None)?;
@@ -102,6 +102,10 @@ struct Slow {
 async fn hold_back(rig: &Rig, running: &mut Running<'_>, time: Duration) -> Result<Slow> {
     let process = rig.last_opening()?.get(5).copied().unwrap_or(0);
     let counts = |rig: &Rig| (rig.acked(), rig.count(log::OBSERVED));
+    // The time counts from when the source is refused for the first time: all queues before the sink are full then.
+    if !running.until("that the queues are full", |rig| rig.count(log::REFUSED) > 0).await? {
+        bail!("the child ended while its queues were filled: {}", rig.last_words());
+    }
     let (began, start) = (Instant::now(), counts(rig));
     let (mut rss_kib, mut queued, mut late) = (0, 0, None);
     while began.elapsed() < time {

@@ -215,9 +215,9 @@ impl Running<'_> {
     /// Waits until this holds; `false` if the child has ended without it.
     ///
     /// # Errors
-    /// If nothing moves for too long.
+    /// If it takes too long.
     pub(crate) async fn until(&mut self, what: &str, mut holds: impl FnMut(&Rig) -> bool) -> Result<bool> {
-        let began = Instant::now();
+        let (mut began, mut before) = (Instant::now(), 0);
         loop {
             if holds(self.rig) {
                 return Ok(true);
@@ -225,8 +225,13 @@ impl Running<'_> {
             if self.wait(LOOK).await?.is_some() {
                 return Ok(holds(self.rig));
             }
+            // As long as something is acknowledged it is only slow.
+            let acked = self.rig.count(log::ACKED);
+            if acked != before {
+                (began, before) = (Instant::now(), acked);
+            }
             if began.elapsed() > STUCK {
-                bail!("stuck: {what} did not happen within {STUCK:?}: {}", self.rig.last_words());
+                bail!("stuck: {what} did not happen, and nothing was acknowledged for {STUCK:?}: {}", self.rig.last_words());
             }
         }
     }
