@@ -7,6 +7,7 @@ mod log;
 mod lying;
 mod memory;
 mod oracle;
+mod product;
 mod r01;
 mod r02;
 mod r03;
@@ -24,6 +25,7 @@ mod rig;
 mod workload;
 
 pub(crate) use child::{ROLE, main as child};
+pub(crate) use product::{ROLE as BINARY, main as binary};
 
 use anyhow::{Context, Result, bail};
 use leatworks_broker::BoxFuture;

@@ -1,6 +1,6 @@
 //! R5: the n-th sync fails. Nothing is acknowledged from then on, no sync is tried again, and the process ends with its documented code.
 
-use super::{Finding, Setting, disk::Mounted, log, lying::Lie, random::Random, rig::Rig};
+use super::{Finding, Setting, disk::Mounted, log, lying::Lie, product, random::Random, rig::Rig};
 use anyhow::Result;
 use leatworks_broker::STORAGE_EXIT_CODE;
 use std::{fs, path::Path, time::Duration};
@@ -43,13 +43,17 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
         disk.cut()?;
         disk.restart()?;
     }
+    let code = if setting.teeth { None } else { product::code_after_failed_sync(&folder.join("product")).await? };
+    let is_told = code == Some(i32::from(STORAGE_EXIT_CODE));
+    finding.require(is_told || setting.teeth, || format!("the generated binary ended with {code:?}"));
     rig.wrapper.clear();
     rig.job.lie = None;
     rig.job.roots = rig.acked();
     rig.drain().await?;
     let verdict = rig.judge_power(count)?;
     finding.seen = format!(
-        "{landed} of {count} syncs failed, each followed by a power cut; ended with {STORAGE_EXIT_CODE} at most {slowest_ms} ms after it; {}",
+        "{landed} of {count} syncs failed, each followed by a power cut; ended with {STORAGE_EXIT_CODE} at most {slowest_ms} ms after it, and the \
+         generated binary with {code:?}; {}",
         verdict.figures()
     );
     finding.objections.extend(verdict.objections());
