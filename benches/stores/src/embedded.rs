@@ -31,7 +31,7 @@ pub(crate) fn open(dir: &Path, load: Load) -> Opened {
         for topic in 0..load.topics {
             let name = format!("topic-{topic}");
             let spec =
-                TopicSpec { name: name.clone(), kind: TopicKind::Plain, topology: String::new(), retention: Duration::ZERO };
+                TopicSpec { name: name.clone(), kind: TopicKind::Plain, ..TopicSpec::default() };
             broker.create_topic(spec).await?;
             broker.create_subscription(&name, "s", Start::Earliest).await?;
             let subscribe = Subscribe {
@@ -40,6 +40,7 @@ pub(crate) fn open(dir: &Path, load: Load) -> Opened {
                 kind: SubscriptionKind::Shared,
                 consumer: "bench".into(),
                 permits: PERMITS,
+                hand_off: leatworks_broker::HandOff::Durable,
             };
             topics.push((name.into(), broker.subscribe(subscribe).await?));
         }
@@ -84,7 +85,7 @@ impl Store for Ours {
                     payload: payload(topic, key).to_vec().into(),
                     ..Message::default()
                 };
-                step.publishes.push(Publish { topic: topics[topic as usize].0.clone(), message, sequence: None });
+                step.publishes.push(Publish { topic: topics[topic as usize].0.clone(), message: message.into(), sequence: None });
             }
             Ok(broker.commit(step).await?)
         })

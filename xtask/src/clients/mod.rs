@@ -1,3 +1,5 @@
 //! x
 use anyhow::Result;
-pub(crate) fn fetch() -> Result<()> { Ok(()) }
+pub(crate) fn fetch() -> Result<()> {
+    Ok(())
+}

@@ -62,8 +62,12 @@ impl Tool {
     /// Fails with what to install, unless the tool answers.
     pub(crate) fn check(self) -> Result<()> {
         let Self { program, asks, get } = self;
-        let answers =
-            Command::new(program).arg(asks).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        let answers = Command::new(program)
+            .arg(asks)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
         if !answers {
             bail!("`{program}` is not on this machine; install {get}");
         }

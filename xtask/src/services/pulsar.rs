@@ -285,7 +285,9 @@ impl Pulsar {
         let [port, web_port] = standing::PORTS;
         match running(&standing::folder()?)? {
             None => println!("pulsar  down"),
-            Some(pid) if ready(web_port, None) => println!("pulsar  up, process {pid}, pulsar://127.0.0.1:{port} http://127.0.0.1:{web_port}"),
+            Some(pid) if ready(web_port, None) => {
+                println!("pulsar  up, process {pid}, pulsar://127.0.0.1:{port} http://127.0.0.1:{web_port}")
+            }
             Some(pid) => println!("pulsar  starting, process {pid}"),
         }
         Ok(())
