@@ -9,7 +9,7 @@
 //! A file is a header (magic `LEATHND1`, generation, CRC32C, twelve bytes after the magic) and blocks: length, CRC32C over generation and content, content. A block is a
 //! list of entries: `1`, subscription, attempt, position, id: handed out; `2`, subscription, start, end: back.
 
-use crate::state::SubscriptionId;
+use crate::{engine::Window, state::SubscriptionId};
 use leatworks_journal::{File, FileSystem};
 use rustc_hash::FxHashMap;
 use std::{
@@ -41,7 +41,7 @@ pub(crate) struct InHand {
 }
 
 /// All that is in hand, by subscription and position.
-pub(crate) type AllInHand = BTreeMap<(SubscriptionId, u64), InHand>;
+pub(crate) type AllInHand = BTreeMap<SubscriptionId, Window<InHand>>;
 
 /// What was noted and is not written yet; it lies in the group, under the engine's lock.
 #[derive(Debug, Default)]
@@ -192,8 +192,8 @@ impl Writing {
     fn begin(&mut self, fs: &Arc<dyn FileSystem>, slot: usize, all: &AllInHand) -> io::Result<()> {
         let generation = self.generation + 1;
         let mut hand = Hand::default();
-        for ((subscription, position), in_hand) in all {
-            hand.out(*subscription, *position, *in_hand);
+        for (subscription, window) in all {
+            window.iter().for_each(|(position, in_hand)| hand.out(*subscription, position, in_hand));
         }
         let mut block = vec![0; BLOCK_HEADER_BYTES];
         block.append(&mut hand.notes);
@@ -273,8 +273,9 @@ fn replay_out<'a>(bytes: &'a [u8], all: &mut AllInHand) -> Option<&'a [u8]> {
     let (attempt, bytes) = bytes.split_first_chunk::<4>()?;
     let (position, bytes) = bytes.split_first_chunk::<8>()?;
     let (id, bytes) = bytes.split_first_chunk::<16>()?;
-    let place = (SubscriptionId(u32::from_le_bytes(*subscription)), u64::from_le_bytes(*position));
-    all.insert(place, InHand { attempt: u32::from_le_bytes(*attempt), id: u128::from_le_bytes(*id) });
+    let in_hand = InHand { attempt: u32::from_le_bytes(*attempt), id: u128::from_le_bytes(*id) };
+    let subscription = SubscriptionId(u32::from_le_bytes(*subscription));
+    all.entry(subscription).or_default().insert(u64::from_le_bytes(*position), in_hand);
     Some(bytes)
 }
 
@@ -284,11 +285,8 @@ fn replay_back<'a>(bytes: &'a [u8], all: &mut AllInHand) -> Option<&'a [u8]> {
     let (end, bytes) = bytes.split_first_chunk::<8>()?;
     let subscription = SubscriptionId(u32::from_le_bytes(*subscription));
     let (start, end) = (u64::from_le_bytes(*start), u64::from_le_bytes(*end));
-    if start < end {
-        let within: Vec<_> = all.range((subscription, start)..(subscription, end)).map(|(place, _)| *place).collect();
-        for place in within {
-            all.remove(&place);
-        }
+    if let Some(window) = all.get_mut(&subscription) {
+        window.remove_range(start, end, drop);
     }
     Some(bytes)
 }
@@ -307,14 +305,18 @@ mod tests {
 
     const SUB: SubscriptionId = SubscriptionId(3);
 
+    fn listed(all: &AllInHand) -> BTreeMap<(SubscriptionId, u64), InHand> {
+        all.iter().flat_map(|(sub, window)| window.iter().map(|(position, in_hand)| ((*sub, position), in_hand))).collect()
+    }
+
     #[test]
     fn what_is_in_hand_survives_the_process_over_many_changes_of_files() {
         let fs = SimulatedFileSystem::new(1, Faults::default());
-        let mut expected = AllInHand::new();
+        let mut expected = BTreeMap::new();
         let mut hand = Hand::default();
         for life in 0..5_u64 {
-            let check = |found| {
-                assert_eq!(found, expected, "life {life}");
+            let check = |found: AllInHand| {
+                assert_eq!(listed(&found), expected, "life {life}");
                 found
             };
             let files = HandFiles::open(Arc::new(fs.clone()), 4_096, check).unwrap();
@@ -335,7 +337,7 @@ mod tests {
         let files = HandFiles::open(Arc::new(fs.clone()), 4_096, |all| all).unwrap();
         files.clear().unwrap();
         let none = |found: AllInHand| {
-            assert!(found.is_empty());
+            assert!(listed(&found).is_empty());
             found
         };
         HandFiles::open(Arc::new(fs), 4_096, none).unwrap();
@@ -356,10 +358,10 @@ mod tests {
         for bit in 0..400 * 8 {
             let mut damaged = content.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(read(&damaged).is_none_or(|(_, all)| all.len() <= 4), "bit {bit}");
+            assert!(read(&damaged).is_none_or(|(_, all)| listed(&all).len() <= 4), "bit {bit}");
         }
         for length in 0..400 {
-            let found = read(&content[..length]).map_or(0, |(_, all)| all.len());
+            let found = read(&content[..length]).map_or(0, |(_, all)| listed(&all).len());
             assert!(found <= 4, "{length} bytes");
         }
     }

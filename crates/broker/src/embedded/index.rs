@@ -18,7 +18,7 @@
 use super::place::{Location, Place};
 use crate::state::{Index, Indexed, Run, TopicId};
 use bytes::Buf;
-use leatworks_journal::JournalError;
+use leatworks_journal::{JournalError, Reader};
 
 /// What the version is that this code reads and writes.
 const VERSION: u8 = 1;
@@ -126,6 +126,14 @@ pub(super) fn read(
     let at = handle.at.ok_or("an index that is nowhere")?;
     let bytes = read(at.address(), at.bytes()).map_err(|error| error.to_string())?;
     decode(topic, number, &bytes)
+}
+
+/// Reads an index back while the journal is being opened; a text names the place if it cannot.
+pub(super) fn replay(reader: &Reader, topic: TopicId, number: u64, handle: &Place) -> Result<Index<Place>, String> {
+    read(topic, number, handle, |address, bytes| reader.read(address, bytes)).map_err(|reason| {
+        let (file, offset) = reader.place(handle.at.map_or(0, Location::address));
+        format!("damaged `{file}` at byte {offset}: {reason}")
+    })
 }
 
 fn zigzag(number: i64) -> u64 {

@@ -21,7 +21,9 @@ use crate::{
 };
 use group::{Group, Part};
 use hand::{Hand, HandFiles, InHand};
-use leatworks_journal::{FileSystem, Journal, Options, Reader, RealFileSystem, Record, Recovered, Syncing, Visitor};
+use leatworks_journal::{
+    FileSystem, Journal, Lost, Options, Reader, RealFileSystem, Record, Recovered, Syncing, Visitor, Work,
+};
 use place::Place;
 use std::{
     fs::{File, OpenOptions},
@@ -111,7 +113,7 @@ impl EmbeddedOptions {
             segment_bytes: journal.segment_bytes,
             checkpoint_bytes: journal.checkpoint_bytes,
             cache_bytes_max: 64 << 20,
-            index_messages_max: 256 << 10,
+            index_messages_max: 128 << 10,
             elision: true,
         }
     }
@@ -161,7 +163,7 @@ impl Embedded {
                 Durability::Interval => Syncing::Every(options.sync_interval),
                 Durability::Process | Durability::Memory => Syncing::Rarely,
             },
-            threads: true,
+            work: Work::Owner,
         };
         let mut replay = Replay { state: State::default(), reader: None };
         let opened = Journal::open(fs.clone(), journal_options, &mut replay);
@@ -279,7 +281,11 @@ struct Before {
 impl Before {
     fn of(state: &State<Place>, all: hand::AllInHand) -> Self {
         let mut before = Self::default();
-        for ((subscription, position), in_hand) in all {
+        let all =
+            all.iter().flat_map(|(subscription, window)| window.iter().map(|(position, held)| (*subscription, position, held)));
+        let mut all: Vec<_> = all.collect();
+        all.sort_unstable_by_key(|(subscription, position, _)| (*subscription, *position));
+        for (subscription, position, in_hand) in all {
             let Some(found) = state.subscription_of(subscription) else { continue };
             if position >= state.log(found.topic).next() {
                 before.lost.push((subscription, in_hand));
@@ -290,7 +296,7 @@ impl Before {
             } else {
                 continue;
             }
-            before.kept.insert((subscription, position), in_hand);
+            before.kept.entry(subscription).or_default().insert(position, in_hand);
         }
         before
     }
@@ -310,8 +316,7 @@ impl Replay {
     fn load(&mut self, missing: Vec<Missing<Place>>, looked: &mut Looked) -> std::result::Result<(), String> {
         let reader = self.reader()?;
         for missing in missing {
-            let index =
-                index::read(missing.topic, missing.number, &missing.handle, |address, bytes| reader.read(address, bytes))?;
+            let index = index::replay(&reader, missing.topic, missing.number, &missing.handle)?;
             if missing.is_wanted(&index, looked) {
                 self.state.load(&missing, index);
             }
@@ -321,10 +326,10 @@ impl Replay {
 
     fn part(&mut self, part: Part<Place>) -> std::result::Result<(), String> {
         match part {
-            Part::Structure(event) => {
+            Part::Structure(event, number) => {
                 let missing = self.state.missing_for(&event);
                 self.load(missing, &mut Looked::default())?;
-                self.state.apply(event);
+                self.state.replay_structure(event, number);
             }
             Part::Net(net) => {
                 let mut looked = Looked::default();
@@ -345,6 +350,9 @@ impl Replay {
                 }
             }
         }
+        self.state.freed.clear();
+        self.state.freed_runs.clear();
+        self.state.finished.clear();
         Ok(())
     }
 }
@@ -356,7 +364,7 @@ impl Visitor for Replay {
 
     fn snapshot(&mut self, snapshot: &[u8]) -> std::result::Result<(), String> {
         let reader = self.reader()?;
-        self.state = snapshot::decode(snapshot, &|address, bytes| reader.read(address, bytes))?;
+        self.state = snapshot::decode(snapshot, &reader)?;
         Ok(())
     }
 
@@ -364,9 +372,17 @@ impl Visitor for Replay {
         for part in record::decode(&record.body, record.address, true)? {
             self.part(part)?;
         }
-        self.state.freed.clear();
-        self.state.freed_runs.clear();
-        self.state.finished.clear();
+        Ok(())
+    }
+
+    /// What is damaged is lost and told; nothing else is. A group whose head is whole has only lost the messages that were hit, which is told when they are to be
+    /// delivered. What a lost group had settled comes again.
+    fn lost(&mut self, lost: Lost) -> std::result::Result<(), String> {
+        let saved = lost.record.as_ref().and_then(|record| record::decode(&record.body, record.address, false).ok());
+        tracing::error!(file = lost.file, offset = lost.offset, saved = saved.is_some(), "the journal is damaged: {lost}");
+        for part in saved.into_iter().flatten() {
+            self.part(part)?;
+        }
         Ok(())
     }
 }

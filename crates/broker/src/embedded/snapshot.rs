@@ -10,7 +10,7 @@ use crate::{
     state::{Entry, RootImage, Run, Settled, SpilledImage, State, Subscription, SubscriptionId, Topic, TopicId, UNTRACKED},
 };
 use bytes::Bytes;
-use leatworks_journal::JournalError;
+use leatworks_journal::Reader;
 use prost::Message as _;
 use rustc_hash::FxHashMap;
 
@@ -289,8 +289,8 @@ fn subscription_image(subscription: &Option<Subscription>) -> SubscriptionImage 
     }
 }
 
-/// The state that these bytes hold. `read` reads what lies in the journal.
-pub(crate) fn decode(bytes: &[u8], read: &Read) -> Result<State<Place>, String> {
+/// The state that these bytes hold. The indexes of spilled blocks are read by the reader.
+pub(crate) fn decode(bytes: &[u8], reader: &Reader) -> Result<State<Place>, String> {
     let snapshot = Snapshot::decode(bytes).map_err(|error| error.to_string())?;
     let mut state = State::default();
     let account = |image: AccountImage| {
@@ -301,7 +301,7 @@ pub(crate) fn decode(bytes: &[u8], read: &Read) -> Result<State<Place>, String> 
     state.roots.restore(snapshot.accounts.into_iter().map(account).collect(), dropped);
     let slots = restore_roots(&mut state, &snapshot.roots.unwrap_or_default())?;
     for (number, image) in snapshot.topics.into_iter().enumerate() {
-        restore_topic(&mut state, TopicId(number as u32), image, &slots, read)?;
+        restore_topic(&mut state, TopicId(number as u32), image, &slots, reader)?;
     }
     for (number, image) in snapshot.subscriptions.into_iter().enumerate() {
         restore_subscription(&mut state, SubscriptionId(number as u32), image)?;
@@ -327,10 +327,7 @@ fn restore_roots(state: &mut State<Place>, image: &RootsImage) -> Result<Vec<u32
     Ok(slots)
 }
 
-/// Reads bytes of the journal.
-pub(crate) type Read<'a> = dyn Fn(u64, usize) -> Result<Bytes, JournalError> + 'a;
-
-fn restore_topic(state: &mut State<Place>, number: TopicId, image: TopicImage, slots: &[u32], read: &Read) -> Result<(), String> {
+fn restore_topic(state: &mut State<Place>, number: TopicId, image: TopicImage, slots: &[u32], reader: &Reader) -> Result<(), String> {
     let spec = image.spec.ok_or("a topic without a name")?.try_into()?;
     let mut topic = Topic::new(spec, &mut state.roots);
     let cut = || "the messages are cut off".to_owned();
@@ -356,10 +353,10 @@ fn restore_topic(state: &mut State<Place>, number: TopicId, image: TopicImage, s
     topic.producers = producers.map(|image| (image.name.into(), (image.sequence, image.position))).collect();
     state.topic_names.insert(topic.spec.name.clone(), number);
     state.topics.push(topic);
-    restore_spilled(state, number, image.spilled.unwrap_or_default(), read)
+    restore_spilled(state, number, image.spilled.unwrap_or_default(), reader)
 }
 
-fn restore_spilled(state: &mut State<Place>, topic: TopicId, images: SpilledImages, read: &Read) -> Result<(), String> {
+fn restore_spilled(state: &mut State<Place>, topic: TopicId, images: SpilledImages, reader: &Reader) -> Result<(), String> {
     let cut = || "the blocks are cut off".to_owned();
     let (mut number, mut address, mut newest_ms, mut segment) = (0_u64, 0_u64, 0_u64, 0_u64);
     let mut runs = images.segments.iter().zip(&images.run_messages).zip(&images.run_bytes);
@@ -384,7 +381,7 @@ fn restore_spilled(state: &mut State<Place>, topic: TopicId, images: SpilledImag
         };
         let index = match roots & 2 {
             0 => None,
-            _ => Some(index::read(topic, number, &image.handle, read)?),
+            _ => Some(index::replay(reader, topic, number, &image.handle)?),
         };
         state.restore_spilled(topic, number, image, index.as_ref());
     }

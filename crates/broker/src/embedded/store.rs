@@ -109,9 +109,14 @@ impl JournalStore {
         self.open.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The sequence of the open group.
-    pub(super) fn open(&self) -> u64 {
-        self.open.load(Ordering::Acquire)
+    /// Lets the journal say that everything is synced, with the engine locked and nothing in the open group. It takes a sequence.
+    pub(super) fn mark(&self) -> bool {
+        let marked = !self.is_open() && self.journal.mark_synced();
+        if marked {
+            self.noted.store(self.journal.last(), Ordering::Release);
+            self.open.store(self.journal.last() + 1, Ordering::Release);
+        }
+        marked
     }
 
     pub(super) fn error(&self, error: JournalError) -> BrokerError {
@@ -206,15 +211,21 @@ impl Store for JournalStore {
         }
         let mut cached = 0;
         let mut unwritten = 0;
+        let mut elided = 0;
         for place in &state.freed {
             let bytes = place.message.as_ref().map_or(0, |message| message_size(message));
             match place.at {
                 Some(_) => cached += bytes,
-                None => unwritten += bytes,
+                None => {
+                    unwritten += bytes;
+                    elided += 1;
+                }
             }
         }
         group.cached_bytes = group.cached_bytes.saturating_sub(cached);
-        group.group.elide(unwritten);
+        if group.group.elide(elided, unwritten) {
+            self.wake.passed();
+        }
         let written = state.freed.drain(..).filter_map(|place| place.at);
         let mut written = written.map(|at| (at.address(), at.bytes())).peekable();
         if written.peek().is_some() {

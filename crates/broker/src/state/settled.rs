@@ -48,6 +48,11 @@ impl Settled {
         (!some).then_some(false)
     }
 
+    /// The first settled position after `from`, which is not settled itself.
+    pub(crate) fn next_settled(&self, from: u64) -> u64 {
+        self.above.range(from..).next().map_or(u64::MAX, |(start, _)| *start)
+    }
+
     /// The unsettled ranges below `end`, in order.
     pub(crate) fn unsettled_below(&self, end: u64) -> Vec<(u64, u64)> {
         let mut found = Vec::new();
@@ -113,6 +118,10 @@ mod tests {
                     assert_eq!(settled.contains(position), model[position as usize], "{position} in {settled:?}");
                     let unsettled = (position..80).find(|p| !model[*p as usize]);
                     assert_eq!(Some(settled.next_unsettled(position)).filter(|p| *p < 80), unsettled);
+                    if !model[position as usize] {
+                        let next = (position..80).find(|p| model[*p as usize]).unwrap_or(u64::MAX);
+                        assert_eq!(settled.next_settled(position), next);
+                    }
                 }
                 let (from, to) = (start as usize, end as usize + 1);
                 let expected = match model[from..to].iter().filter(|settled| **settled).count() {

@@ -1,6 +1,6 @@
-//! Which spilled block may hold a root that has left the table of roots: about five bytes for each root.
+//! Which spilled block may hold a root that has left the table of roots: four and a half bytes for each root.
 //!
-//! A root is looked for when it is published again and when its outcome is asked for. A wrong answer, about three in ten thousand with 50 million roots, costs a look
+//! A root is looked for when it is published again and when its outcome is asked for. A wrong answer, about one in a thousand with 50 million roots, costs a look
 //! into a block's index; a root that is there is never missed.
 
 use super::{
@@ -12,8 +12,8 @@ use super::{
 /// Blocks of one layer: as many as twelve bits can number.
 const LAYER_BLOCKS: usize = 4_096;
 
-/// Places of a layer's table: a quarter more than the roots of its blocks, so that a look ends after some 13 places, one cache line or two.
-const LAYER_PLACES: usize = LAYER_BLOCKS * BLOCK_MESSAGES as usize * 5 / 4;
+/// Places of a layer's table: an eighth more than the roots of its blocks, so that a look ends after some 41 places, three or four cache lines in a row.
+const LAYER_PLACES: usize = LAYER_BLOCKS * BLOCK_MESSAGES as usize * 9 / 8;
 
 /// Bits that number a block within its layer; the others of a place are taken from the root's hash.
 const BLOCK_BITS: u32 = 12;

@@ -426,7 +426,7 @@ impl<H: Clone + PartialEq> State<H> {
     pub(crate) fn missing_for(&self, event: &Event<H>) -> Vec<Missing<H>> {
         let mut missing = Vec::new();
         match event {
-            Event::Subscription { topic, from, .. } => self.missing_from(*topic, *from, &mut missing),
+            Event::Subscription { topic, from, .. } if (topic.0 as usize) < self.topics.len() => self.missing_from(*topic, *from, &mut missing),
             Event::Unsubscribe(number) => self.missing_below(*number, u64::MAX, &mut missing),
             Event::Seek { subscription, to } => {
                 self.missing_below(*subscription, *to, &mut missing);
