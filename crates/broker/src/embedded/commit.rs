@@ -169,6 +169,7 @@ pub(super) fn commit(engine: &Engine<JournalStore>) {
     store.closed.notify_waiters();
     let record::Made { body, placed, indexes } = record::encode(parts, bytes);
     let appended = store.journal.append(body);
+    debug_assert_eq!(appended.sequence + 1, store.open.load(Ordering::Acquire), "what is waited for is another record");
     {
         let mut core = engine.lock();
         place(engine, &mut core, appended.address, placed);

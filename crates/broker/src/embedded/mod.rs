@@ -8,6 +8,8 @@ mod hand;
 mod index;
 mod place;
 mod record;
+#[cfg(test)]
+mod side_by_side;
 mod snapshot;
 mod spill;
 #[cfg(test)]
@@ -21,9 +23,7 @@ use crate::{
 };
 use group::{Group, Part};
 use hand::{Hand, HandFiles, InHand};
-use leatworks_journal::{
-    FileSystem, Journal, Lost, Options, Reader, RealFileSystem, Record, Recovered, Syncing, Visitor, Work,
-};
+use leatworks_journal::{FileSystem, Journal, Lost, Options, Reader, RealFileSystem, Record, Recovered, Syncing, Visitor, Work};
 use place::Place;
 use std::{
     fs::{File, OpenOptions},

@@ -327,7 +327,13 @@ fn restore_roots(state: &mut State<Place>, image: &RootsImage) -> Result<Vec<u32
     Ok(slots)
 }
 
-fn restore_topic(state: &mut State<Place>, number: TopicId, image: TopicImage, slots: &[u32], reader: &Reader) -> Result<(), String> {
+fn restore_topic(
+    state: &mut State<Place>,
+    number: TopicId,
+    image: TopicImage,
+    slots: &[u32],
+    reader: &Reader,
+) -> Result<(), String> {
     let spec = image.spec.ok_or("a topic without a name")?.try_into()?;
     let mut topic = Topic::new(spec, &mut state.roots);
     let cut = || "the messages are cut off".to_owned();

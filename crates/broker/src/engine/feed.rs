@@ -206,6 +206,7 @@ impl Feed {
         }
         let start = subscription.settled.next_unsettled(self.next);
         let end = subscription.settled.next_settled(start).min(topic.log.next()).min(start.saturating_add(limit as u64));
+        let end = topic.log.loaded_until(start, end);
         self.next = self.next.max(start.min(topic.log.next()));
         if start >= end {
             return Vec::new();

@@ -113,6 +113,14 @@ impl<H> Log<H> {
         })
     }
 
+    /// How far nothing of `start..end` is spilled.
+    pub(crate) fn loaded_until(&self, start: u64, end: u64) -> u64 {
+        if self.spilled == 0 {
+            return end;
+        }
+        self.spilled_within(start, end).next().map_or(end, |(number, _)| start.max(number * BLOCK_MESSAGES))
+    }
+
     /// All spilled blocks.
     pub(crate) fn all_spilled(&self) -> impl Iterator<Item = (u64, &Spilled<H>)> + '_ {
         self.spilled_within(0, u64::MAX)
@@ -426,7 +434,9 @@ impl<H: Clone + PartialEq> State<H> {
     pub(crate) fn missing_for(&self, event: &Event<H>) -> Vec<Missing<H>> {
         let mut missing = Vec::new();
         match event {
-            Event::Subscription { topic, from, .. } if (topic.0 as usize) < self.topics.len() => self.missing_from(*topic, *from, &mut missing),
+            Event::Subscription { topic, from, .. } if (topic.0 as usize) < self.topics.len() => {
+                self.missing_from(*topic, *from, &mut missing)
+            }
             Event::Unsubscribe(number) => self.missing_below(*number, u64::MAX, &mut missing),
             Event::Seek { subscription, to } => {
                 self.missing_below(*subscription, *to, &mut missing);
