@@ -219,18 +219,14 @@ pub(super) fn snapshot(engine: &Engine<JournalStore>) -> (leatworks_journal::Mar
 /// Commits everything, with the state as it is at the end, and ends the journal.
 pub(super) fn close(engine: &Engine<JournalStore>) -> Result<(), JournalError> {
     let journal = engine.store.journal.clone();
-    let done = duties::checkpoint(engine, &journal).and_then(|()| {
-        // Nothing is in hand any more: all attempts that were under way are in the checkpoint.
-        if let Some(hand) = &engine.store.hand {
-            // What fails here would count attempts twice at worst.
-            let _ = hand.clear();
-        }
-        Ok(())
-    });
-    // The checkpoint only makes the next start quicker: without space for it, what was acknowledged is as safe.
-    let closed = match done {
+    let done = duties::checkpoint(engine, &journal);
+    if let (Ok(()), Some(hand)) = (&done, &engine.store.hand) {
+        // Nothing is in hand any more: all attempts that were under way are in the checkpoint. What fails here would count them twice at worst.
+        let _ = hand.clear();
+    }
+    match done {
+        // The checkpoint only makes the next start quicker: without space for it, what was acknowledged is as safe.
         Ok(()) | Err(JournalError::Full) => journal.close(),
         Err(error) => Err(error),
-    };
-    closed
+    }
 }
