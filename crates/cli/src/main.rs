@@ -43,7 +43,7 @@ fn run(leat: Leat, color: bool) -> exit::Result<ExitCode> {
         Command::Status(args) => operate::status(&args, &project::load(&global, color)?)?,
         Command::Dlq(args) => operate::dlq(&args, &project::load(&global, color)?)?,
         Command::Explain(args) => about::explain(&args)?,
-        Command::Broker(args) => return broker::run(args, &global),
+        Command::Broker(args) => return broker::run(args, &global, color),
         Command::Bench(args) => bench::run(&args, &global)?,
         Command::Completions(args) => about::completions(&args),
         Command::Man(args) => about::man(&args)?,

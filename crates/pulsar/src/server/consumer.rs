@@ -12,7 +12,7 @@ use super::{
 };
 use crate::wire::proto::{self, AckResponse, Command, MessageIdData, OfConsumer, ServerError, SubType, Success};
 use leatworks_broker::{
-    Ack, BrokerError, Consumer as Receiver, Delivery, ErrorKind, Position, Start, Subscribe, SubscriptionKind,
+    Ack, BrokerError, Consumer as Receiver, Delivery, ErrorKind, HandOff, Position, Start, Subscribe, SubscriptionKind,
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
@@ -179,6 +179,8 @@ async fn join(
         subscription: place.1.to_string(),
         kind,
         consumer: client.to_owned(),
+        // A client is outside: what it gets is durable.
+        hand_off: HandOff::Durable,
         permits: match kind {
             SubscriptionKind::Shared | SubscriptionKind::KeyShared => UNSETTLED_SHARED_MAX,
             SubscriptionKind::Exclusive | SubscriptionKind::Failover => UNSETTLED_SOLE_MAX,

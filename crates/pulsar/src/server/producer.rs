@@ -241,7 +241,7 @@ impl Producer {
             Origin { topic: &self.topic.name, producer: &self.name, in_topology: self.topic.in_topology, now_ms: now_ms() };
         let publish = |(index, single)| Publish {
             topic: self.topic.name.clone(),
-            message: envelope::to_message(origin, &metadata, index, single),
+            message: envelope::to_message(origin, &metadata, index, single).into(),
             sequence: None,
         };
         Ok(singles.into_iter().enumerate().map(publish).collect())

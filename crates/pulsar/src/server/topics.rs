@@ -6,7 +6,6 @@ use leatworks_broker::{Broker, BrokerError, ErrorKind, TopicKind, TopicSpec};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 /// Subscriptions that end with their consumer are named so on the broker: those that a crash has left are found by it.
@@ -55,7 +54,7 @@ pub(crate) async fn open(shared: &Shared, name: &str, create: bool) -> Result<To
     if !create {
         return Err((ServerError::TopicNotFound, format!("topic `{name}` does not exist")));
     }
-    let spec = TopicSpec { name: local.to_owned(), kind: TopicKind::Plain, topology: String::new(), retention: Duration::ZERO };
+    let spec = TopicSpec { name: local.to_owned(), kind: TopicKind::Plain, ..TopicSpec::default() };
     shared.broker.create_topic(spec).await.map_err(refused)?;
     Ok(shared.topics.put(local, false))
 }

@@ -85,7 +85,7 @@ async fn an_exclusive_subscription_is_for_one_and_a_failover_one_goes_on() {
 async fn a_subscription_is_moved_by_id_and_by_time() {
     let rig = Rig::start(ServerOptions::default()).await;
     let retention = Duration::from_secs(3_600);
-    let spec = TopicSpec { name: "orders".into(), kind: TopicKind::Plain, topology: String::new(), retention };
+    let spec = TopicSpec { name: "orders".into(), kind: TopicKind::Plain, retention, ..TopicSpec::default() };
     rig.broker.create_topic(spec).await.unwrap();
     let mut client = rig.client().await;
     let mut other = rig.client().await;

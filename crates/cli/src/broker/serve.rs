@@ -1,7 +1,7 @@
-//! `leat broker`: serves the embedded broker over the Pulsar protocol.
+//! `leat broker serve`: serves the embedded broker over the Pulsar protocol.
 
 use crate::{
-    args::{Broker, BrokerCommand, BrokerServe, Global, Level},
+    args::{BrokerServe, Global, Level},
     exit::{Code, Failure, Result},
 };
 use leatworks_broker::{Broker as _, BrokerError, Durability, Embedded, EmbeddedOptions, ErrorKind};
@@ -14,16 +14,6 @@ const INTERRUPTED: u8 = 130;
 /// Ended by SIGTERM.
 const TERMINATED: u8 = 143;
 
-/// Runs a command of the group.
-pub(crate) fn run(args: Broker, global: &Global) -> Result<ExitCode> {
-    match args.command.unwrap_or(BrokerCommand::Serve(args.serve)) {
-        BrokerCommand::Serve(serve) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(serve_until_stopped(serve, global))
-        }
-    }
-}
-
 impl From<Level> for Durability {
     fn from(level: Level) -> Self {
         match level {
@@ -35,7 +25,7 @@ impl From<Level> for Durability {
     }
 }
 
-async fn serve_until_stopped(args: BrokerServe, global: &Global) -> Result<ExitCode> {
+pub(super) async fn until_stopped(args: BrokerServe, global: &Global) -> Result<ExitCode> {
     let token_key = args.token_key.as_deref().map(TokenKey::read).transpose();
     let token_key = token_key.map_err(|error| Failure::new(Code::Invalid, error))?;
     // Before the journal is touched: it would be refused anyway.
