@@ -8,7 +8,7 @@ use std::io::Read;
 /// batches of 128 KiB by default.
 pub const UNPACKED_BYTES_MAX: usize = 16 << 20;
 
-/// How snappy's frames begin. As a raw block it would be one of 127 bytes that begins with a copy of bytes before it, which there are none of.
+/// How snappy's frames begin. As a raw block it would copy from a gigabyte before its own beginning, so no raw block begins so.
 const SNAPPY_FRAMES: &[u8] = b"\xff\x06\x00\x00sNaPpY";
 
 /// A payload that cannot be unpacked.
