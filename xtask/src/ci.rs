@@ -27,6 +27,7 @@ const PARTS: &[Part] = &[
         name: "clippy",
         run: || cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"], &[]),
     },
+    Part { name: "stores", run: stores },
     Part { name: "test", run: || cargo(&["test", "--workspace"], &[]) },
     Part { name: "showcase", run: || showcase::check().map(|()| Outcome::Passed) },
     Part { name: "graph", run: graph },
@@ -86,6 +87,13 @@ pub(crate) fn run_command(command: &mut Command) -> Result<()> {
         bail!("{command:?} ended with {status}");
     }
     Ok(())
+}
+
+/// The comparison of stores is a workspace of its own, which nothing else here compiles.
+fn stores() -> Result<Outcome> {
+    let manifest = ["--manifest-path", "benches/stores/Cargo.toml"];
+    cargo(&[&["fmt", "--check"][..], &manifest, &["--", "--config-path", "rustfmt.toml"]].concat(), &[])?;
+    cargo(&[&["clippy", "--locked", "--target-dir", "target"][..], &manifest, &["--", "-D", "warnings"]].concat(), &[])
 }
 
 /// The flowchart in the README is the one that the graph draws.

@@ -23,13 +23,19 @@ const TICKS_PER_S: f64 = 100.0;
 fn publish(topic: &Arc<str>, id: u128) -> Publish {
     let message =
         Message { id: MessageId(id), root: MessageId(id), payload: vec![id as u8; PAYLOAD_BYTES].into(), ..Message::default() };
-    Publish { topic: topic.clone(), message, sequence: None }
+    Publish { topic: topic.clone(), message: message.into(), sequence: None }
 }
 
 /// Sends so many messages in groups of this size and settles them in groups of about this size.
 async fn run(broker: Arc<dyn Broker>, messages: usize, group: usize) {
     let topic: Arc<str> = "bench".into();
-    let spec = TopicSpec { name: "bench".into(), kind: TopicKind::Ingress, topology: "t".into(), retention: Duration::ZERO };
+    let spec = TopicSpec {
+        name: "bench".into(),
+        kind: TopicKind::Ingress,
+        topology: "t".into(),
+        retention: Duration::ZERO,
+        ..TopicSpec::default()
+    };
     broker.create_topic(spec).await.unwrap();
     broker.create_subscription("bench", "s", Start::Earliest).await.unwrap();
     let subscribe = Subscribe {
@@ -38,6 +44,7 @@ async fn run(broker: Arc<dyn Broker>, messages: usize, group: usize) {
         kind: SubscriptionKind::Shared,
         consumer: "bench".into(),
         permits: group * GROUPS_UNDER_WAY,
+        hand_off: HandOff::Durable,
     };
     let mut consumer = broker.subscribe(subscribe).await.unwrap();
     let publishing = tokio::spawn({
@@ -137,7 +144,13 @@ async fn recovery(dir: &Path) {
     let options = || EmbeddedOptions::new(dir.join("recovery"));
     let broker = Embedded::open(options()).unwrap();
     let topic: Arc<str> = "bench".into();
-    let spec = TopicSpec { name: "bench".into(), kind: TopicKind::Ingress, topology: "t".into(), retention: Duration::ZERO };
+    let spec = TopicSpec {
+        name: "bench".into(),
+        kind: TopicKind::Ingress,
+        topology: "t".into(),
+        retention: Duration::ZERO,
+        ..TopicSpec::default()
+    };
     broker.create_topic(spec).await.unwrap();
     broker.create_subscription("bench", "s", Start::Earliest).await.unwrap();
     for start in (0..1_000_000).step_by(10_000) {
@@ -148,7 +161,14 @@ async fn recovery(dir: &Path) {
     let broker = Embedded::open(options()).unwrap();
     let opened = started.elapsed();
     let kind = SubscriptionKind::Shared;
-    let subscribe = Subscribe { topic: "bench".into(), subscription: "s".into(), kind, consumer: "bench".into(), permits: 100 };
+    let subscribe = Subscribe {
+        topic: "bench".into(),
+        subscription: "s".into(),
+        kind,
+        consumer: "bench".into(),
+        permits: 100,
+        hand_off: HandOff::Durable,
+    };
     broker.subscribe(subscribe).await.unwrap().receive(1).await.unwrap();
     println!("recovery with 1,000,000 messages waiting: open after {opened:.0?}, first delivery after {:.0?}", started.elapsed());
     let started = Instant::now();

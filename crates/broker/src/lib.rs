@@ -14,7 +14,7 @@ mod state;
 pub use embedded::{Durability, Embedded, EmbeddedOptions, STORAGE_EXIT_CODE};
 pub use engine::Limits;
 pub use error::{BrokerError, ErrorKind};
-pub use leatworks_journal::{FileSystem, Recovered};
+pub use leatworks_journal::{Damage, File, FileSystem, RealFileSystem, Recovered, Report, verify};
 pub use memory::MemoryBroker;
 pub use message::{Codec, Delivery, Message, MessageId, Position};
 
@@ -28,9 +28,10 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub type Result<T> = std::result::Result<T, BrokerError>;
 
 /// What a topic is for. It decides how the messages on it count in the [`Account`] of its topology.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TopicKind {
     /// A topic outside any topology: nothing is counted.
+    #[default]
     Plain,
     /// Where roots enter a topology: each message published here is one more `sent`.
     Ingress,
@@ -41,7 +42,7 @@ pub enum TopicKind {
 }
 
 /// A topic as its creator describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicSpec {
     /// The name, at most 255 bytes of `[A-Za-z0-9._-]`.
     pub name: String,
@@ -51,6 +52,8 @@ pub struct TopicSpec {
     pub topology: String,
     /// How long acknowledged messages are kept for [`Broker::seek`]; zero keeps none.
     pub retention: Duration,
+    /// How many bytes of payloads are kept at most, within `retention`: the oldest acknowledged messages go first. 0 sets no limit.
+    pub retention_bytes: u64,
 }
 
 /// How the consumers of one subscription share its messages. The names and meanings are Pulsar's.
@@ -65,6 +68,18 @@ pub enum SubscriptionKind {
     /// Messages of one key go to one consumer at a time, in order, also across redelivery: while a message of a key is
     /// unsettled, later messages of that key wait. Messages without a key are treated as [`SubscriptionKind::Shared`].
     KeyShared,
+}
+
+/// When a message may be handed to a consumer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HandOff {
+    /// When it is as durable as the broker's level says: what a consumer does outside can rely on it.
+    #[default]
+    Durable,
+    /// At once, for a consumer in the broker's own process whose effects go through the broker. What follows from the message becomes durable with it or after it,
+    /// never without it, so after a crash either both are there or neither. Attempts are counted all the same: a message that was lost with the process and is
+    /// published again with the same id goes on counting.
+    Eager,
 }
 
 /// Where a new subscription starts, or an old one is moved to by [`Broker::seek`].
@@ -93,6 +108,8 @@ pub struct Subscribe {
     pub consumer: String,
     /// Back-pressure: the most messages that this consumer may hold unsettled, at least 1.
     pub permits: usize,
+    /// When it gets messages. A broker that knows no eager hand-off takes it as [`HandOff::Durable`].
+    pub hand_off: HandOff,
 }
 
 /// One message on its way to a topic.
@@ -100,8 +117,8 @@ pub struct Subscribe {
 pub struct Publish {
     /// The topic's name. It must exist.
     pub topic: Arc<str>,
-    /// What is published.
-    pub message: Message,
+    /// What is published. It is shared, so that a step can be tried again without a copy.
+    pub message: Arc<Message>,
     /// A named producer and its sequence number. A sequence that is not greater than the producer's last one *on this
     /// topic* is dropped as a repetition and still reported as published. Survives restarts.
     pub sequence: Option<(Arc<str>, u64)>,
@@ -135,6 +152,19 @@ pub struct Step {
     /// With `true`, the whole step is refused with [`ErrorKind::Settled`] if any of its acknowledged inputs is settled already, so a
     /// repetition publishes nothing twice.
     pub guard: bool,
+    /// When [`Broker::commit`] tells that the step has happened.
+    pub confirm: Confirm,
+}
+
+/// When a step is told to have happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Confirm {
+    /// When it is as durable as the broker's level says.
+    #[default]
+    Durable,
+    /// When it is in order: whatever comes after it becomes durable with it or after it. For a caller who tells nobody outside; a later call that
+    /// waits for durability, or [`Broker::close`], covers it. A broker that knows no such difference takes it as [`Confirm::Durable`].
+    Applied,
 }
 
 /// What became of a root message.
@@ -179,6 +209,8 @@ pub struct TopicStats {
     pub spec: TopicSpec,
     /// Messages published since the topic was made.
     pub published: u64,
+    /// Messages that could not be read back from a damaged disk and were passed over, once for each subscription that missed one.
+    pub damaged: u64,
     /// Its subscriptions by name.
     pub subscriptions: BTreeMap<String, SubscriptionStats>,
 }
@@ -228,7 +260,7 @@ pub trait Broker: Send + Sync + 'static {
     /// [`ErrorKind::Full`] if a limit on backlog or disk is reached (retryable). All are decided before anything is written.
     fn publish(&self, batch: Vec<Publish>) -> BoxFuture<'_, Result<Vec<Position>>>;
 
-    /// Commits one step.
+    /// Commits one step. With [`Confirm::Applied`] it may still be undone by a crash, together with everything that follows from it.
     fn commit(&self, step: Step) -> BoxFuture<'_, Result<()>>;
 
     /// Gives a delivered message back, to be delivered again after `delay`. Its attempt count stays.

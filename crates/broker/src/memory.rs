@@ -1,9 +1,9 @@
 //! The broker that keeps everything in memory: for tests, and for work that may be lost.
 
 use crate::{
-    Message, Result,
+    Message, MessageId, Result,
     engine::{Clock, Engine, Limits, Store},
-    state::{Event, State},
+    state::{Event, State, SubscriptionId},
 };
 use std::sync::{
     Arc,
@@ -19,7 +19,7 @@ pub struct MemoryBroker {
 impl MemoryBroker {
     /// An empty broker.
     pub fn new(limits: Limits) -> Self {
-        Self { engine: Engine::new(MemoryStore::default(), State::default(), Clock::new(), limits) }
+        Self { engine: Engine::new(MemoryStore::default(), State::default(), (), Clock::new(), limits) }
     }
 }
 
@@ -33,7 +33,7 @@ struct MemoryStore {
 
 impl Store for MemoryStore {
     type Handle = Arc<Message>;
-    type Snapshot = ();
+    type Group = ();
 
     fn check(&self) -> Result<()> {
         Ok(())
@@ -43,7 +43,7 @@ impl Store for MemoryStore {
         "memory"
     }
 
-    fn has_room(&self, _bytes: usize, _urgent: bool) -> bool {
+    fn has_room(&self, (): &(), _bytes: usize, _urgent: bool) -> bool {
         true
     }
 
@@ -51,8 +51,12 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn append(&self, event: Event<Arc<Message>>) -> (u64, Event<Arc<Message>>) {
-        (self.last.fetch_add(1, Ordering::Relaxed) + 1, event)
+    fn note(&self, (): &mut (), _state: &State<Arc<Message>>, _event: &Event<Arc<Message>>, _bytes: usize) -> u64 {
+        self.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn applied(&self, (): &mut (), state: &mut State<Arc<Message>>) {
+        state.freed.clear();
     }
 
     fn last(&self) -> u64 {
@@ -71,17 +75,25 @@ impl Store for MemoryStore {
         true
     }
 
-    fn free(&self, handles: &mut Vec<Arc<Message>>) {
-        handles.clear();
+    fn attempts_before(&self, (): &mut (), _subscription: SubscriptionId, _id: MessageId) -> Option<u32> {
+        None
     }
 
-    async fn load(&self, handles: &[Arc<Message>]) -> Vec<Result<Message>> {
-        handles.iter().map(|message| Ok(Message::clone(message))).collect()
+    fn hand_out(&self, (): &mut (), _subscription: SubscriptionId, _position: u64, _attempt: u32, _id: MessageId) {}
+
+    fn hand_back(&self, (): &mut (), _subscription: SubscriptionId, _start: u64, _end: u64) {}
+
+    fn forget_hand(&self, (): &mut (), _subscription: SubscriptionId) {}
+
+    fn write_hand(&self, _take: impl FnOnce(&mut dyn FnMut(&mut ()))) -> Result<()> {
+        Ok(())
     }
 
-    fn snapshot(&self, _state: &State<Arc<Message>>) {}
+    async fn load(&self, handles: &[Arc<Message>]) -> Vec<Result<Arc<Message>>> {
+        handles.iter().map(|message| Ok(message.clone())).collect()
+    }
 
-    async fn close(&self, (): ()) -> Result<()> {
+    async fn close(_engine: &Arc<Engine<Self>>) -> Result<()> {
         Ok(())
     }
 }
@@ -89,14 +101,13 @@ impl Store for MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Ack, Broker, MessageId, Publish, Start, Step, Subscribe, SubscriptionKind, TopicKind, TopicSpec};
-    use std::time::Duration;
+    use crate::{Ack, Broker, HandOff, Publish, Start, Step, Subscribe, SubscriptionKind, TopicKind, TopicSpec};
 
     #[tokio::test]
     async fn a_million_roots_that_give_nothing_leave_nothing_behind() {
         const BATCH: u128 = 1_000;
         let broker = MemoryBroker::new(Limits::default());
-        let spec = TopicSpec { name: "in".into(), kind: TopicKind::Ingress, topology: "t".into(), retention: Duration::ZERO };
+        let spec = TopicSpec { name: "in".into(), kind: TopicKind::Ingress, topology: "t".into(), ..TopicSpec::default() };
         broker.create_topic(spec).await.unwrap();
         broker.create_subscription("in", "a", Start::Earliest).await.unwrap();
         let (topic, subscription): (Arc<str>, Arc<str>) = ("in".into(), "a".into());
@@ -106,13 +117,14 @@ mod tests {
             kind: SubscriptionKind::KeyShared,
             consumer: "c".into(),
             permits: BATCH as usize,
+            hand_off: HandOff::Durable,
         };
         let mut consumer = broker.subscribe(subscribe).await.unwrap();
         for batch in 0..1_000 {
             let root = |number: u128| {
                 let id = MessageId(batch * BATCH + number + 1);
                 let message = Message { id, root: id, key: Some(number.to_string()), ..Message::default() };
-                Publish { topic: topic.clone(), message, sequence: None }
+                Publish { topic: topic.clone(), message: message.into(), sequence: None }
             };
             broker.publish((0..BATCH).map(root).collect()).await.unwrap();
             let got = crate::Consumer::receive(&mut *consumer, BATCH as usize).await.unwrap();

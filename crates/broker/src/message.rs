@@ -1,7 +1,7 @@
 //! What travels: the message with its envelope, and its delivery.
 
 use bytes::Bytes;
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// Identifies a message within an installation: random for a root, derived from parent, edge and index for what comes of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -72,6 +72,6 @@ pub struct Delivery {
     pub position: Position,
     /// Which delivery of this message on this subscription it is, from 1 on.
     pub attempt: u32,
-    /// The message.
-    pub message: Message,
+    /// The message. It is shared with the broker, which keeps it for as long as somebody may need it.
+    pub message: Arc<Message>,
 }

@@ -50,7 +50,7 @@ async fn prepare(broker: &Embedded) {
         ("done", TopicKind::Plain, &["check"]),
     ];
     for (name, kind, subscriptions) in topics {
-        let spec = TopicSpec { name: name.into(), kind, topology: "t".into(), retention: Duration::ZERO };
+        let spec = TopicSpec { name: name.into(), kind, topology: "t".into(), retention: Duration::ZERO, ..TopicSpec::default() };
         broker.create_topic(spec).await.unwrap();
         for subscription in subscriptions {
             broker.create_subscription(name, subscription, Start::Earliest).await.unwrap();
@@ -74,7 +74,7 @@ fn message(id: u128, root: u128) -> Message {
 }
 
 fn to(topic: &str, message: Message) -> Publish {
-    Publish { topic: topic.into(), message, sequence: None }
+    Publish { topic: topic.into(), message: message.into(), sequence: None }
 }
 
 /// What an edge publishes for a message; `None` if it fails this time.
@@ -87,12 +87,12 @@ fn outputs(edge: usize, delivery: &Delivery) -> Option<Vec<Publish>> {
         1 if root.is_multiple_of(17) && delivery.attempt < ATTEMPTS => return None,
         1 if root.is_multiple_of(17) => {
             let properties = vec![("attempt".into(), delivery.attempt.to_string())];
-            vec![to("dead", Message { properties, ..delivery.message.clone() })]
+            vec![to("dead", Message { properties, ..Message::clone(&delivery.message) })]
         }
         1 => child("b.out"),
         2 if root.is_multiple_of(3) => Vec::new(),
         2 => child("c.out"),
-        _ => vec![to("done", delivery.message.clone())],
+        _ => vec![to("done", Message::clone(&delivery.message))],
     })
 }
 
@@ -100,8 +100,14 @@ fn outputs(edge: usize, delivery: &Delivery) -> Option<Vec<Publish>> {
 async fn serve(broker: Embedded, edge: usize) {
     let (topic, subscription): (Arc<str>, Arc<str>) = (EDGES[edge].0.into(), EDGES[edge].1.into());
     let kind = if edge == 2 { SubscriptionKind::KeyShared } else { SubscriptionKind::Shared };
-    let subscribe =
-        Subscribe { topic: EDGES[edge].0.into(), subscription: EDGES[edge].1.into(), kind, consumer: "c".into(), permits: 200 };
+    let subscribe = Subscribe {
+        topic: EDGES[edge].0.into(),
+        subscription: EDGES[edge].1.into(),
+        kind,
+        consumer: "c".into(),
+        permits: 200,
+        hand_off: HandOff::Durable,
+    };
     let mut consumer = broker.subscribe(subscribe).await.unwrap();
     let ack = |position| Ack { topic: topic.clone(), subscription: subscription.clone(), position, cumulative: false };
     loop {

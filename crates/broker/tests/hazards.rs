@@ -28,7 +28,13 @@ fn open(fs: &SimulatedFileSystem) -> Embedded {
 }
 
 async fn topic(broker: &Embedded, name: &str) {
-    let spec = TopicSpec { name: name.into(), kind: TopicKind::Plain, topology: String::new(), retention: Duration::ZERO };
+    let spec = TopicSpec {
+        name: name.into(),
+        kind: TopicKind::Plain,
+        topology: String::new(),
+        retention: Duration::ZERO,
+        ..TopicSpec::default()
+    };
     broker.create_topic(spec).await.unwrap();
     broker.create_subscription(name, "s", Start::Earliest).await.unwrap();
 }
@@ -37,7 +43,7 @@ fn batch(topic: &str, ids: Range<u128>, bytes: usize) -> Vec<Publish> {
     let created_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
     let message =
         |id: u128| Message { id: MessageId(id), created_ms, payload: vec![id as u8; bytes].into(), ..Message::default() };
-    ids.map(|id| Publish { topic: topic.into(), message: message(id), sequence: None }).collect()
+    ids.map(|id| Publish { topic: topic.into(), message: message(id).into(), sequence: None }).collect()
 }
 
 async fn consumer(broker: &Embedded, topic: &str) -> Box<dyn Consumer> {
@@ -47,6 +53,7 @@ async fn consumer(broker: &Embedded, topic: &str) -> Box<dyn Consumer> {
         kind: SubscriptionKind::Shared,
         consumer: "test".into(),
         permits: 10_000,
+        hand_off: HandOff::Durable,
     };
     broker.subscribe(subscribe).await.unwrap()
 }
@@ -123,17 +130,37 @@ async fn one_damaged_old_message_keeps_no_segment_but_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_message_is_told_of_with_nothing_behind_it() {
+async fn a_damaged_message_is_passed_over_and_its_root_ends_as_given_up() {
     let fs = SimulatedFileSystem::new(1, Faults::default());
     let broker = open(&fs);
-    topic(&broker, "a").await;
-    broker.publish(batch("a", 1..2, 1_000)).await.unwrap();
+    let spec = TopicSpec { name: "a".into(), kind: TopicKind::Ingress, topology: "t".into(), ..TopicSpec::default() };
+    broker.create_topic(spec).await.unwrap();
+    broker.create_subscription("a", "s", Start::Earliest).await.unwrap();
+    let mut damaged = batch("a", 1..2, 1_000);
+    damaged[0].message = Message { root: MessageId(1), ..Message::clone(&damaged[0].message) }.into();
+    broker.publish(damaged).await.unwrap();
     let name = fs.list_names("segment-")[0].clone();
     let bytes = fs.bytes_of(&name).unwrap();
     let at = bytes.windows(900).position(|part| part.iter().all(|byte| *byte == 1)).unwrap();
     fs.flip_bit(&name, (at + 10) * 8);
     let mut consumer = consumer(&broker, "a").await;
-    assert_eq!(soon(consumer.receive(1)).await.unwrap_err().kind(), ErrorKind::Storage);
+    {
+        let mut receive = consumer.receive(1);
+        let passed_over = async {
+            while broker.stats().await.unwrap()[0].damaged == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            got = &mut receive => panic!("{got:?}"),
+            () = soon(passed_over) => {}
+        }
+    }
+    let outcome = soon(broker.root_outcome(MessageId(1))).await.unwrap();
+    let account = broker.account("t").await.unwrap();
+    assert_eq!((outcome, account.dead_lettered, account.in_flight), (Outcome::DeadLettered, 1, 0));
+    broker.publish(batch("a", 2..3, 10)).await.unwrap();
+    assert_eq!(soon(consumer.receive(1)).await.unwrap().len(), 1);
 }
 
 /// A disk whose syncs take as long as somebody holds the gate.
@@ -222,7 +249,13 @@ async fn a_producer_is_not_told_a_sequence_that_may_yet_be_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_keeps_nothing_any_more_lets_go_of_what_it_kept() {
     let broker = open(&SimulatedFileSystem::new(1, Faults::default()));
-    let spec = |retention| TopicSpec { name: "a".into(), kind: TopicKind::Plain, topology: String::new(), retention };
+    let spec = |retention| TopicSpec {
+        name: "a".into(),
+        kind: TopicKind::Plain,
+        topology: String::new(),
+        retention,
+        ..TopicSpec::default()
+    };
     broker.create_topic(spec(Duration::from_secs(3_600))).await.unwrap();
     broker.create_subscription("a", "s", Start::Earliest).await.unwrap();
     let mut consumer = consumer(&broker, "a").await;

@@ -11,11 +11,11 @@ fn message(id: u128, text: &str) -> Message {
 async fn a_root_goes_through_and_is_done() {
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Limits::default()));
     for (name, kind) in [("t-in", TopicKind::Ingress), ("t-a.out", TopicKind::Route)] {
-        let spec = TopicSpec { name: name.into(), kind, topology: "t".into(), retention: Duration::ZERO };
+        let spec = TopicSpec { name: name.into(), kind, topology: "t".into(), retention: Duration::ZERO, ..TopicSpec::default() };
         broker.create_topic(spec).await.unwrap();
         broker.create_subscription(name, "next", Start::Earliest).await.unwrap();
     }
-    let publish = |topic: &str, message| Publish { topic: topic.into(), message, sequence: None };
+    let publish = |topic: &str, message: Message| Publish { topic: topic.into(), message: message.into(), sequence: None };
     broker.publish(vec![publish("t-in", message(1, "one")), publish("t-in", message(2, "two"))]).await.unwrap();
     let subscribe = |topic: &str| Subscribe {
         topic: topic.into(),
@@ -23,6 +23,7 @@ async fn a_root_goes_through_and_is_done() {
         kind: SubscriptionKind::Shared,
         consumer: "c".into(),
         permits: 10,
+        hand_off: HandOff::Durable,
     };
     let mut first = broker.subscribe(subscribe("t-in")).await.unwrap();
     let mut second = broker.subscribe(subscribe("t-a.out")).await.unwrap();

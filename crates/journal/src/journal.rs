@@ -2,9 +2,12 @@
 
 use crate::{
     File, FileSystem, JournalError, Position, Visitor,
-    format::{ALIGN_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES},
-    queue::{QUEUE_BYTES_MAX, Queue, Waiting},
-    recovery, threads,
+    format::{RECORD_HEADER_BYTES, body_bytes_max},
+    opening,
+    queue::{QUEUE_BYTES_MAX, Queue},
+    recovery,
+    segment::segment_name,
+    threads,
     watermark::Watermark,
 };
 use bytes::Bytes;
@@ -31,19 +34,31 @@ pub enum Syncing {
 pub struct Options {
     /// Bytes of each segment of a new journal, a multiple of 8, at least 4,096; an existing one keeps its own. Also the limit of a record.
     pub segment_bytes: u64,
-    /// When written records are synced.
+    /// When written records are synced, unless [`Journal::append_with`] says otherwise.
     pub syncing: Syncing,
     /// Bytes appended after which a checkpoint is due. It is put off while the last snapshot was larger than half of this, so
     /// that checkpoints take at most a third of what is written.
     pub checkpoint_bytes: u64,
-    /// Whether threads write, sync and prepare. Without them [`Journal::drive`] does, so that a test decides when.
-    pub threads: bool,
+    /// Who writes, syncs and prepares.
+    pub work: Work,
+}
+
+/// Who does a journal's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Threads of its own.
+    Threads,
+    /// Its owner writes and syncs with [`Journal::commit`], in a thread that may block; threads prepare segments and sync at intervals. It spares two
+    /// changes of threads for each group, which is more than a sync takes on a quick disk.
+    Owner,
+    /// Nobody but [`Journal::drive`], so that a test decides when.
+    Driven,
 }
 
 impl Default for Options {
     /// 32 MiB segments: three of them are what an idle journal takes on disk. A checkpoint every two.
     fn default() -> Self {
-        Self { segment_bytes: 32 << 20, syncing: Syncing::Always, checkpoint_bytes: 64 << 20, threads: true }
+        Self { segment_bytes: 32 << 20, syncing: Syncing::Always, checkpoint_bytes: 64 << 20, work: Work::Threads }
     }
 }
 
@@ -54,8 +69,10 @@ pub struct Recovered {
     pub records: u64,
     /// Bytes of the checkpoint's snapshot.
     pub snapshot_bytes: usize,
-    /// File and offset of a record that a crash had interrupted; it was never acknowledged as synced.
+    /// File and offset of a record that a crash had interrupted. Nothing says that it had been durable.
     pub torn: Option<(String, u64)>,
+    /// Records that had been durable and are damaged, as [`Visitor::lost`] was told: 0 unless the visitor agreed to go on without them.
+    pub lost: u64,
 }
 
 /// A record that was appended.
@@ -133,7 +150,7 @@ pub(crate) struct Shared {
 
 pub(crate) struct Checkpoints {
     pub(crate) generation: u64,
-    /// The file that the newest is in.
+    /// The file that the next must not replace.
     pub(crate) slot: Option<usize>,
     /// Where the newest that was made since the journal was opened stands.
     pub(crate) sequence: u64,
@@ -145,10 +162,11 @@ impl Journal {
     /// Opens a journal, or makes one, and lets the visitor see what it holds. Blocks while it reads.
     ///
     /// # Errors
-    /// [`JournalError::Damaged`] if something that was durable once cannot be read back; nothing has been changed then.
+    /// [`JournalError::Damaged`] if something that was durable once is damaged and the visitor does not agree to go on without it, or if going on would
+    /// be to guess; [`JournalError::Io`] if something cannot be read that may be the end of the journal. Nothing has been changed then.
     pub fn open(fs: Arc<dyn FileSystem>, options: Options, visitor: &mut dyn Visitor) -> Result<(Self, Recovered), JournalError> {
         let found = recovery::find(&*fs, visitor)?;
-        let (shared, recovered) = crate::work::start(fs, options, found)?;
+        let (shared, recovered) = opening::start(fs, options, found)?;
         let shared = Arc::new(shared);
         let threads = threads::Threads::start(&shared);
         Ok((Self { shared, threads: Arc::new(threads) }, recovered))
@@ -194,14 +212,16 @@ impl Journal {
 
     /// Appends a record, which must not be empty. [`Journal::has_room`] must have said that there is room.
     pub fn append(&self, body: Vec<u8>) -> Appended {
+        self.append_with(body, self.shared.options.syncing)
+    }
+
+    /// Appends a record that is to be synced in this way, whatever the options say of the others. A sync that another record asks for takes it along: what
+    /// one asks for is the least that it gets.
+    pub fn append_with(&self, body: Vec<u8>, syncing: Syncing) -> Appended {
         debug_assert!(!body.is_empty() && body.len() <= self.record_bytes_max(), "a record of {} bytes", body.len());
         let mut queue = self.shared.lock();
-        let address = queue.place(body.len(), self.shared.segment_bytes);
-        let sequence = queue.tail.sequence;
-        queue.tail.sequence += 1;
-        queue.bytes += body.len();
-        queue.records.push_back(Waiting { sequence, address, body });
-        if queue.records.len() == 1 {
+        let (sequence, address) = queue.append(body, syncing, self.shared.segment_bytes);
+        if queue.records.len() == 1 && self.shared.options.work == Work::Threads {
             self.shared.to_write.notify_one();
         }
         queue.checkpoint_failed = false;
@@ -213,7 +233,10 @@ impl Journal {
 
     /// The sequence of the last record that was appended.
     pub fn last(&self) -> u64 {
-        self.shared.lock().tail.sequence - 1
+        let queue = self.shared.lock();
+        let last = queue.tail.sequence - 1;
+        // Nobody waits for a mark: what was appended before it is synced.
+        if last == queue.marked_synced { last - 1 } else { last }
     }
 
     /// Fails if the journal has ended, with the reason.
@@ -229,12 +252,23 @@ impl Journal {
         }
     }
 
-    /// Waits until everything up to this record survives the loss of power. It does not ask for a sync: see [`Options::syncing`].
+    /// Waits until everything up to this record survives the loss of power. It does not ask for a sync: see [`Options::syncing`] and
+    /// [`Journal::append_with`].
     pub async fn synced(&self, sequence: u64) -> Result<(), JournalError> {
         match self.shared.synced.wait(sequence).await {
             true => Ok(()),
             false => Err(self.shared.ended()),
         }
+    }
+
+    /// Blocks until everything up to this record survives the end of the process; `false` if the journal has ended before.
+    pub fn wait_written(&self, sequence: u64) -> bool {
+        self.shared.written.wait_blocking(sequence)
+    }
+
+    /// Blocks until everything up to this record survives the loss of power; `false` if the journal has ended before.
+    pub fn wait_synced(&self, sequence: u64) -> bool {
+        self.shared.synced.wait_blocking(sequence)
     }
 
     /// How far records survive the end of the process.
@@ -266,7 +300,7 @@ impl Journal {
     /// Reads bytes back. Blocks; they must have been written.
     pub fn read(&self, address: u64, bytes: usize) -> Result<Bytes, JournalError> {
         let number = address / self.shared.segment_bytes;
-        let name = recovery::segment_name(number);
+        let name = segment_name(number);
         let find = || self.shared.segments.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
         let gone = || JournalError::damaged(&name, address % self.shared.segment_bytes, "there is no such segment");
         let file = find().ok_or_else(gone)?;
@@ -279,7 +313,7 @@ impl Journal {
 
     /// The name of the file and the offset in it, for people.
     pub fn place(&self, address: u64) -> (String, u64) {
-        (recovery::segment_name(address / self.shared.segment_bytes), address % self.shared.segment_bytes)
+        (segment_name(address / self.shared.segment_bytes), address % self.shared.segment_bytes)
     }
 
     /// The number of the segment that this address is in, as [`Duty::Compact`] names it.
@@ -316,6 +350,7 @@ impl Journal {
         let dead = segments.keys().copied().filter(|number| *number < tail);
         let dead = dead.filter(|number| queue.is_dead(*number)).collect();
         queue.marked = queue.tail.address;
+        queue.lost = false;
         Mark { position: queue.tail, dead }
     }
 
@@ -350,6 +385,25 @@ impl Journal {
         self.shared.next_duty(&mut self.shared.lock())
     }
 
+    /// Appends a record that only says that everything before it is synced, so that damage of the last records is not taken for a torn end; `false` if it would say
+    /// nothing new. For [`Work::Owner`], when nothing was appended for a while: [`Journal::commit`] writes it.
+    pub fn mark_synced(&self) -> bool {
+        self.shared.append_mark()
+    }
+
+    /// Writes what was appended, and syncs it if that is wanted at once. Blocks. For [`Work::Owner`].
+    ///
+    /// # Errors
+    /// Why the journal has ended.
+    pub fn commit(&self) -> Result<(), JournalError> {
+        while self.shared.write_some()? {}
+        let wait = self.shared.lock().wants.wait(Duration::ZERO, self.shared.synced.get());
+        match wait {
+            Some(wait) if wait.is_zero() => self.shared.sync(),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes, syncs and prepares what there is to, in a journal without threads.
     pub fn drive(&self) -> Result<(), JournalError> {
         self.shared.prepare_spares();
@@ -374,7 +428,8 @@ impl Journal {
     pub fn close(&self) -> Result<(), JournalError> {
         let result = self.shared.alive().and_then(|()| {
             while self.shared.write_some()? {}
-            self.shared.sync()
+            self.shared.sync()?;
+            self.shared.mark_synced()
         });
         self.shared.end();
         self.threads.join();
@@ -388,7 +443,7 @@ impl Shared {
     }
 
     fn record_bytes_max(&self) -> usize {
-        (self.segment_bytes - SEGMENT_HEADER_BYTES - RECORD_HEADER_BYTES - ALIGN_BYTES) as usize
+        body_bytes_max(self.segment_bytes)
     }
 
     /// Fails if the journal has ended.

@@ -2,12 +2,13 @@
 
 use crate::{
     File, Position,
-    format::{SEGMENT_HEADER_BYTES, record_bytes},
-    journal::{Duty, Options},
+    format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, body_bytes_max, record_bytes, records_end},
+    journal::{Duty, Options, Syncing},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 /// Records that may wait for the writer, in bytes. Two seconds of a slow disk; more would only hide that it is slow.
@@ -31,6 +32,9 @@ pub(crate) struct Queue {
     /// Files that are ready, and how many of them records in the queue have taken.
     pub(crate) spares: VecDeque<String>,
     pub(crate) promised: usize,
+    /// The sequence of the last mark that says that everything before it is synced.
+    pub(crate) marked_synced: u64,
+    pub(crate) wants: Wants,
     pub(crate) next_spare: u64,
     /// Somebody waits for room.
     pub(crate) spare_wanted: bool,
@@ -39,6 +43,8 @@ pub(crate) struct Queue {
     /// The disk had no space for the last checkpoint, and nothing was appended since.
     pub(crate) checkpoint_failed: bool,
     pub(crate) live: BTreeMap<u64, Live>,
+    /// Something was lost, and the owner's state without it is in no checkpoint yet. Until it is, what could not be read may be found again.
+    pub(crate) lost: bool,
     /// Where the last snapshot was taken, and its size.
     pub(crate) marked: u64,
     pub(crate) snapshot_bytes: u64,
@@ -47,6 +53,39 @@ pub(crate) struct Queue {
     pub(crate) compact_from: u64,
     pub(crate) closing: bool,
     pub(crate) duties_ended: bool,
+}
+
+/// What written records want of the syncing thread.
+#[derive(Debug, Default)]
+pub(crate) struct Wants {
+    /// The sequence of the last that wants a sync at once.
+    at_once: u64,
+    /// That of the last that wants one within a time, and the shortest time of those that are not synced.
+    within: (u64, Duration),
+}
+
+impl Wants {
+    /// A record is written, when everything up to `synced` is synced.
+    pub(crate) fn add(&mut self, sequence: u64, syncing: Syncing, synced: u64) {
+        match syncing {
+            Syncing::Always => self.at_once = sequence,
+            Syncing::Every(time) => {
+                let (last, shortest) = self.within;
+                let time = if last > synced { time.min(shortest) } else { time };
+                self.within = (sequence, time);
+            }
+            Syncing::Rarely => {}
+        }
+    }
+
+    /// How long to wait before a sync, when the last one was so long ago; `None` for as long as nobody asks.
+    pub(crate) fn wait(&self, elapsed: Duration, synced: u64) -> Option<Duration> {
+        let (last, time) = self.within;
+        match self.at_once > synced {
+            true => Some(Duration::ZERO),
+            false => (last > synced).then(|| time.saturating_sub(elapsed)),
+        }
+    }
 }
 
 /// What is alive in a segment.
@@ -62,13 +101,15 @@ pub(crate) struct Waiting {
     /// Where its header goes.
     pub(crate) address: u64,
     pub(crate) body: Vec<u8>,
+    /// When it wants to be synced.
+    pub(crate) syncing: Syncing,
 }
 
 impl Queue {
     /// Whether a record fits where the tail is, or a spare is there to go on in.
     pub(crate) fn has_room(&self, bytes: usize, urgent: bool, segment_bytes: u64) -> bool {
         let taken = record_bytes(bytes);
-        if self.closing || self.bytes >= QUEUE_BYTES_MAX || SEGMENT_HEADER_BYTES + taken >= segment_bytes {
+        if self.closing || self.bytes >= QUEUE_BYTES_MAX || bytes > body_bytes_max(segment_bytes) {
             // A closed journal takes nothing, and says so when it is waited for.
             return false;
         }
@@ -76,9 +117,9 @@ impl Queue {
         self.fits(taken, segment_bytes) || ready > usize::from(!urgent)
     }
 
-    /// Never to the last byte: the address after it would name the next segment, which is not there yet.
+    /// Whether the segment in use takes so much more, up to the copy of its header. The address after the last record is still one of this segment.
     pub(crate) fn fits(&self, taken: u64, segment_bytes: u64) -> bool {
-        self.tail.address % segment_bytes + taken < segment_bytes
+        self.tail.address % segment_bytes + taken <= records_end(segment_bytes)
     }
 
     /// Finds the place of a record, in the next segment if it does not fit in this one.
@@ -94,6 +135,21 @@ impl Queue {
         address
     }
 
+    /// Appends what there is room for, and gives its place.
+    pub(crate) fn append(&mut self, body: Vec<u8>, syncing: Syncing, segment_bytes: u64) -> (u64, u64) {
+        let (sequence, address) = (self.tail.sequence, self.place(body.len(), segment_bytes));
+        self.tail.sequence += 1;
+        self.bytes += body.len();
+        self.records.push_back(Waiting { sequence, address, body, syncing });
+        (sequence, address)
+    }
+
+    /// Whether a mark would say something new: the last record that somebody has appended is synced, nothing on disk says so, and there is space.
+    pub(crate) fn can_mark(&self, synced: u64, segment_bytes: u64) -> bool {
+        let last = self.tail.sequence - 1;
+        last == synced && last > self.marked_synced && self.fits(RECORD_HEADER_BYTES, segment_bytes)
+    }
+
     /// Whether the next spare should be made: there are too few, and the segment in use has got somewhere.
     pub(crate) fn spares_short(&self, segment_bytes: u64) -> bool {
         let ready = self.spares.len().saturating_sub(self.promised);
@@ -104,7 +160,7 @@ impl Queue {
     /// Whether enough was appended since the last checkpoint.
     pub(crate) fn checkpoint_due(&self, options: &Options) -> bool {
         let appended = self.tail.address.saturating_sub(self.marked);
-        appended >= options.checkpoint_bytes.max(self.snapshot_bytes.saturating_mul(2))
+        self.lost || appended >= options.checkpoint_bytes.max(self.snapshot_bytes.saturating_mul(2))
     }
 
     /// Whether a checkpoint could free something on a full disk: it takes two for a segment that is dead.
@@ -138,5 +194,46 @@ impl Queue {
         self.compact_from = number + 1;
         self.compacted = tail;
         Some(Duty::Compact(number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_record_is_synced_as_it_asks_and_never_later_than_the_others() {
+        let (always, second, minute, rarely) =
+            (Syncing::Always, Syncing::Every(SECOND), Syncing::Every(60 * SECOND), Syncing::Rarely);
+        // What was written, from sequence 1 on; what of it is synced; how long the wait is 0.4 s after the last sync.
+        let cases: [(&[Syncing], u64, Option<u64>); 9] = [
+            (&[], 0, None),
+            (&[rarely, rarely], 0, None),
+            (&[always], 0, Some(0)),
+            (&[always, rarely], 0, Some(0)),
+            (&[always, rarely], 1, None),
+            (&[second, rarely], 0, Some(600)),
+            (&[minute, second, minute], 0, Some(600)),
+            (&[second, always, rarely], 2, None),
+            (&[always, minute], 1, Some(59_600)),
+        ];
+        for (written, synced, wait) in cases {
+            let mut wants = Wants::default();
+            for (sequence, syncing) in (1..).zip(written) {
+                wants.add(sequence, *syncing, 0);
+            }
+            let told = wants.wait(Duration::from_millis(400), synced);
+            assert_eq!(told, wait.map(Duration::from_millis), "{written:?}, {synced} synced");
+        }
+    }
+
+    #[test]
+    fn a_time_that_was_asked_for_is_forgotten_with_the_sync() {
+        let mut wants = Wants::default();
+        wants.add(1, Syncing::Every(SECOND), 0);
+        wants.add(2, Syncing::Every(60 * SECOND), 1);
+        assert_eq!(wants.wait(Duration::ZERO, 1), Some(60 * SECOND));
     }
 }

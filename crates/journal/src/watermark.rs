@@ -1,7 +1,7 @@
 //! A number that only rises, and those who wait for it.
 
 use std::sync::{
-    Mutex, PoisonError,
+    Condvar, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 use tokio::sync::oneshot;
@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 pub(crate) struct Watermark {
     value: AtomicU64,
     waiting: Mutex<Waiting>,
+    /// For threads that wait.
+    raised: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +38,19 @@ impl Watermark {
                 false => index += 1,
             }
         }
+        self.raised.notify_all();
+    }
+
+    /// Blocks until it is there; `false` if it will not get there any more.
+    pub(crate) fn wait_blocking(&self, value: u64) -> bool {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.get() < value {
+            if waiting.ended {
+                return false;
+            }
+            waiting = self.raised.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        true
     }
 
     /// Waits for it; `false` if it will not get there any more.
@@ -64,5 +79,6 @@ impl Watermark {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.ended = true;
         waiting.list.clear();
+        self.raised.notify_all();
     }
 }

@@ -70,6 +70,10 @@ pub struct Config {
     pub broker: String,
     /// What an acknowledged write survives on the embedded broker: `power`, `interval`, `process`, `memory`.
     pub durability: String,
+    /// Whether messages go from task to task within the process before they are durable.
+    pub eager: bool,
+    /// Whether the embedded broker leaves out of its journal what was settled before it was written.
+    pub elision: bool,
     topologies: BTreeMap<String, TopologyConfig>,
 }
 
@@ -86,6 +90,8 @@ struct Root {
 struct BrokerConfig {
     url: Option<String>,
     durability: Option<String>,
+    eager: Option<bool>,
+    elision: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -156,6 +162,8 @@ impl Config {
             data,
             broker: flags.broker.clone().or(root.broker.url).unwrap_or_else(|| "embedded".to_owned()),
             durability: flags.durability.clone().or(root.broker.durability).unwrap_or_else(|| "power".to_owned()),
+            eager: root.broker.eager.unwrap_or(true),
+            elision: root.broker.elision.unwrap_or(true),
             topologies: root.topology,
         })
     }
@@ -171,6 +179,9 @@ impl Config {
     /// If the configuration names a task that the topology does not have, or a value is out of range.
     pub fn plan(&self, topology: &'static TopologyDef) -> Result<Plan, ConfigError> {
         let mut plan = Plan::new(topology, &self.data);
+        for task in &mut plan.tasks {
+            task.eager &= self.eager;
+        }
         let Some(config) = self.topologies.get(topology.name) else { return Ok(plan) };
         for (name, config) in &config.task {
             match plan.tasks.iter_mut().find(|task| task.def.name == name) {
@@ -249,7 +260,7 @@ fn hint(key: &str) -> String {
     let parts: Vec<&str> = key.split('.').collect();
     let known: &[&str] = match parts[..] {
         [_] => &["broker", "data", "topology"],
-        ["broker", _] => &["url", "durability"],
+        ["broker", _] => &["url", "durability", "eager", "elision"],
         ["topology", _, _] => &["task"],
         ["topology", _, "task", _, _] => &["timeout", "retry", "parallelism", "worker", "source", "sink", "settings"],
         ["topology", _, "task", _, "retry", _] => &["attempts", "backoff", "max_backoff"],

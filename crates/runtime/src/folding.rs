@@ -262,7 +262,7 @@ impl<'a> Owner<'a> {
                 payload: output.payload,
                 ..Message::default()
             };
-            Some(Publish { topic, message, sequence: None })
+            Some(Publish { topic, message: message.into(), sequence: None })
         });
         let mut step = Step { publishes: publishes.collect(), state: request.state, ..Step::default() };
         step.state.push((self.key.clone(), None));

@@ -81,7 +81,7 @@ async fn embedded(config: &Config) -> Result<Arc<dyn Broker>, HostError> {
     let path = dir.display().to_string();
     std::fs::create_dir_all(&config.data)
         .map_err(|error| HostError::Directory { path: config.data.display().to_string(), error })?;
-    let options = EmbeddedOptions { durability, ..EmbeddedOptions::new(dir) };
+    let options = EmbeddedOptions { durability, elision: config.elision, ..EmbeddedOptions::new(dir) };
     // It reads what is there, which takes a moment when that is much.
     let opened = tokio::task::spawn_blocking(move || Embedded::open(options)).await;
     let opened =

@@ -35,6 +35,9 @@ pub struct TaskPlan {
     pub timeout: Duration,
     /// How many messages of one edge are handled at once.
     pub parallelism: usize,
+    /// Whether it gets messages before they are durable. Only for what runs in the broker's own process and whose effects go through the broker;
+    /// effects of its own that a task has outside happen at least once either way.
+    pub eager: bool,
     /// Where the HTTP worker listens, if it is one.
     pub worker: Option<String>,
     /// Where its messages come from.
@@ -89,6 +92,7 @@ impl TaskPlan {
             retry: def.retry,
             timeout: def.timeout,
             parallelism: def.parallelism,
+            eager: matches!(def.kind, Kind::Rust(_) | Kind::Fold(_)),
             worker,
             source: def.source.as_ref().map(Builtin::new),
             sink,

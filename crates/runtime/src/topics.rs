@@ -59,7 +59,13 @@ pub async fn create(broker: &dyn Broker, topology: &TopologyRef) -> Result<()> {
 }
 
 async fn make(broker: &dyn Broker, topology: &TopologyRef, topic: &str, kind: TopicKind, subscription: &str) -> Result<()> {
-    let spec = TopicSpec { name: topic.to_owned(), kind, topology: topology.name.clone(), retention: Duration::ZERO };
+    let spec = TopicSpec {
+        name: topic.to_owned(),
+        kind,
+        topology: topology.name.clone(),
+        retention: Duration::ZERO,
+        ..TopicSpec::default()
+    };
     broker.create_topic(spec).await?;
     broker.create_subscription(topic, subscription, Start::Earliest).await
 }

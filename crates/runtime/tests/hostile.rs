@@ -446,7 +446,7 @@ async fn a_mail_that_was_read_and_flagged_is_not_delivered_again() {
     leatworks::topics::create(broker.as_ref(), &topology.into()).await.unwrap();
     let message = leatworks::new_root("\"Subject: a\"".into(), leatworks::Codec::Json, None);
     for flags in ["RS", "F"] {
-        let publish = Publish { topic: "flagged-out".into(), message: message.clone(), sequence: None };
+        let publish = Publish { topic: "flagged-out".into(), message: message.clone().into(), sequence: None };
         broker.publish(vec![publish]).await.unwrap();
         let subscribe = Subscribe {
             topic: "flagged-out".to_owned(),
@@ -454,6 +454,7 @@ async fn a_mail_that_was_read_and_flagged_is_not_delivered_again() {
             kind: SubscriptionKind::Shared,
             consumer: "killed".to_owned(),
             permits: 1,
+            hand_off: leatworks::broker::HandOff::Durable,
         };
         // A process that was killed after it had written the mail.
         broker.subscribe(subscribe).await.unwrap().receive(1).await.unwrap();

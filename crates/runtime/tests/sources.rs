@@ -281,12 +281,15 @@ async fn a_mail_is_written_once_however_often_it_comes() {
     let text = "Subject: a\r\n\r\nb".to_owned();
     let mut message = leatworks::new_root(serde_json::to_vec(&text).unwrap().into(), leatworks::Codec::Json, None);
     for _ in 0..3 {
-        let publish = leatworks::broker::Publish { topic: "mailed-out".into(), message: message.clone(), sequence: None };
+        let publish = leatworks::broker::Publish { topic: "mailed-out".into(), message: message.clone().into(), sequence: None };
         broker.publish(vec![publish]).await.unwrap();
     }
     message.id = leatworks::broker::MessageId(7);
     message.payload = serde_json::json!({ "rfc5322": "other" }).to_string().into();
-    broker.publish(vec![leatworks::broker::Publish { topic: "mailed-out".into(), message, sequence: None }]).await.unwrap();
+    broker
+        .publish(vec![leatworks::broker::Publish { topic: "mailed-out".into(), message: message.into(), sequence: None }])
+        .await
+        .unwrap();
     let report = run_roots(broker, topology, 0).await;
     assert_eq!(report.tasks["out"].handled, 4);
     let mut found: Vec<String> =

@@ -258,7 +258,7 @@ fn root(sequence: u64, bytes: usize) -> Result<Publish> {
     let id = MessageId(u128::from(sequence));
     let message =
         Message { id, root: id, created_ms: log::now_ms(), codec: Codec::Json, payload: payload.into(), ..Message::default() };
-    Ok(Publish { topic: INGRESS.into(), message, sequence: Some((PRODUCER.into(), sequence)) })
+    Ok(Publish { topic: INGRESS.into(), message: message.into(), sequence: Some((PRODUCER.into(), sequence)) })
 }
 
 /// Waits until nothing is in flight and writes down what the broker says then. Without an order to drain it waits for ever.

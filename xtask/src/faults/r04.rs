@@ -190,7 +190,7 @@ async fn publish(broker: &Embedded, sequence: u64) -> Result<()> {
     let id = MessageId(u128::from(sequence));
     let payload = serde_json::to_vec(&Parcel::new(sequence, PAYLOAD))?.into();
     let message = Message { id, root: id, created_ms: log::now_ms(), codec: Codec::Json, payload, ..Message::default() };
-    broker.publish(vec![Publish { topic: INGRESS.into(), message, sequence: None }]).await?;
+    broker.publish(vec![Publish { topic: INGRESS.into(), message: message.into(), sequence: None }]).await?;
     Ok(())
 }
 

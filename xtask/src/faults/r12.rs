@@ -83,7 +83,7 @@ fn cases() -> Vec<Case> {
 fn publish(bytes: usize) -> Publish {
     let id = MessageId(u128::MAX);
     let message = Message { id, root: id, payload: vec![b'x'; bytes].into(), ..Message::default() };
-    Publish { topic: INGRESS.into(), message, sequence: None }
+    Publish { topic: INGRESS.into(), message: message.into(), sequence: None }
 }
 
 /// Tries one step on a new broker, and says what is wrong with how it ended.
@@ -97,7 +97,8 @@ async fn one(folder: &Path, mut step: Step, wanted: Option<ErrorKind>) -> Result
     topics::create(&broker, &TopologyRef::from(&TOPOLOGY)).await?;
     let published = step.publishes.len() as u64;
     for (number, publish) in (1..).zip(&mut step.publishes) {
-        (publish.message.id, publish.message.root) = (MessageId(number), MessageId(number));
+        let message = Message { id: MessageId(number), root: MessageId(number), ..Message::clone(&publish.message) };
+        publish.message = message.into();
     }
     let before = written()?;
     let result = broker.commit(step).await;

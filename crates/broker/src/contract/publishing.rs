@@ -76,7 +76,7 @@ pub(super) async fn a_message_comes_out_as_it_went_in(harness: Harness) {
     let peeked = ok(rig.broker.peek(&rig.name("t"), "s", Position(0), 9).await);
     assert!(peeked.iter().map(|(_, message)| message).eq(&sent));
     let got = rig.shared("t", "s").await.take(4).await;
-    assert!(got.iter().map(|delivery| &delivery.message).eq(&sent));
+    assert!(got.iter().map(|delivery| &*delivery.message).eq(&sent));
 }
 
 pub(super) async fn messages_of_every_size_are_whole_when_the_broker_is_opened_again(harness: Harness) {
@@ -96,7 +96,7 @@ pub(super) async fn messages_of_every_size_are_whole_when_the_broker_is_opened_a
         rig.send("t", sent.iter().filter(|message| message.payload.len() < 100_000).cloned()).await;
         let rig = rig.reopen(end).await;
         let got = rig.shared("t", "s").await.take(sent.len()).await;
-        assert!(got.iter().map(|delivery| &delivery.message).eq(&sent), "{end:?}");
+        assert!(got.iter().map(|delivery| &*delivery.message).eq(&sent), "{end:?}");
         assert_eq!(rig.unsettled("t", "s").await.len(), sent.len() + sent.iter().filter(|m| m.payload.len() < 100_000).count());
         ok(rig.broker.close().await);
     }

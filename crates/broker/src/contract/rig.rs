@@ -128,7 +128,7 @@ impl Rig {
 
     pub(super) fn spec(&self, topic: &str, kind: TopicKind) -> TopicSpec {
         let topology = if kind == TopicKind::Plain { String::new() } else { self.topology() };
-        TopicSpec { name: self.name(topic), kind, topology, retention: Duration::ZERO }
+        TopicSpec { name: self.name(topic), kind, topology, retention: Duration::ZERO, ..TopicSpec::default() }
     }
 
     /// A topic with these subscriptions.
@@ -170,7 +170,7 @@ impl Rig {
     }
 
     pub(super) fn publish_of(&self, topic: &str, message: Message) -> Publish {
-        Publish { topic: self.name(topic).into(), message, sequence: None }
+        Publish { topic: self.name(topic).into(), message: message.into(), sequence: None }
     }
 
     /// Publishes messages in one batch.
@@ -187,7 +187,7 @@ impl Rig {
 
     pub(super) fn subscribe_of(&self, topic: &str, subscription: &str, kind: SubscriptionKind, permits: usize) -> Subscribe {
         let (topic, consumer) = (self.name(topic), self.name("consumer"));
-        Subscribe { topic, subscription: subscription.to_owned(), kind, consumer, permits }
+        Subscribe { topic, subscription: subscription.to_owned(), kind, consumer, permits, hand_off: crate::HandOff::Durable }
     }
 
     /// A consumer with as many permits as any scenario needs.

@@ -45,7 +45,13 @@ pub(super) async fn a_step_settles_publishes_and_writes_together(harness: Harnes
     let rig = harness.rig().await;
     let (tap, got) = input_and_output(&rig).await;
     let state_of = vec![put(&rig, "k", "one"), put(&rig, "gone", "x"), remove(&rig, "never")];
-    let step = Step { acks: acks(&tap, &got[..2]), publishes: publishes(&rig, &["a", "b"]), state: state_of, guard: true };
+    let step = Step {
+        acks: acks(&tap, &got[..2]),
+        publishes: publishes(&rig, &["a", "b"]),
+        state: state_of,
+        guard: true,
+        ..Step::default()
+    };
     ok(rig.broker.commit(step).await);
     assert_eq!(rig.unsettled("in", "s").await, ["m-2"]);
     assert_eq!(rig.unsettled("out", "s").await, ["a", "b"], "outputs are in their order");
@@ -62,7 +68,7 @@ pub(super) async fn a_guarded_step_that_is_repeated_does_nothing(harness: Harnes
     let (tap, got) = input_and_output(&rig).await;
     let step = |acks: Vec<Ack>, text: &str| {
         let (publishes, state) = (publishes(&rig, &[text]), vec![put(&rig, "k", text)]);
-        Step { acks, publishes, state, guard: true }
+        Step { acks, publishes, state, guard: true, ..Step::default() }
     };
     let first = step(acks(&tap, &got[1..2]), "first");
     ok(rig.broker.commit(first.clone()).await);
@@ -84,7 +90,7 @@ pub(super) async fn a_step_without_guard_ignores_inputs_that_are_settled(harness
     let (tap, got) = input_and_output(&rig).await;
     tap.ack(&got[1..2]).await;
     let (inputs, state_of) = (acks(&tap, &got), vec![put(&rig, "k", "v")]);
-    let step = Step { acks: inputs, publishes: publishes(&rig, &["a"]), state: state_of, guard: false };
+    let step = Step { acks: inputs, publishes: publishes(&rig, &["a"]), state: state_of, guard: false, ..Step::default() };
     ok(rig.broker.commit(step.clone()).await);
     ok(rig.broker.commit(step).await);
     assert_eq!(rig.unsettled("in", "s").await.len(), 0);
@@ -104,6 +110,7 @@ pub(super) async fn nothing_of_a_refused_step_has_happened(harness: Harness) {
         publishes: vec![rig.publish_of("out", rig.message("a")), rig.publish_of("account", rig.root("root"))],
         state: vec![put(&rig, "k", "v")],
         guard: true,
+        ..Step::default()
     };
     let large = Message { payload: vec![0; rig.broker.max_message_bytes() + 1].into(), ..rig.message("") };
     let spoil = |spoil: &dyn Fn(&mut Step)| {
@@ -183,7 +190,13 @@ pub(super) async fn steps_and_state_are_there_when_the_broker_is_opened_again(ha
         let rig = harness.rig().await;
         let (tap, got) = input_and_output(&rig).await;
         let state_of = vec![put(&rig, "k", "one"), put(&rig, "gone", "x"), put(&rig, "empty", "")];
-        let step = Step { acks: acks(&tap, &got[..1]), publishes: publishes(&rig, &["a", "b"]), state: state_of, guard: true };
+        let step = Step {
+            acks: acks(&tap, &got[..1]),
+            publishes: publishes(&rig, &["a", "b"]),
+            state: state_of,
+            guard: true,
+            ..Step::default()
+        };
         ok(rig.broker.commit(step.clone()).await);
         ok(rig.broker.commit(Step { state: vec![put(&rig, "k", "two"), remove(&rig, "gone")], ..Step::default() }).await);
         drop(tap);

@@ -1,6 +1,10 @@
 //! What the embedded broker does from time to time: checkpoints, and moving old messages together.
 
-use super::{record::Location, store::JournalStore};
+use super::{
+    block, commit,
+    place::{Location, Place},
+    store::JournalStore,
+};
 use crate::{
     engine::{Engine, Store},
     state::{Event, TopicId},
@@ -39,10 +43,7 @@ pub(super) fn run(engine: &Weak<Engine<JournalStore>>, journal: &Journal) {
 
 /// Takes a snapshot and makes it durable.
 pub(super) fn checkpoint(engine: &Engine<JournalStore>, journal: &Journal) -> Result<(), JournalError> {
-    let (mark, snapshot) = {
-        let core = engine.lock();
-        engine.store.snapshot(&core.state)
-    };
+    let (mark, snapshot) = commit::snapshot(engine);
     journal.checkpoint(mark, &snapshot)
 }
 
@@ -57,9 +58,11 @@ pub(super) fn compact(engine: &Arc<Engine<JournalStore>>, journal: &Journal, seg
         let bytes = found.iter().map(|(.., at)| at.bytes() + MOVE_OVERHEAD_BYTES).sum::<usize>() + MOVE_OVERHEAD_BYTES;
         let mut read = Vec::with_capacity(found.len());
         for (topic, position, at) in found {
-            let block = journal.read(at.address(), at.bytes());
+            let read_back = journal.read(at.address(), at.bytes());
             // One that is damaged is told of when it is delivered; until then it keeps its segment.
-            if let Some(message) = block.ok().and_then(|block| super::record::decode_message(&block[..]).ok()) {
+            if let Some(message) =
+                read_back.ok().filter(|bytes| block::is_whole(bytes)).and_then(|bytes| block::decode(&bytes[..]).ok())
+            {
                 read.push((topic, position, at, Arc::new(message)));
             }
         }
@@ -67,18 +70,18 @@ pub(super) fn compact(engine: &Arc<Engine<JournalStore>>, journal: &Journal, seg
             return Ok(());
         }
         let mut core = engine.lock();
-        if !engine.store.has_room(bytes, false) {
+        if !engine.store.has_room(&core.group, bytes, false) {
             return Ok(());
         }
         let still = |topic: TopicId, position: u64, at: Location| {
-            core.state.log(topic).get(position).is_some_and(|entry| entry.handle == at)
+            core.state.log(topic).get(position).is_some_and(|entry| entry.handle.at == Some(at))
         };
         let messages = read.into_iter().filter(|(topic, position, at, _)| still(*topic, *position, *at));
-        let messages: Vec<_> = messages.map(|(topic, position, _, message)| (topic, position, message)).collect();
+        let messages: Vec<_> = messages.map(|(topic, position, _, message)| (topic, position, Place::from(message))).collect();
         if messages.is_empty() {
             continue;
         }
-        engine.enact(&mut core, Event::Moved { messages });
+        engine.enact(&mut core, Event::Moved { messages }, bytes);
     }
 }
 
@@ -88,11 +91,9 @@ fn living_in(engine: &Engine<JournalStore>, journal: &Journal, segment: u64) -> 
     let mut bytes = 0;
     for (number, topic) in core.state.topics.iter().enumerate() {
         for (position, entry) in topic.log.held(0) {
-            if journal.segment_of(entry.handle.address()) != segment {
-                continue;
-            }
-            bytes += entry.handle.bytes();
-            found.push((TopicId(number as u32), position, entry.handle));
+            let Some(at) = entry.handle.at.filter(|at| journal.segment_of(at.address()) == segment) else { continue };
+            bytes += at.bytes();
+            found.push((TopicId(number as u32), position, at));
             if found.len() == MOVE_MESSAGES_MAX || bytes >= MOVE_BYTES_MAX {
                 return found;
             }

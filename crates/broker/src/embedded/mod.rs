@@ -1,7 +1,11 @@
 //! The broker on this machine's disk: one journal, nothing else to install.
 
-mod cache;
+mod block;
+mod commit;
 mod duties;
+mod group;
+mod hand;
+mod place;
 mod record;
 mod snapshot;
 mod store;
@@ -9,10 +13,12 @@ mod store;
 use crate::{
     BrokerError, ErrorKind, Result,
     engine::{Clock, Engine, Limits},
-    state::State,
+    state::{Attempt, Event, State, SubscriptionId},
 };
-use leatworks_journal::{FileSystem, Journal, Options, RealFileSystem, Record, Recovered, Syncing, Visitor};
-use record::Location;
+use group::{Group, Part};
+use hand::{Hand, HandFiles, InHand};
+use leatworks_journal::{FileSystem, Journal, Lost, Options, RealFileSystem, Record, Recovered, Syncing, Visitor, Work};
+use place::Place;
 use std::{
     fs::{File, OpenOptions},
     io::{Read, Seek, Write},
@@ -20,7 +26,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use store::{JournalStore, broker_error};
+use store::{JournalGroup, JournalStore, broker_error};
 
 /// The exit code of a process whose journal has failed: nothing it might still do would be safe. It is `EX_IOERR` of `sysexits.h`.
 pub const STORAGE_EXIT_CODE: u8 = 74;
@@ -82,6 +88,8 @@ pub struct EmbeddedOptions {
     pub checkpoint_bytes: u64,
     /// Bytes of memory for messages that were published and not yet delivered; what is over it is read back from disk.
     pub cache_bytes_max: usize,
+    /// Whether a message that is published and settled everywhere before its group is written is left out of it.
+    pub elision: bool,
 }
 
 impl EmbeddedOptions {
@@ -96,6 +104,7 @@ impl EmbeddedOptions {
             segment_bytes: journal.segment_bytes,
             checkpoint_bytes: journal.checkpoint_bytes,
             cache_bytes_max: 64 << 20,
+            elision: true,
         }
     }
 }
@@ -144,25 +153,40 @@ impl Embedded {
                 Durability::Interval => Syncing::Every(options.sync_interval),
                 Durability::Process | Durability::Memory => Syncing::Rarely,
             },
-            threads: true,
+            work: Work::Owner,
         };
         let mut replay = Replay(State::default());
-        let opened = Journal::open(fs, journal_options, &mut replay);
+        let opened = Journal::open(fs.clone(), journal_options, &mut replay);
         let (journal, recovered) = opened.map_err(|error| broker_error(&directory, error))?;
-        let state = replay.0;
+        let mut state = replay.0;
+        state.told = Some(Vec::new());
         for topic in &state.topics {
-            journal.hold(topic.log.held(0).map(|(_, entry)| (entry.handle.address(), entry.handle.bytes())));
+            let held = topic.log.held(0).filter_map(|(_, entry)| entry.handle.at);
+            journal.hold(held.map(|at| (at.address(), at.bytes())));
         }
-        let store = JournalStore::new(journal.clone(), options.durability, options.cache_bytes_max, directory, lock);
-        let engine = Engine::new(store, state, Clock::new(), options.limits);
-        let weak = Arc::downgrade(&engine);
-        let thread = std::thread::Builder::new().name("journal-duties".to_owned());
-        let spawned = thread.spawn({
-            let journal = journal.clone();
-            move || duties::run(&weak, &journal)
-        });
-        let spawned = spawned.map_err(|error| BrokerError::new(ErrorKind::Storage, format!("starting a thread: {error}")))?;
-        Ok(Self { _duties: Arc::new(Duties { journal, thread: Some(spawned) }), engine, recovered })
+        let mut before = Before::default();
+        let files = match options.durability {
+            Durability::Memory => None,
+            _ => {
+                let opened = HandFiles::open(fs, options.segment_bytes, |all| {
+                    before = Before::of(&state, all);
+                    before.kept.clone()
+                });
+                let failed =
+                    |error| BrokerError::new(ErrorKind::Storage, format!("journal `{directory}`: what was in hand: {error}"));
+                Some(opened.map_err(failed)?)
+            }
+        };
+        let wake = Arc::new(commit::Wake::default());
+        let store =
+            JournalStore::new(journal.clone(), options.durability, options.cache_bytes_max, directory, files, wake.clone(), lock);
+        let group = JournalGroup::new(Group::new(&state, options.elision), Hand::new(hand::remember(before.lost.into_iter())));
+        let engine = Engine::new(store, state, group, Clock::new(), options.limits);
+        for event in before.attempts {
+            engine.enact(&mut engine.lock(), event, 0);
+        }
+        let duties = Duties::start(&engine, journal, wake)?;
+        Ok(Self { _duties: Arc::new(duties), engine, recovered })
     }
 
     /// What opening has found and replayed.
@@ -196,24 +220,77 @@ impl Embedded {
 
 crate::engine::broker_by_engine!(Embedded);
 
-/// The thread that does the duties; it ends with the last handle of the broker.
+/// The threads that commit and do the duties; they end with the last handle of the broker.
 struct Duties {
     journal: Journal,
-    thread: Option<std::thread::JoinHandle<()>>,
+    wake: Arc<commit::Wake>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Duties {
+    fn start(engine: &Arc<Engine<JournalStore>>, journal: Journal, wake: Arc<commit::Wake>) -> Result<Self> {
+        let mut duties = Self { journal: journal.clone(), wake: wake.clone(), threads: Vec::new() };
+        let (one, two) = (Arc::downgrade(engine), Arc::downgrade(engine));
+        duties.spawn("journal-commit", move || commit::run(&one, &wake))?;
+        duties.spawn("journal-duties", move || duties::run(&two, &journal))?;
+        Ok(duties)
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        let failed = |error| BrokerError::new(ErrorKind::Storage, format!("starting a thread: {error}"));
+        self.threads.push(std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(failed)?);
+        Ok(())
+    }
 }
 
 impl Drop for Duties {
     fn drop(&mut self) {
+        self.wake.end();
         self.journal.end_duties();
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // A panic in it has been printed; there is nothing to add.
             let _ = thread.join();
         }
     }
 }
 
+/// What the process before had in hand.
+#[derive(Default)]
+struct Before {
+    /// All that still matters.
+    kept: hand::AllInHand,
+    /// Attempts of messages that are there.
+    attempts: Vec<Event<Place>>,
+    /// Messages that were lost with the process and may come again.
+    lost: Vec<(SubscriptionId, InHand)>,
+}
+
+impl Before {
+    fn of(state: &State<Place>, all: hand::AllInHand) -> Self {
+        let mut before = Self::default();
+        let all =
+            all.iter().flat_map(|(subscription, window)| window.iter().map(|(position, held)| (*subscription, position, held)));
+        let mut all: Vec<_> = all.collect();
+        all.sort_unstable_by_key(|(subscription, position, _)| (*subscription, *position));
+        for (subscription, position, in_hand) in all {
+            let Some(found) = state.subscription_of(subscription) else { continue };
+            if position >= state.log(found.topic).next() {
+                before.lost.push((subscription, in_hand));
+            } else if !found.settled.contains(position) {
+                let counted = found.attempts.get(&position).copied().unwrap_or(0);
+                let run = Attempt { start: position, end: position + 1, attempt: counted.max(in_hand.attempt) };
+                before.attempts.push(Event::Attempts { subscription, attempts: vec![run] });
+            } else {
+                continue;
+            }
+            before.kept.entry(subscription).or_default().insert(position, in_hand);
+        }
+        before
+    }
+}
+
 /// Applies what recovery finds.
-struct Replay(State<Location>);
+struct Replay(State<Place>);
 
 impl Visitor for Replay {
     fn snapshot(&mut self, snapshot: &[u8]) -> std::result::Result<(), String> {
@@ -222,10 +299,32 @@ impl Visitor for Replay {
     }
 
     fn record(&mut self, record: Record) -> std::result::Result<(), String> {
-        self.0.apply(record::decode(&record.body, record.address)?);
+        for part in record::decode(&record.body, record.address, true)? {
+            self.part(part);
+        }
+        Ok(())
+    }
+
+    /// What is damaged is lost and told; nothing else is. A group whose head is whole has only lost the messages that were hit, which is told when they are to be
+    /// delivered. What a lost group had settled comes again.
+    fn lost(&mut self, lost: Lost) -> std::result::Result<(), String> {
+        let saved = lost.record.as_ref().and_then(|record| record::decode(&record.body, record.address, false).ok());
+        tracing::error!(file = lost.file, offset = lost.offset, saved = saved.is_some(), "the journal is damaged: {lost}");
+        for part in saved.into_iter().flatten() {
+            self.part(part);
+        }
+        Ok(())
+    }
+}
+
+impl Replay {
+    fn part(&mut self, part: Part<Place>) {
+        match part {
+            Part::Structure(event, number) => self.0.replay_structure(event, number),
+            Part::Net(net) => self.0.replay(net),
+        }
         self.0.freed.clear();
         self.0.finished.clear();
-        Ok(())
     }
 }
 

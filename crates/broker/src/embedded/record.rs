@@ -1,83 +1,35 @@
-//! Events as the journal keeps them.
+//! Commit groups as the journal keeps them.
 //!
-//! A record is a length-delimited protobuf message [`Change`], then the messages it publishes or moves one behind the other, each as CRC32C
-//! (little endian) and the protobuf message [`Envelope`]. So a message can be read back by itself, and damage is limited to the message it hit. Field numbers
-//! never change their meaning; unknown fields are passed over.
+//! A record is the messages that the group has published or moved, one behind the other as [`block`](super::block) has them, then a protobuf message
+//! [`Head`] that says what they are and what else has changed, then the head's length and CRC32C (four bytes each, little endian). The head
+//! comes last so that nothing is copied while the record is made. It has a checksum of its own: where a record is damaged, the damage is limited to the
+//! messages it hit, unless it hit the head. Field numbers never change their meaning; unknown fields are passed over.
 
-use crate::{
-    Codec, Message, MessageId, TopicKind, TopicSpec,
-    state::{Attempt, Event, Published, Span, SubscriptionId, TopicId},
+use super::{
+    block,
+    group::Part,
+    place::{Location, Place},
 };
-use bytes::{Bytes, BytesMut};
+use crate::{
+    Account, Message, MessageId, TopicKind, TopicSpec,
+    state::{Event, Net, Published, RootNote, Span, SubscriptionId, Survivors, TopicId},
+};
+use bytes::Bytes;
 use prost::Message as _;
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-/// Where a message's checksum and envelope are. Three numbers of four bytes, so that the index takes 24 bytes a message and not 32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Location {
-    address: [u32; 2],
-    bytes: NonZeroU32,
-}
+/// Bytes of the length and the checksum behind the head.
+const TAIL_BYTES: usize = 8;
 
-impl Location {
-    /// These bytes; `None` for no bytes at all.
-    pub(crate) fn new(address: u64, bytes: usize) -> Option<Self> {
-        let bytes = NonZeroU32::new(u32::try_from(bytes).ok()?)?;
-        Some(Self { address: [address as u32, (address >> 32) as u32], bytes })
-    }
-
-    pub(crate) fn address(self) -> u64 {
-        u64::from(self.address[0]) | (u64::from(self.address[1]) << 32)
-    }
-
-    pub(crate) fn bytes(self) -> usize {
-        self.bytes.get() as usize
-    }
-}
-
-/// Bytes of the checksum before each envelope.
-const CRC_BYTES: usize = 4;
-
-/// A message with its envelope. A root's own root is left out; 0 cannot be left out, so an untracked message says so.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Envelope {
-    #[prost(fixed64, tag = "1")]
-    id_low: u64,
-    #[prost(fixed64, tag = "2")]
-    id_high: u64,
-    #[prost(fixed64, tag = "3")]
-    root_low: u64,
-    #[prost(fixed64, tag = "4")]
-    root_high: u64,
-    #[prost(bool, tag = "5")]
-    untracked: bool,
-    #[prost(string, optional, tag = "6")]
-    key: Option<String>,
-    #[prost(uint64, tag = "7")]
-    created_ms: u64,
-    #[prost(uint64, optional, tag = "8")]
-    deliver_at_ms: Option<u64>,
-    #[prost(string, optional, tag = "9")]
-    trace: Option<String>,
-    #[prost(uint32, tag = "10")]
-    codec: u32,
-    #[prost(message, repeated, tag = "11")]
-    properties: Vec<Property>,
-    #[prost(bytes = "bytes", tag = "12")]
-    payload: Bytes,
+struct Head {
+    #[prost(message, repeated, tag = "1")]
+    parts: Vec<PartRecord>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct Property {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Change {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+struct PartRecord {
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5")]
     kind: Option<Kind>,
 }
 
@@ -92,15 +44,7 @@ enum Kind {
     #[prost(message, tag = "4")]
     Seek(SeekRecord),
     #[prost(message, tag = "5")]
-    Step(StepRecord),
-    #[prost(message, tag = "6")]
-    Attempts(AttemptsRecord),
-    #[prost(message, tag = "7")]
-    Delay(DelayRecord),
-    #[prost(message, tag = "8")]
-    Expire(ExpireRecord),
-    #[prost(message, tag = "9")]
-    Moved(MovedRecord),
+    Net(NetRecord),
 }
 
 /// A topic as it was created; also part of a snapshot.
@@ -114,6 +58,10 @@ pub(super) struct TopicRecord {
     topology: String,
     #[prost(uint64, tag = "4")]
     retention_ms: u64,
+    #[prost(uint64, tag = "5")]
+    retention_bytes: u64,
+    #[prost(uint32, tag = "6")]
+    number: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -124,6 +72,8 @@ struct SubscriptionRecord {
     name: String,
     #[prost(uint64, tag = "3")]
     from: u64,
+    #[prost(uint32, tag = "4")]
+    number: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -135,30 +85,71 @@ struct SeekRecord {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct StepRecord {
+struct NetRecord {
+    #[prost(message, repeated, tag = "1")]
+    topics: Vec<SurvivorsRecord>,
     /// Subscription, first position and count of each span.
-    #[prost(uint64, repeated, tag = "1")]
+    #[prost(uint64, repeated, tag = "2")]
     settled: Vec<u64>,
-    /// The topic of each published message, and the bytes of its checksum and envelope.
-    #[prost(uint32, repeated, tag = "2")]
-    topics: Vec<u32>,
-    #[prost(uint32, repeated, tag = "3")]
-    lengths: Vec<u32>,
-    #[prost(message, repeated, tag = "4")]
-    producers: Vec<ProducerRecord>,
+    /// Subscription, first position, how many positions, and deliveries so far of each.
+    #[prost(uint64, repeated, tag = "3")]
+    attempts: Vec<u64>,
+    /// Subscription, position, time.
+    #[prost(uint64, repeated, tag = "4")]
+    delays: Vec<u64>,
     #[prost(message, repeated, tag = "5")]
+    producers: Vec<ProducerRecord>,
+    #[prost(message, repeated, tag = "6")]
     state: Vec<StateRecord>,
+    /// Topic, position, and bytes of each message that was written anew.
+    #[prost(uint64, repeated, tag = "7")]
+    moved: Vec<u64>,
+    /// Topic and end.
+    #[prost(uint64, repeated, tag = "8")]
+    expired: Vec<u64>,
+    /// Number of the topology, sent, done, dead-lettered, in flight.
+    #[prost(uint64, repeated, tag = "9")]
+    accounts: Vec<u64>,
+    /// Low and high half of each root's id.
+    #[prost(fixed64, repeated, tag = "10")]
+    roots: Vec<u64>,
+    /// Number of the topology, sent, and 1 if something of it was dropped, for each of `roots`.
+    #[prost(uint32, repeated, tag = "11")]
+    root_notes: Vec<u32>,
+    /// Low and high half of each id.
+    #[prost(fixed64, repeated, tag = "12")]
+    dropped: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct SurvivorsRecord {
+    #[prost(uint32, tag = "1")]
+    topic: u32,
+    #[prost(uint64, tag = "2")]
+    first: u64,
+    /// How many positions were given away.
+    #[prost(uint64, tag = "3")]
+    count: u64,
+    #[prost(uint64, tag = "4")]
+    damaged: u64,
+    /// What lies between each message's position and the one before; left out if nothing ever does.
+    #[prost(uint64, repeated, tag = "5")]
+    gaps: Vec<u64>,
+    /// Bytes of each message.
+    #[prost(uint32, repeated, tag = "6")]
+    lengths: Vec<u32>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct ProducerRecord {
-    /// Which of the published messages.
     #[prost(uint32, tag = "1")]
-    index: u32,
+    topic: u32,
     #[prost(string, tag = "2")]
     name: String,
     #[prost(uint64, tag = "3")]
     sequence: u64,
+    #[prost(uint64, tag = "4")]
+    position: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -170,166 +161,228 @@ struct StateRecord {
     value: Option<Bytes>,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-struct AttemptsRecord {
-    #[prost(uint32, tag = "1")]
-    subscription: u32,
-    /// First position, count and attempt of each run.
-    #[prost(uint64, repeated, tag = "2")]
-    attempts: Vec<u64>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct DelayRecord {
-    #[prost(uint32, tag = "1")]
-    subscription: u32,
-    #[prost(uint64, tag = "2")]
-    position: u64,
-    #[prost(uint64, tag = "3")]
-    until_ms: u64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ExpireRecord {
-    #[prost(uint32, tag = "1")]
-    topic: u32,
-    #[prost(uint64, tag = "2")]
-    end: u64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct MovedRecord {
-    #[prost(uint32, repeated, tag = "1")]
-    topics: Vec<u32>,
-    #[prost(uint64, repeated, tag = "2")]
-    positions: Vec<u64>,
-    #[prost(uint32, repeated, tag = "3")]
-    lengths: Vec<u32>,
-}
-
-/// A message in a record that is being made: its offset in the body and its bytes.
+/// A message in a record that was made.
 pub(crate) struct Placed {
+    pub(crate) topic: TopicId,
+    pub(crate) position: u64,
+    /// Where in the body.
     pub(crate) offset: usize,
     pub(crate) bytes: usize,
     pub(crate) message: Arc<Message>,
 }
 
-/// Makes the record of an event, and tells where in it each message is.
-pub(crate) fn encode(event: Event<Arc<Message>>) -> (Vec<u8>, Event<Placed>) {
-    let mut blocks = BytesMut::new();
-    let event = event.map(|message| place(message, &mut blocks));
-    let change = Change { kind: Some(kind_of(&event)) };
-    let mut body = Vec::with_capacity(change.encoded_len() + 5 + blocks.len());
-    change.encode_length_delimited(&mut body).expect("a vector has room for whatever is written");
-    let head = body.len();
-    body.extend_from_slice(&blocks);
-    (body, event.map(|placed| Placed { offset: head + placed.offset, ..placed }))
+/// Makes the record of a group, and tells where in it each message is. `bytes` is about how long it gets.
+pub(crate) fn encode(parts: Vec<Part<Place>>, bytes: usize) -> (Vec<u8>, Vec<Placed>) {
+    let mut making = Making { body: Vec::with_capacity(bytes), placed: Vec::new() };
+    let parts = parts.into_iter().map(|part| PartRecord { kind: Some(making.part(part)) }).collect();
+    let mut body = making.body;
+    let start = body.len();
+    Head { parts }.encode(&mut body).expect("a vector has room for whatever is written");
+    let length = (body.len() - start) as u32;
+    let crc = crc32c::crc32c(&body[start..]);
+    body.extend_from_slice(&length.to_le_bytes());
+    body.extend_from_slice(&crc.to_le_bytes());
+    (body, making.placed)
 }
 
-fn place(message: Arc<Message>, blocks: &mut BytesMut) -> Placed {
-    let offset = blocks.len();
-    let envelope = Envelope::from(Arc::unwrap_or_clone(message));
-    blocks.extend_from_slice(&[0; CRC_BYTES]);
-    envelope.encode(blocks).expect("a buffer that grows has room for whatever is written");
-    let crc = crc32c::crc32c(&blocks[offset + CRC_BYTES..]);
-    blocks[offset..offset + CRC_BYTES].copy_from_slice(&crc.to_le_bytes());
-    Placed { offset, bytes: blocks.len() - offset, message: Arc::new(envelope.into()) }
+struct Making {
+    body: Vec<u8>,
+    placed: Vec<Placed>,
 }
 
-fn kind_of(event: &Event<Placed>) -> Kind {
-    match event {
-        Event::Topic(spec) => Kind::Topic(TopicRecord::from(spec)),
-        Event::Subscription { topic, name, from } => {
-            Kind::Subscription(SubscriptionRecord { topic: topic.0, name: name.clone(), from: *from })
+impl Making {
+    fn part(&mut self, part: Part<Place>) -> Kind {
+        match part {
+            Part::Net(net) => Kind::Net(self.net(net)),
+            Part::Structure(Event::Topic(spec), number) => Kind::Topic(TopicRecord { number, ..TopicRecord::from(&spec) }),
+            Part::Structure(Event::Subscription { topic, name, from }, number) => {
+                Kind::Subscription(SubscriptionRecord { topic: topic.0, name, from, number })
+            }
+            Part::Structure(Event::Unsubscribe(subscription), _) => Kind::Unsubscribe(subscription.0),
+            Part::Structure(Event::Seek { subscription, to }, _) => Kind::Seek(SeekRecord { subscription: subscription.0, to }),
+            Part::Structure(other, _) => unreachable!("{other:?} is no change of topics or subscriptions"),
         }
-        Event::Unsubscribe(subscription) => Kind::Unsubscribe(subscription.0),
-        Event::Seek { subscription, to } => Kind::Seek(SeekRecord { subscription: subscription.0, to: *to }),
-        Event::Step { settled, publishes, state } => {
-            let producer = |(index, published): (usize, &Published<Placed>)| {
-                let (name, sequence) = published.producer.clone()?;
-                Some(ProducerRecord { index: index as u32, name: name.as_ref().to_owned(), sequence })
-            };
-            Kind::Step(StepRecord {
-                settled: settled
-                    .iter()
-                    .flat_map(|span| [u64::from(span.subscription.0), span.start, span.end - span.start])
-                    .collect(),
-                topics: publishes.iter().map(|published| published.topic.0).collect(),
-                lengths: publishes.iter().map(|published| published.handle.bytes as u32).collect(),
-                producers: publishes.iter().enumerate().filter_map(producer).collect(),
-                state: state.iter().map(|(key, value)| StateRecord { key: key.clone(), value: value.clone() }).collect(),
-            })
+    }
+
+    fn message(&mut self, topic: TopicId, position: u64, place: Place) -> u32 {
+        let Some(message) = place.message else { return 0 };
+        let offset = self.body.len();
+        let bytes = block::encode(&message, &mut self.body);
+        self.placed.push(Placed { topic, position, offset, bytes, message });
+        bytes as u32
+    }
+
+    fn net(&mut self, net: Net<Place>) -> NetRecord {
+        let span = |span: &Span| [u64::from(span.subscription.0), span.start, span.end - span.start];
+        let account = |(number, account): &(u32, Account)| {
+            [u64::from(*number), account.sent, account.done, account.dead_lettered, account.in_flight]
+        };
+        let producer = |(topic, name, sequence, position): (TopicId, Arc<str>, u64, u64)| ProducerRecord {
+            topic: topic.0,
+            name: name.as_ref().to_owned(),
+            sequence,
+            position,
+        };
+        let moved = |(topic, position, place)| {
+            let bytes = self.message(topic, position, place);
+            [u64::from(topic.0), position, u64::from(bytes)]
+        };
+        NetRecord {
+            moved: net.moved.into_iter().flat_map(moved).collect(),
+            topics: net.topics.into_iter().map(|survivors| self.survivors(survivors)).collect(),
+            settled: net.settled.iter().flat_map(span).collect(),
+            attempts: attempt_runs(&net.attempts),
+            delays: net.delays.iter().flat_map(|(s, position, until)| [u64::from(s.0), *position, *until]).collect(),
+            producers: net.producers.into_iter().map(producer).collect(),
+            state: net.state.into_iter().map(|(key, value)| StateRecord { key, value }).collect(),
+            expired: net.expired.iter().flat_map(|(topic, end)| [u64::from(topic.0), *end]).collect(),
+            accounts: net.accounts.iter().flat_map(account).collect(),
+            roots: net.roots.iter().flat_map(|note| halves(note.id)).collect(),
+            root_notes: net.roots.iter().flat_map(|note| [note.topology, note.sent, u32::from(note.dropped)]).collect(),
+            dropped: net.dropped.iter().flat_map(|id| halves(id.0)).collect(),
         }
-        Event::Attempts { subscription, attempts } => Kind::Attempts(AttemptsRecord {
-            subscription: subscription.0,
-            attempts: attempts.iter().flat_map(|run| [run.start, run.end - run.start, u64::from(run.attempt)]).collect(),
-        }),
-        Event::Delay { subscription, position, until_ms } => {
-            Kind::Delay(DelayRecord { subscription: subscription.0, position: *position, until_ms: *until_ms })
+    }
+
+    fn survivors(&mut self, survivors: Survivors<Place>) -> SurvivorsRecord {
+        let Survivors { topic, first, next, damaged, held } = survivors;
+        let mut record = SurvivorsRecord {
+            topic: topic.0,
+            first,
+            count: next - first,
+            damaged,
+            gaps: Vec::new(),
+            lengths: Vec::with_capacity(held.len()),
+        };
+        let mut expected = first;
+        if held.iter().zip(first..).any(|((position, _), dense)| *position != dense) {
+            for (position, _) in &held {
+                record.gaps.push(position - expected);
+                expected = position + 1;
+            }
         }
-        Event::Expire { topic, end } => Kind::Expire(ExpireRecord { topic: topic.0, end: *end }),
-        Event::Moved { messages } => Kind::Moved(MovedRecord {
-            topics: messages.iter().map(|(topic, ..)| topic.0).collect(),
-            positions: messages.iter().map(|(_, position, _)| *position).collect(),
-            lengths: messages.iter().map(|(.., placed)| placed.bytes as u32).collect(),
-        }),
+        for (position, published) in held {
+            record.lengths.push(self.message(topic, position, published.handle));
+        }
+        record
     }
 }
 
-/// Reads a record back whose body is at this address.
-pub(crate) fn decode(body: &Bytes, address: u64) -> Result<Event<Location>, String> {
-    let mut rest = body.clone();
-    let change = Change::decode_length_delimited(&mut rest).map_err(|error| error.to_string())?;
-    let mut blocks = Blocks { address: address + (body.len() - rest.len()) as u64, rest };
-    let kind = change.kind.ok_or("a record of a kind that this version does not know")?;
-    let event = match kind {
-        Kind::Topic(topic) => Event::Topic(topic.try_into()?),
-        Kind::Subscription(SubscriptionRecord { topic, name, from }) => Event::Subscription { topic: TopicId(topic), name, from },
-        Kind::Unsubscribe(subscription) => Event::Unsubscribe(SubscriptionId(subscription)),
-        Kind::Seek(SeekRecord { subscription, to }) => Event::Seek { subscription: SubscriptionId(subscription), to },
-        Kind::Step(step) => decode_step(step, &mut blocks)?,
-        Kind::Attempts(AttemptsRecord { subscription, attempts }) => {
-            let run = |run: &[u64]| Attempt { start: run[0], end: run[0] + run[1], attempt: run[2] as u32 };
-            Event::Attempts { subscription: SubscriptionId(subscription), attempts: attempts.chunks_exact(3).map(run).collect() }
+/// Neighbours of one number together: a consumer that leaves with thousands of messages takes a few bytes.
+fn attempt_runs(attempts: &[(SubscriptionId, u64, u32)]) -> Vec<u64> {
+    let mut runs: Vec<u64> = Vec::new();
+    for (subscription, position, attempt) in attempts {
+        let (subscription, attempt) = (u64::from(subscription.0), u64::from(*attempt));
+        match runs.last_chunk_mut::<4>() {
+            Some([same, start, count, number]) if *same == subscription && *start + *count == *position && *number == attempt => {
+                *count += 1;
+            }
+            _ => runs.extend([subscription, *position, 1, attempt]),
         }
-        Kind::Delay(DelayRecord { subscription, position, until_ms }) => {
-            Event::Delay { subscription: SubscriptionId(subscription), position, until_ms }
+    }
+    runs
+}
+
+fn halves(id: u128) -> [u64; 2] {
+    [id as u64, (id >> 64) as u64]
+}
+
+fn whole(halves: &[u64]) -> u128 {
+    u128::from(halves[0]) | (u128::from(halves[1]) << 64)
+}
+
+/// Reads a record back whose body is at this address. With `whole`, the whole record is known to be undamaged; without it, messages that are not are
+/// taken in as what they are: something at a place that cannot be read.
+pub(crate) fn decode(body: &Bytes, address: u64, whole: bool) -> Result<Vec<Part<Place>>, String> {
+    let cut = || "a record is cut off".to_owned();
+    let (rest, tail) = body.split_last_chunk::<TAIL_BYTES>().ok_or_else(cut)?;
+    let length = u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]) as usize;
+    let start = rest.len().checked_sub(length).ok_or_else(cut)?;
+    if !whole && u32::from_le_bytes([tail[4], tail[5], tail[6], tail[7]]) != crc32c::crc32c(&rest[start..]) {
+        return Err("the head's checksum is wrong".to_owned());
+    }
+    let head = Head::decode(&rest[start..]).map_err(|error| error.to_string())?;
+    let mut blocks = Blocks { address, rest: body.slice(..start), whole };
+    let unknown = || "a record of a kind that this version does not know".to_owned();
+    let part = |part: PartRecord| match part.kind.ok_or_else(unknown)? {
+        Kind::Topic(topic) => {
+            let number = topic.number;
+            Ok(Part::Structure(Event::Topic(topic.try_into()?), number))
         }
-        Kind::Expire(ExpireRecord { topic, end }) => Event::Expire { topic: TopicId(topic), end },
-        Kind::Moved(MovedRecord { topics, positions, lengths }) => {
-            let all = topics.into_iter().zip(positions).zip(lengths);
-            let messages = all.map(|((topic, position), length)| Ok((TopicId(topic), position, blocks.next(length)?.0)));
-            Event::Moved { messages: messages.collect::<Result<_, String>>()? }
+        Kind::Subscription(SubscriptionRecord { topic, name, from, number }) => {
+            Ok(Part::Structure(Event::Subscription { topic: TopicId(topic), name, from }, number))
         }
+        Kind::Unsubscribe(subscription) => Ok(Part::Structure(Event::Unsubscribe(SubscriptionId(subscription)), 0)),
+        Kind::Seek(SeekRecord { subscription, to }) => {
+            Ok(Part::Structure(Event::Seek { subscription: SubscriptionId(subscription), to }, 0))
+        }
+        Kind::Net(net) => decode_net(net, &mut blocks).map(Part::Net),
     };
-    Ok(event)
+    head.parts.into_iter().map(part).collect()
 }
 
-fn decode_step(step: StepRecord, blocks: &mut Blocks) -> Result<Event<Location>, String> {
-    let span = |span: &[u64]| Span { subscription: SubscriptionId(span[0] as u32), start: span[1], end: span[1] + span[2] };
-    let mut publishes = Vec::with_capacity(step.topics.len());
-    for (topic, length) in step.topics.into_iter().zip(step.lengths) {
-        let (location, block) = blocks.next(length)?;
-        let message = decode_message(block)?;
-        publishes.push(Published::new(TopicId(topic), message, None).map(|_| location));
+fn decode_net(net: NetRecord, blocks: &mut Blocks) -> Result<Net<Place>, String> {
+    let span = |span: &[u64]| Span {
+        subscription: SubscriptionId(span[0] as u32),
+        start: span[1],
+        end: span[1].saturating_add(span[2]),
+    };
+    let mut moved = Vec::with_capacity(net.moved.len() / 3);
+    for [topic, position, bytes] in net.moved.as_chunks::<3>().0 {
+        moved.push((TopicId(*topic as u32), *position, Place::at(blocks.next(*bytes as u32)?.0)));
     }
-    for ProducerRecord { index, name, sequence } in step.producers {
-        let published = publishes.get_mut(index as usize).ok_or("a producer without a message")?;
-        published.producer = Some((name.into(), sequence));
-    }
+    let topics = net.topics.into_iter().map(|survivors| decode_survivors(survivors, blocks)).collect::<Result<_, String>>()?;
+    let account = |[number, sent, done, dead_lettered, in_flight]: &[u64; 5]| {
+        (*number as u32, Account { sent: *sent, done: *done, dead_lettered: *dead_lettered, in_flight: *in_flight })
+    };
+    let note = |(id, [topology, sent, dropped]): (&[u64; 2], &[u32; 3])| RootNote {
+        id: whole(id),
+        topology: *topology,
+        sent: *sent,
+        dropped: *dropped != 0,
+    };
+    let run = |[subscription, start, count, attempt]: &[u64; 4]| {
+        let (subscription, attempt) = (SubscriptionId(*subscription as u32), *attempt as u32);
+        (*start..start.saturating_add(*count)).map(move |position| (subscription, position, attempt))
+    };
     // Copied: a slice would keep the whole segment in memory.
     let copied = |StateRecord { key, value }| (key, value.map(|value| Bytes::copy_from_slice(&value)));
-    Ok(Event::Step {
-        settled: step.settled.chunks_exact(3).map(span).collect(),
-        publishes,
-        state: step.state.into_iter().map(copied).collect(),
+    let producer = |ProducerRecord { topic, name, sequence, position }| (TopicId(topic), Arc::from(name), sequence, position);
+    Ok(Net {
+        topics,
+        settled: net.settled.as_chunks::<3>().0.iter().map(|chunk| span(chunk)).collect(),
+        attempts: net.attempts.as_chunks::<4>().0.iter().flat_map(run).collect(),
+        delays: net.delays.as_chunks::<3>().0.iter().map(|[s, at, until]| (SubscriptionId(*s as u32), *at, *until)).collect(),
+        producers: net.producers.into_iter().map(producer).collect(),
+        state: net.state.into_iter().map(copied).collect(),
+        moved,
+        expired: net.expired.as_chunks::<2>().0.iter().map(|[topic, end]| (TopicId(*topic as u32), *end)).collect(),
+        accounts: net.accounts.as_chunks::<5>().0.iter().map(account).collect(),
+        roots: net.roots.as_chunks::<2>().0.iter().zip(net.root_notes.as_chunks::<3>().0).map(note).collect(),
+        dropped: net.dropped.as_chunks::<2>().0.iter().map(|id| MessageId(whole(id))).collect(),
     })
 }
 
-/// The messages behind a change.
+fn decode_survivors(record: SurvivorsRecord, blocks: &mut Blocks) -> Result<Survivors<Place>, String> {
+    let SurvivorsRecord { topic, first, count, damaged, gaps, lengths } = record;
+    let mut held = Vec::with_capacity(lengths.len());
+    let mut position = first;
+    for (index, length) in lengths.into_iter().enumerate() {
+        position = position.saturating_add(gaps.get(index).copied().unwrap_or(0));
+        let (location, block) = blocks.next(length)?;
+        // A message that cannot be read is in its place nevertheless, so that it is missed and reported when it is delivered.
+        let readable = blocks.whole || block::is_whole(&block);
+        let message = if readable { block::decode(block)? } else { Message::default() };
+        held.push((position, Published::new(TopicId(topic), &message, None, Place::at(location))));
+        position = position.saturating_add(1);
+    }
+    Ok(Survivors { topic: TopicId(topic), first, next: first.saturating_add(count), damaged, held })
+}
+
+/// The messages before the head.
 struct Blocks {
     address: u64,
     rest: Bytes,
+    whole: bool,
 }
 
 impl Blocks {
@@ -338,57 +391,6 @@ impl Blocks {
         let location = Location::new(self.address, length).filter(|_| length <= self.rest.len()).ok_or("a message is cut off")?;
         self.address += length as u64;
         Ok((location, self.rest.split_to(length)))
-    }
-}
-
-/// Reads one message back from its checksum and envelope. From `Bytes` the payload is not copied, from a slice it is.
-pub(crate) fn decode_message(block: impl bytes::Buf + AsRef<[u8]>) -> Result<Message, String> {
-    let mut block = block;
-    let (crc, rest) = block.as_ref().split_first_chunk::<CRC_BYTES>().ok_or("a message is cut off")?;
-    if u32::from_le_bytes(*crc) != crc32c::crc32c(rest) {
-        return Err("the message's checksum is wrong".to_owned());
-    }
-    block.advance(CRC_BYTES);
-    let envelope = Envelope::decode(block).map_err(|error| error.to_string())?;
-    Ok(envelope.into())
-}
-
-impl From<Message> for Envelope {
-    fn from(message: Message) -> Self {
-        let Message { id, root, key, created_ms, deliver_at_ms, trace, codec, properties, payload } = message;
-        let named = if root == id { MessageId::default() } else { root };
-        Self {
-            id_low: id.0 as u64,
-            id_high: (id.0 >> 64) as u64,
-            root_low: named.0 as u64,
-            root_high: (named.0 >> 64) as u64,
-            untracked: root == MessageId::default() && id != root,
-            key,
-            created_ms,
-            deliver_at_ms,
-            trace,
-            codec: codec as u32,
-            properties: properties.into_iter().map(|(name, value)| Property { name, value }).collect(),
-            payload,
-        }
-    }
-}
-
-impl From<Envelope> for Message {
-    fn from(envelope: Envelope) -> Self {
-        let id = MessageId(u128::from(envelope.id_low) | (u128::from(envelope.id_high) << 64));
-        let named = MessageId(u128::from(envelope.root_low) | (u128::from(envelope.root_high) << 64));
-        Self {
-            id,
-            root: if named == MessageId::default() && !envelope.untracked { id } else { named },
-            key: envelope.key,
-            created_ms: envelope.created_ms,
-            deliver_at_ms: envelope.deliver_at_ms,
-            trace: envelope.trace,
-            codec: if envelope.codec == Codec::MessagePack as u32 { Codec::MessagePack } else { Codec::Json },
-            properties: envelope.properties.into_iter().map(|Property { name, value }| (name, value)).collect(),
-            payload: envelope.payload,
-        }
     }
 }
 
@@ -401,7 +403,8 @@ impl From<&TopicSpec> for TopicRecord {
             TopicKind::DeadLetter => 3,
         };
         let retention_ms = u64::try_from(spec.retention.as_millis()).unwrap_or(u64::MAX);
-        Self { name: spec.name.clone(), kind, topology: spec.topology.clone(), retention_ms }
+        let TopicSpec { name, topology, retention_bytes, .. } = spec.clone();
+        Self { name, kind, topology, retention_ms, retention_bytes, number: 0 }
     }
 }
 
@@ -416,64 +419,7 @@ impl TryFrom<TopicRecord> for TopicSpec {
             3 => TopicKind::DeadLetter,
             other => return Err(format!("topic `{}` is of kind {other}, which this version does not know", record.name)),
         };
-        Ok(Self { name: record.name, kind, topology: record.topology, retention: Duration::from_millis(record.retention_ms) })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(id: u128, root: u128) -> Message {
-        Message {
-            id: MessageId(id),
-            root: MessageId(root),
-            key: Some("k".into()),
-            created_ms: 5,
-            deliver_at_ms: Some(9),
-            trace: Some("t".into()),
-            codec: Codec::MessagePack,
-            properties: vec![("a".into(), "b".into())],
-            payload: Bytes::from_static(b"payload"),
-        }
-    }
-
-    #[test]
-    fn every_event_comes_back() {
-        let published = |id, root, producer| Published::new(TopicId(7), message(id, root), producer);
-        let sub = SubscriptionId(3);
-        let spec =
-            TopicSpec { name: "a".into(), kind: TopicKind::DeadLetter, topology: "t".into(), retention: Duration::from_secs(3) };
-        let events = [
-            Event::Topic(spec),
-            Event::Subscription { topic: TopicId(2), name: "s".into(), from: 11 },
-            Event::Unsubscribe(sub),
-            Event::Seek { subscription: sub, to: 1 << 40 },
-            Event::Step {
-                settled: vec![Span { subscription: sub, start: 4, end: 9 }],
-                publishes: vec![
-                    published(1 << 100, 1 << 100, None),
-                    published(2, 0, Some(("p".into(), 8))),
-                    published(0, 5, None),
-                    Published::new(TopicId(0), Message::default(), None),
-                ],
-                state: vec![("x".into(), None), ("y".into(), Some(Bytes::from_static(b"")))],
-            },
-            Event::Attempts { subscription: sub, attempts: vec![Attempt { start: 1, end: 4, attempt: 2 }] },
-            Event::Delay { subscription: sub, position: 3, until_ms: 1 << 41 },
-            Event::Expire { topic: TopicId(1), end: 512 },
-            Event::Moved { messages: vec![(TopicId(1), 8, Arc::new(message(1, 2)))] },
-        ];
-        for event in events {
-            let (body, placed) = encode(event.clone());
-            let body = Bytes::from(body);
-            let decoded = decode(&body, 1_000).unwrap();
-            assert_eq!(decoded, placed.map(|placed| Location::new(1_000 + placed.offset as u64, placed.bytes).unwrap()));
-            let read = decoded.map(|at| {
-                let start = (at.address() - 1_000) as usize;
-                Arc::new(decode_message(body.slice(start..start + at.bytes())).unwrap())
-            });
-            assert_eq!(read, event);
-        }
+        let TopicRecord { name, topology, retention_ms, retention_bytes, .. } = record;
+        Ok(Self { name, kind, topology, retention: Duration::from_millis(retention_ms), retention_bytes })
     }
 }

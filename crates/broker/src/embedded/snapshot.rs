@@ -1,6 +1,9 @@
 //! The whole state as a checkpoint keeps it: columns of numbers, so that a pending message takes about 15 bytes.
 
-use super::record::{Location, TopicRecord};
+use super::{
+    place::{Location, Place},
+    record::TopicRecord,
+};
 use crate::{
     Account, MessageId,
     state::{Entry, RootImage, Settled, State, Subscription, SubscriptionId, Topic, TopicId, UNTRACKED},
@@ -53,6 +56,8 @@ struct TopicImage {
     remaining: Vec<u32>,
     #[prost(sint64, repeated, tag = "11")]
     times: Vec<i64>,
+    #[prost(uint64, tag = "12")]
+    damaged: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -142,7 +147,7 @@ fn pairs<K: Into<u64> + Copy, V: Into<u64> + Copy>(map: &FxHashMap<K, V>) -> Vec
 }
 
 /// The state as bytes.
-pub(crate) fn encode(state: &State<Location>) -> Vec<u8> {
+pub(crate) fn encode(state: &State<Place>) -> Vec<u8> {
     let mut roots = RootsImage::default();
     let mut numbers: FxHashMap<u32, u32> = FxHashMap::default();
     for (slot, image) in state.roots.images() {
@@ -173,7 +178,7 @@ pub(crate) fn encode(state: &State<Location>) -> Vec<u8> {
     snapshot.encode_to_vec()
 }
 
-fn topic_image(topic: &Topic<Location>, numbers: &FxHashMap<u32, u32>) -> TopicImage {
+fn topic_image(topic: &Topic<Place>, numbers: &FxHashMap<u32, u32>) -> TopicImage {
     let mut producers: Vec<ProducerImage> = topic
         .producers
         .iter()
@@ -189,18 +194,21 @@ fn topic_image(topic: &Topic<Location>, numbers: &FxHashMap<u32, u32>) -> TopicI
         next: topic.log.next(),
         producers,
         deliver_at: pairs(&topic.deliver_at),
+        damaged: topic.damaged,
         ..TopicImage::default()
     };
     let (mut position_before, mut address_before, mut time_before) = (0, 0, 0);
     for (position, entry, time) in topic.log.held_with_time() {
+        // Nothing is held that was not written when a snapshot is taken.
+        let Some(at) = entry.handle.at else { continue };
         image.positions.push(position - position_before);
-        image.addresses.push(entry.handle.address().wrapping_sub(address_before) as i64);
-        image.lengths.push(entry.handle.bytes() as u32);
+        image.addresses.push(at.address().wrapping_sub(address_before) as i64);
+        image.lengths.push(at.bytes() as u32);
         image.roots.push(numbers.get(&entry.root).copied().unwrap_or(0));
         image.keys.push(entry.key);
         image.remaining.push(entry.remaining);
         image.times.push(time.wrapping_sub(time_before) as i64);
-        (position_before, address_before, time_before) = (position, entry.handle.address(), time);
+        (position_before, address_before, time_before) = (position, at.address(), time);
     }
     image
 }
@@ -219,7 +227,7 @@ fn subscription_image(subscription: &Option<Subscription>) -> SubscriptionImage 
 }
 
 /// The state that these bytes hold.
-pub(crate) fn decode(bytes: &[u8]) -> Result<State<Location>, String> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<State<Place>, String> {
     let snapshot = Snapshot::decode(bytes).map_err(|error| error.to_string())?;
     let mut state = State::default();
     let account = |image: AccountImage| {
@@ -239,7 +247,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<State<Location>, String> {
     Ok(state)
 }
 
-fn restore_roots(state: &mut State<Location>, image: &RootsImage) -> Result<Vec<u32>, String> {
+fn restore_roots(state: &mut State<Place>, image: &RootsImage) -> Result<Vec<u32>, String> {
     let mut slots = vec![UNTRACKED];
     for (index, id) in image.ids.chunks_exact(2).enumerate() {
         let column = |column: &[u32]| column.get(index).copied().ok_or("the roots are cut off");
@@ -256,7 +264,7 @@ fn restore_roots(state: &mut State<Location>, image: &RootsImage) -> Result<Vec<
     Ok(slots)
 }
 
-fn restore_topic(state: &mut State<Location>, number: TopicId, image: TopicImage, slots: &[u32]) -> Result<(), String> {
+fn restore_topic(state: &mut State<Place>, number: TopicId, image: TopicImage, slots: &[u32]) -> Result<(), String> {
     let spec = image.spec.ok_or("a topic without a name")?.try_into()?;
     let mut topic = Topic::new(spec, &mut state.roots);
     let cut = || "the messages are cut off".to_owned();
@@ -268,14 +276,15 @@ fn restore_topic(state: &mut State<Location>, number: TopicId, image: TopicImage
         let bytes = *image.lengths.get(index).ok_or_else(cut)? as usize;
         let root = *image.roots.get(index).ok_or_else(cut)? as usize;
         let entry = Entry {
-            handle: Location::new(address, bytes).ok_or_else(cut)?,
+            handle: Place::at(Location::new(address, bytes).ok_or_else(cut)?),
             root: *slots.get(root).ok_or_else(cut)?,
             key: *image.keys.get(index).ok_or_else(cut)?,
             remaining: *image.remaining.get(index).ok_or_else(cut)?,
         };
-        topic.log.put(position, entry, time);
+        topic.log.put(position, entry, time, bytes);
     }
     topic.log.set_next(image.next);
+    topic.damaged = image.damaged;
     topic.deliver_at = image.deliver_at.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     let producers = image.producers.into_iter();
     topic.producers = producers.map(|image| (image.name.into(), (image.sequence, image.position))).collect();
@@ -284,7 +293,7 @@ fn restore_topic(state: &mut State<Location>, number: TopicId, image: TopicImage
     Ok(())
 }
 
-fn restore_subscription(state: &mut State<Location>, number: SubscriptionId, image: SubscriptionImage) -> Result<(), String> {
+fn restore_subscription(state: &mut State<Place>, number: SubscriptionId, image: SubscriptionImage) -> Result<(), String> {
     if image.removed {
         state.subscriptions.push(None);
         return Ok(());

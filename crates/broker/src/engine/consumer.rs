@@ -2,7 +2,7 @@
 
 use super::{Engine, Store, feed::Taken, plan};
 use crate::{
-    BoxFuture, BrokerError, Consumer, Delivery, ErrorKind, Position, Result, Step,
+    BoxFuture, BrokerError, Consumer, Delivery, ErrorKind, HandOff, Message, Position, Result, Step,
     state::{Attempt, Event, SubscriptionId, TopicId},
 };
 use std::sync::Arc;
@@ -15,18 +15,16 @@ pub(crate) struct EngineConsumer<S: Store> {
     subscription: SubscriptionId,
     seat: u64,
     notify: Arc<Notify>,
-    /// Taken from the subscription, but not handed out: the call that took them was dropped or is still waiting for their attempts to be written. The
-    /// next call hands them out, so that a dropped call costs no attempt.
+    /// Whether messages are handed out before they are durable.
+    eager: bool,
+    /// Taken from the subscription, but not handed out: the call that took them was dropped or waits for them to be durable. The next call hands
+    /// them out, so that a dropped call costs no attempt.
     prepared: Option<Prepared<S::Handle>>,
-    /// Told once, and only when nothing else is to be handed out: a damaged message stays in flight and harms no other.
-    damaged: Option<BrokerError>,
 }
 
 struct Prepared<H> {
-    deliveries: Vec<(u64, u32)>,
+    positions: Vec<u64>,
     handles: Vec<H>,
-    /// The event that counts the attempts.
-    counted: u64,
     /// The event that published the last of them, if it was not durable yet.
     published: Option<u64>,
 }
@@ -34,12 +32,12 @@ struct Prepared<H> {
 impl<S: Store> EngineConsumer<S> {
     pub(crate) fn new(
         engine: Arc<Engine<S>>,
-        topic: TopicId,
-        subscription: SubscriptionId,
+        (topic, subscription): (TopicId, SubscriptionId),
         seat: u64,
         notify: Arc<Notify>,
+        hand_off: HandOff,
     ) -> Self {
-        Self { engine, topic, subscription, seat, notify, prepared: None, damaged: None }
+        Self { engine, topic, subscription, seat, notify, eager: hand_off == HandOff::Eager, prepared: None }
     }
 
     async fn next(&mut self, max: usize) -> Result<Vec<Delivery>> {
@@ -47,23 +45,21 @@ impl<S: Store> EngineConsumer<S> {
             if let Some(deliveries) = self.hand_out(max).await? {
                 return Ok(deliveries);
             }
-            // What is damaged is told before there is anything to wait for.
-            if self.prepared.is_none() && self.damaged.is_none() {
+            if self.prepared.is_none() {
                 self.prepare(max).await?;
             }
         }
     }
 
-    /// Hands out what is prepared as soon as its attempts survive the end of the process.
+    /// Hands out what is prepared as soon as that is allowed, with its attempts noted where they survive the end of the process.
     async fn hand_out(&mut self, max: usize) -> Result<Option<Vec<Delivery>>> {
-        let Some(prepared) = &mut self.prepared else { return self.damaged.take().map_or(Ok(None), Err) };
+        let Some(prepared) = &mut self.prepared else { return Ok(None) };
         let store = &self.engine.store;
-        store.written(prepared.counted).await?;
-        if let Some(published) = prepared.published {
+        if let Some(published) = prepared.published.filter(|_| !self.eager) {
             store.durable(published).await?;
         }
         // An earlier call may have asked for more than this one does.
-        let count = max.min(prepared.deliveries.len());
+        let count = max.min(prepared.positions.len());
         let loaded = loop {
             let loaded = store.load(&prepared.handles[..count]).await;
             if loaded.iter().all(std::result::Result::is_ok) {
@@ -73,7 +69,7 @@ impl<S: Store> EngineConsumer<S> {
             let core = self.engine.lock();
             let log = core.state.log(self.topic);
             let mut moved = false;
-            for ((position, _), handle) in prepared.deliveries[..count].iter().zip(&mut prepared.handles) {
+            for (position, handle) in prepared.positions[..count].iter().zip(&mut prepared.handles) {
                 if let Some(entry) = log.get(*position).filter(|entry| entry.handle != *handle) {
                     handle.clone_from(&entry.handle);
                     moved = true;
@@ -84,32 +80,74 @@ impl<S: Store> EngineConsumer<S> {
             }
         };
         // Nothing is awaited from here on: a call that is dropped has taken nothing out of what is prepared.
-        let core = self.engine.lock();
-        let feed = core.feeds.get(&self.subscription);
-        // What was settled or given back by somebody else since it was taken is not to be handed out, nor missed.
-        let held = |position: u64| feed.is_some_and(|feed| feed.holds_for(position, self.seat));
-        let mut deliveries = Vec::with_capacity(count);
         prepared.handles.drain(..count);
-        for ((position, attempt), message) in prepared.deliveries.drain(..count).zip(loaded).filter(|((p, _), _)| held(*p)) {
-            match message {
-                Ok(message) => deliveries.push(Delivery { position: Position(position), attempt, message }),
-                Err(error) => self.damaged = Some(error),
-            }
-        }
-        if prepared.deliveries.is_empty() {
+        let positions: Vec<u64> = prepared.positions.drain(..count).collect();
+        if prepared.positions.is_empty() {
             self.prepared = None;
+        }
+        let deliveries = self.number(positions, loaded);
+        if !deliveries.is_empty() {
+            store.write_hand(|take| take(&mut self.engine.lock().group))?;
         }
         Ok(Some(deliveries).filter(|deliveries| !deliveries.is_empty()))
     }
 
-    /// Takes messages and counts their attempts, or waits until there may be some.
+    /// Gives each message its attempt. What was settled or given back by somebody else since it was taken is not handed out.
+    fn number(&self, positions: Vec<u64>, loaded: Vec<Result<Arc<Message>>>) -> Vec<Delivery> {
+        let mut deliveries = Vec::with_capacity(positions.len());
+        let mut damaged = Vec::new();
+        let mut core = self.engine.lock();
+        let core = &mut *core;
+        let (Some(subscription), Some(feed)) =
+            (core.state.subscription_of(self.subscription), core.feeds.get_mut(&self.subscription))
+        else {
+            return deliveries;
+        };
+        for (position, message) in positions.into_iter().zip(loaded) {
+            let message = match message {
+                Ok(message) => message,
+                Err(error) => {
+                    damaged.push((position, error));
+                    continue;
+                }
+            };
+            let known = if subscription.attempts.is_empty() { None } else { subscription.attempts.get(&position).copied() };
+            let before = self.engine.store.attempts_before(&mut core.group, self.subscription, message.id);
+            let attempt = known.max(before).unwrap_or(0).saturating_add(1);
+            if feed.hand_out(position, self.seat, attempt) {
+                self.engine.store.hand_out(&mut core.group, self.subscription, position, attempt, message.id);
+                deliveries.push(Delivery { position: Position(position), attempt, message });
+            }
+        }
+        for (position, error) in damaged {
+            self.pass_over(core, position, &error);
+        }
+        deliveries
+    }
+
+    /// A message that cannot be read back must not stop the others, nor be missed in silence: it is settled here, counted, and its root ends as
+    /// given up. A failure of the disk as a whole ends the broker elsewhere.
+    fn pass_over(&self, core: &mut super::Core<S::Handle, S::Group>, position: u64, error: &BrokerError) {
+        let taken = core.feeds.get(&self.subscription).is_some_and(|feed| feed.holds(position));
+        if error.kind() != ErrorKind::Storage || self.engine.store.check().is_err() || !taken {
+            if let Some(feed) = core.feeds.get_mut(&self.subscription).filter(|_| taken) {
+                feed.give_back(position, None);
+            }
+            return;
+        }
+        let name = core.state.topics[self.topic.0 as usize].spec.name.clone();
+        tracing::error!(topic = name, position, %error, "a damaged message is passed over");
+        self.engine.enact(core, Event::Damaged { subscription: self.subscription, position }, plan::size(&Step::default()));
+    }
+
+    /// Takes messages, or waits until there may be some.
     async fn prepare(&mut self, max: usize) -> Result<()> {
         let notify = self.notify.clone();
         let mut notified = std::pin::pin!(notify.notified());
         // From here on no notification is missed, whatever happens between looking and waiting.
         notified.as_mut().enable();
         let taken = {
-            let mut core = self.engine.open_with_room(plan::size(&Step::default()) + max * ATTEMPT_BYTES_MAX, true).await?;
+            let mut core = self.engine.open()?;
             let core = &mut *core;
             let now_ms = self.engine.clock.now_ms();
             let topic = &core.state.topics[self.topic.0 as usize];
@@ -120,7 +158,7 @@ impl<S: Store> EngineConsumer<S> {
             };
             let taken = feed.take(self.seat, max, topic, subscription, now_ms);
             if let Taken::Positions(positions) = &taken {
-                self.prepared = Some(self.count(core, positions));
+                self.prepared = Some(self.prepared(core, positions));
             }
             taken
         };
@@ -138,21 +176,14 @@ impl<S: Store> EngineConsumer<S> {
         Ok(())
     }
 
-    fn count(&self, core: &mut super::Core<S::Handle>, positions: &[u64]) -> Prepared<S::Handle> {
-        let mut attempts: Vec<Attempt> = Vec::new();
-        let mut deliveries = Vec::with_capacity(positions.len());
-        let mut handles = Vec::with_capacity(positions.len());
-        for position in positions {
-            let subscription = core.state.subscription_of(self.subscription);
-            let attempt =
-                subscription.and_then(|found| found.attempts.get(position)).map_or(1, |before| before.saturating_add(1));
-            if let Some(entry) = core.state.log(self.topic).get(*position) {
+    fn prepared(&self, core: &super::Core<S::Handle, S::Group>, taken: &[u64]) -> Prepared<S::Handle> {
+        let log = core.state.log(self.topic);
+        let mut positions = Vec::with_capacity(taken.len());
+        let mut handles = Vec::with_capacity(taken.len());
+        for position in taken {
+            if let Some(entry) = log.get(*position) {
                 handles.push(entry.handle.clone());
-                deliveries.push((*position, attempt));
-            }
-            match attempts.last_mut().filter(|last| last.end == *position && last.attempt == attempt) {
-                Some(last) => last.end += 1,
-                None => attempts.push(Attempt { start: *position, end: *position + 1, attempt }),
+                positions.push(*position);
             }
         }
         let last = positions.iter().max().copied().unwrap_or(0);
@@ -160,29 +191,24 @@ impl<S: Store> EngineConsumer<S> {
             let index = recent.partition_point(|(end, _)| *end <= last);
             recent.get(index).map(|(_, sequence)| *sequence)
         });
-        let counted = self.engine.enact(core, Event::Attempts { subscription: self.subscription, attempts });
-        Prepared { deliveries, handles, counted, published }
-    }
-
-    /// What was prepared and never handed out was no attempt.
-    fn uncount(&self, core: &mut super::Core<S::Handle>, prepared: &Prepared<S::Handle>) {
-        let feed = core.feeds.get(&self.subscription);
-        let held = |position: u64| feed.is_some_and(|feed| feed.holds_for(position, self.seat));
-        let never = prepared.deliveries.iter().filter(|(position, _)| held(*position));
-        let attempts: Vec<Attempt> =
-            never.map(|(position, attempt)| Attempt { start: *position, end: *position + 1, attempt: attempt - 1 }).collect();
-        let bytes = plan::size(&Step::default()) + attempts.len() * ATTEMPT_BYTES_MAX;
-        if !core.closed && !attempts.is_empty() && self.engine.store.has_room(bytes, true) {
-            self.engine.enact(core, Event::Attempts { subscription: self.subscription, attempts });
-        }
+        Prepared { positions, handles, published }
     }
 }
 
-/// What counting one attempt takes on disk at most.
-const ATTEMPT_BYTES_MAX: usize = 32;
+/// The attempts of messages, runs of one number together.
+pub(super) fn runs(all: &[(u64, u32)]) -> Vec<Attempt> {
+    let mut runs: Vec<Attempt> = Vec::new();
+    for (position, attempt) in all {
+        match runs.last_mut().filter(|last| last.end == *position && last.attempt == *attempt) {
+            Some(last) => last.end += 1,
+            None => runs.push(Attempt { start: *position, end: position + 1, attempt: *attempt }),
+        }
+    }
+    runs
+}
 
-/// The most messages of one call, whatever it asks for: their attempts are one record, which must fit in a segment.
-const RECEIVE_MAX: usize = 1_024;
+/// The most messages of one call, whatever it asks for.
+const RECEIVE_MAX: usize = 4_096;
 
 impl<S: Store> Consumer for EngineConsumer<S> {
     fn receive(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Delivery>>> {
@@ -192,13 +218,12 @@ impl<S: Store> Consumer for EngineConsumer<S> {
 
 impl<S: Store> Drop for EngineConsumer<S> {
     fn drop(&mut self) {
-        let prepared = self.prepared.take();
         let mut core = self.engine.lock();
-        if let Some(prepared) = prepared {
-            self.uncount(&mut core, &prepared);
-        }
-        if let Some(feed) = core.feeds.get_mut(&self.subscription) {
-            feed.leave(self.seat);
+        let Some(feed) = core.feeds.get_mut(&self.subscription) else { return };
+        let handed = feed.leave(self.seat);
+        core.look_whether_passing(self.topic);
+        if !core.closed {
+            self.engine.count_attempts(&mut core, self.subscription, &handed);
         }
     }
 }

@@ -80,11 +80,12 @@ macro_rules! broker_by_engine {
             }
 
             fn stats(&self) -> $crate::BoxFuture<'_, $crate::Result<Vec<$crate::TopicStats>>> {
-                Box::pin(std::future::ready(self.engine.stats()))
+                Box::pin(self.engine.stats())
             }
 
             fn account(&self, topology: &str) -> $crate::BoxFuture<'_, $crate::Result<$crate::Account>> {
-                Box::pin(std::future::ready(self.engine.account(topology)))
+                let topology = topology.to_owned();
+                Box::pin(async move { self.engine.account(&topology).await })
             }
 
             fn root_outcome(&self, root: $crate::MessageId) -> $crate::BoxFuture<'_, $crate::Result<$crate::Outcome>> {

@@ -1,11 +1,10 @@
 //! Who is connected to one subscription and what is handed out. It is lost with the process and follows from the state.
 
-use super::Core;
+use super::{Core, Window};
 use crate::{
     BrokerError, ErrorKind, Result, Subscribe, SubscriptionKind,
     state::{Settled, Subscription, Topic},
 };
-use rustc_hash::FxHashMap;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
@@ -28,7 +27,7 @@ pub(crate) struct Feed {
     ready: BTreeSet<u64>,
     /// Not due yet: the time, then the position.
     delayed: BTreeSet<(u64, u64)>,
-    in_flight: FxHashMap<u64, u64>,
+    in_flight: Window<Held>,
     /// By key hash, for key-shared subscriptions only.
     keys: HashMap<u32, KeyQueue, rustc_hash::FxBuildHasher>,
     pub(crate) notify: Arc<Notify>,
@@ -40,6 +39,15 @@ struct Seat {
     id: u64,
     permits: usize,
     held: usize,
+    eager: bool,
+}
+
+/// A message that a consumer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    seat: u64,
+    /// Which attempt it is; 0 as long as it is taken and not handed out.
+    attempt: u32,
 }
 
 /// One key with an unsettled message: the message that is at its head, and those that wait for it.
@@ -83,24 +91,52 @@ impl Feed {
             self.kind = Some(subscribe.kind);
             self.next = cursor;
         }
-        self.seats.push(Seat { id, permits: subscribe.permits, held: 0 });
+        let eager = subscribe.hand_off == crate::HandOff::Eager;
+        self.seats.push(Seat { id, permits: subscribe.permits, held: 0, eager });
         Ok(())
     }
 
-    /// A consumer leaves; what it held is ready for the others. The last one leaves nothing behind but the state.
-    pub(crate) fn leave(&mut self, id: u64) {
+    /// A consumer leaves; what it held is ready for the others. The last one leaves nothing behind but the state. Gives what had been handed out, as position
+    /// and attempt, in order.
+    pub(crate) fn leave(&mut self, id: u64) -> Vec<(u64, u32)> {
         self.seats.retain(|seat| seat.id != id);
+        let mut handed = self.handed(|seat| seat == id);
+        handed.sort_unstable();
         if self.seats.is_empty() {
             let notify = std::mem::take(&mut self.notify);
             *self = Self { notify, ..Self::default() };
-            return;
+            return handed;
         }
-        let returned: Vec<u64> = self.in_flight.iter().filter(|(_, seat)| **seat == id).map(|(position, _)| *position).collect();
+        let returned: Vec<u64> =
+            self.in_flight.iter().filter(|(_, held)| held.seat == id).map(|(position, _)| position).collect();
         for position in returned {
-            self.in_flight.remove(&position);
+            self.in_flight.remove(position);
             self.ready.insert(position);
         }
         self.notify.notify_waiters();
+        handed
+    }
+
+    /// What is handed out to these consumers, as position and attempt.
+    pub(crate) fn handed(&self, to: impl Fn(u64) -> bool) -> Vec<(u64, u32)> {
+        let handed = self.in_flight.iter().filter(|(_, held)| held.attempt > 0 && to(held.seat));
+        handed.map(|(position, held)| (position, held.attempt)).collect()
+    }
+
+    /// A message that this consumer has taken is handed out now; `false` if it does not hold it any more.
+    pub(crate) fn hand_out(&mut self, position: u64, id: u64, attempt: u32) -> bool {
+        match self.in_flight.get_mut(position).filter(|held| held.seat == id) {
+            Some(held) => {
+                held.attempt = attempt;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether some consumer gets messages before they are durable.
+    pub(crate) fn is_eager(&self) -> bool {
+        self.seats.iter().any(|seat| seat.eager)
     }
 
     pub(crate) fn consumers(&self) -> usize {
@@ -112,12 +148,12 @@ impl Feed {
     }
 
     pub(crate) fn holds(&self, position: u64) -> bool {
-        self.in_flight.contains_key(&position)
+        self.in_flight.get(position).is_some()
     }
 
-    /// Whether this consumer holds this message.
-    pub(crate) fn holds_for(&self, position: u64, id: u64) -> bool {
-        self.in_flight.get(&position) == Some(&id)
+    /// Which attempt of this message is handed out, if any is.
+    pub(crate) fn attempt(&self, position: u64) -> Option<u32> {
+        self.in_flight.get(position).map(|held| held.attempt).filter(|attempt| *attempt > 0)
     }
 
     /// Takes up to `max` messages for a consumer, within its permits.
@@ -132,7 +168,7 @@ impl Feed {
             self.delayed.remove(&(due, position));
             self.ready.insert(position);
         }
-        let mut taken = Vec::new();
+        let mut taken = self.take_run(limit, topic, subscription);
         let mut scanned = 0;
         while taken.len() < limit && scanned < SCAN_MAX {
             let Some(position) = self.candidate(topic, subscription, now_ms) else { break };
@@ -142,7 +178,7 @@ impl Feed {
             }
         }
         for position in &taken {
-            self.in_flight.insert(*position, id);
+            self.in_flight.insert(*position, Held { seat: id, attempt: 0 });
         }
         if let Some(seat) = self.seats.iter_mut().find(|seat| seat.id == id) {
             seat.held += taken.len();
@@ -152,6 +188,22 @@ impl Feed {
             (true, true) => Taken::Unfinished,
             (true, false) => Taken::Nothing { due_ms: self.delayed.first().map(|(due, _)| *due).filter(|_| limit > 0) },
         }
+    }
+
+    /// Takes messages in order where nothing else is to be looked at: no order of keys, no delays, nothing that came back.
+    fn take_run<H>(&mut self, limit: usize, topic: &Topic<H>, subscription: &Subscription) -> Vec<u64> {
+        let plain = self.kind != Some(SubscriptionKind::KeyShared) && self.ready.is_empty();
+        if !plain || !subscription.delays.is_empty() || !topic.deliver_at.is_empty() {
+            return Vec::new();
+        }
+        let start = subscription.settled.next_unsettled(self.next);
+        let end = subscription.settled.next_settled(start).min(topic.log.next()).min(start.saturating_add(limit as u64));
+        self.next = self.next.max(start.min(topic.log.next()));
+        if start >= end {
+            return Vec::new();
+        }
+        self.next = end;
+        (start..end).collect()
     }
 
     /// The next position to look at: `None` at the end, `Some(None)` for one that is not to be handed out now.
@@ -199,11 +251,18 @@ impl Feed {
         }
     }
 
-    /// A message is settled: its permit is free, and the next message of its key may go.
+    /// Messages are settled: their permits are free.
+    pub(crate) fn let_go(&mut self, start: u64, end: u64) {
+        let seats = &mut self.seats;
+        self.in_flight.remove_range(start, end, |held| {
+            if let Some(seat) = seats.iter_mut().find(|seat| seat.id == held.seat) {
+                seat.held = seat.held.saturating_sub(1);
+            }
+        });
+    }
+
+    /// A message with a key is settled: the next message of its key may go.
     pub(crate) fn settled(&mut self, position: u64, key: u32, settled: &Settled) {
-        if let Some(seat) = self.in_flight.remove(&position) {
-            self.unhold(seat);
-        }
         if key == 0 || self.keys.get(&key).is_none_or(|queue| queue.head != position) {
             return;
         }
@@ -219,8 +278,8 @@ impl Feed {
 
     /// A message is given back, to be delivered again at this time.
     pub(crate) fn give_back(&mut self, position: u64, due_ms: Option<u64>) {
-        if let Some(seat) = self.in_flight.remove(&position) {
-            self.unhold(seat);
+        if let Some(held) = self.in_flight.remove(position) {
+            self.unhold(held.seat);
         }
         match due_ms {
             Some(due) => self.delayed.insert((due, position)),
@@ -235,16 +294,15 @@ impl Feed {
     }
 }
 
-impl<H> Core<H> {
-    /// The keys of the messages in these positions, as [`Feed::settled`] wants them; all 0 where no order of keys is kept.
+impl<H, G> Core<H, G> {
+    /// The positions of these spans whose keys decide which messages may go next, as [`Feed::settled`] wants them; nothing where no order of keys is kept.
     pub(crate) fn keys(&self, span: crate::state::Span) -> Vec<(u64, u32)> {
-        let Some(feed) = self.feeds.get(&span.subscription) else { return Vec::new() };
-        if feed.kind.is_none() {
+        let ordered = self.feeds.get(&span.subscription).is_some_and(|feed| feed.kind == Some(SubscriptionKind::KeyShared));
+        if !ordered {
             return Vec::new();
         }
-        let ordered = feed.kind == Some(SubscriptionKind::KeyShared);
         let topic = self.state.subscription_of(span.subscription).map(|subscription| self.state.log(subscription.topic));
-        let key = |position| topic.filter(|_| ordered).and_then(|log| log.get(position)).map_or(0, |entry| entry.key);
-        (span.start..span.end).map(|position| (position, key(position))).collect()
+        let key = |position| topic.and_then(|log| log.get(position)).map_or(0, |entry| entry.key);
+        (span.start..span.end).map(|position| (position, key(position))).filter(|(_, key)| *key != 0).collect()
     }
 }

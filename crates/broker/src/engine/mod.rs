@@ -10,14 +10,17 @@ mod feed;
 mod plan;
 mod queries;
 mod store;
+mod window;
 
 pub(crate) use clock::Clock;
 pub(crate) use consumer::EngineConsumer;
 pub(crate) use delegate::broker_by_engine;
+pub(crate) use plan::{OVERHEAD_BYTES as MESSAGE_BYTES_MIN, message_size};
 pub(crate) use store::Store;
+pub(crate) use window::Window;
 
 use crate::{
-    BrokerError, Consumer, ErrorKind, Message, MessageId, Outcome, Position, Publish, Result, Start, Step, Subscribe, TopicSpec,
+    BrokerError, Confirm, Consumer, ErrorKind, MessageId, Outcome, Position, Publish, Result, Start, Step, Subscribe, TopicSpec,
     state::{Event, Span, State, SubscriptionId, TopicId},
 };
 use feed::Feed;
@@ -45,30 +48,35 @@ impl Default for Limits {
     }
 }
 
+/// What a run of attempts takes on disk at most.
+const ATTEMPTS_BYTES_MAX: usize = 40;
+
 /// A broker on a store.
 pub(crate) struct Engine<S: Store> {
-    core: Mutex<Core<S::Handle>>,
+    core: Mutex<Core<S::Handle, S::Group>>,
     pub(crate) store: S,
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
 }
 
 /// What the lock protects.
-pub(crate) struct Core<H> {
+pub(crate) struct Core<H, G> {
     pub(crate) state: State<H>,
+    pub(crate) group: G,
     pub(crate) feeds: FxHashMap<SubscriptionId, Feed>,
     /// Publishes by topic that were not durable when they were made: the end of their positions, and their event.
     recent: FxHashMap<TopicId, VecDeque<(u64, u64)>>,
     /// Who waits for a root to finish.
     waiting: FxHashMap<MessageId, Vec<oneshot::Sender<Outcome>>>,
     seats: u64,
-    closed: bool,
+    pub(crate) closed: bool,
 }
 
-impl<H> Core<H> {
-    fn new(state: State<H>) -> Self {
+impl<H, G> Core<H, G> {
+    fn new(state: State<H>, group: G) -> Self {
         Self {
             state,
+            group,
             feeds: FxHashMap::default(),
             recent: FxHashMap::default(),
             waiting: FxHashMap::default(),
@@ -88,6 +96,14 @@ impl<H> Core<H> {
         self.state.find_subscription(number, name).map(|subscription| (number, subscription)).ok_or_else(missing)
     }
 
+    /// Looks again whether messages of a topic pass through this process.
+    fn look_whether_passing(&mut self, topic: TopicId) {
+        let numbers = &self.state.topics[topic.0 as usize].subscriptions;
+        let eager = |number| self.feeds.get(number).is_some_and(Feed::is_eager);
+        let passing = !numbers.is_empty() && numbers.iter().all(eager);
+        self.state.topics[topic.0 as usize].passing = passing;
+    }
+
     fn idle(&self, subscription: SubscriptionId, topic: &str, name: &str) -> Result<()> {
         match self.feeds.get(&subscription).map_or(0, Feed::consumers) {
             0 => Ok(()),
@@ -100,17 +116,17 @@ impl<H> Core<H> {
 }
 
 impl<S: Store> Engine<S> {
-    pub(crate) fn new(store: S, state: State<S::Handle>, clock: Clock, limits: Limits) -> Arc<Self> {
-        Arc::new(Self { core: Mutex::new(Core::new(state)), store, clock, limits })
+    pub(crate) fn new(store: S, state: State<S::Handle>, group: S::Group, clock: Clock, limits: Limits) -> Arc<Self> {
+        Arc::new(Self { core: Mutex::new(Core::new(state, group)), store, clock, limits })
     }
 
     /// The core, whatever happened to a thread that held it: events are applied whole or not at all.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Core<S::Handle>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Core<S::Handle, S::Group>> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The core of an open broker.
-    fn open(&self) -> Result<MutexGuard<'_, Core<S::Handle>>> {
+    fn open(&self) -> Result<MutexGuard<'_, Core<S::Handle, S::Group>>> {
         let core = self.lock();
         match core.closed {
             true => Err(BrokerError::new(ErrorKind::Closed, "broker is closed")),
@@ -128,11 +144,11 @@ impl<S: Store> Engine<S> {
     }
 
     /// The core with room for this much.
-    async fn open_with_room(&self, bytes: usize, urgent: bool) -> Result<MutexGuard<'_, Core<S::Handle>>> {
+    async fn open_with_room(&self, bytes: usize, urgent: bool) -> Result<MutexGuard<'_, Core<S::Handle, S::Group>>> {
         loop {
             {
                 let core = self.open()?;
-                if self.store.has_room(bytes, urgent) {
+                if self.store.has_room(&core.group, bytes, urgent) {
                     return Ok(core);
                 }
             }
@@ -140,28 +156,39 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// Puts a decided event in order, applies it, and tells whoever is concerned.
-    pub(crate) fn enact(&self, core: &mut Core<S::Handle>, event: Event<Arc<Message>>) -> u64 {
-        let keys: Vec<(Span, Vec<(u64, u32)>)> = match &event {
-            Event::Step { settled, .. } => settled.iter().map(|span| (*span, core.keys(*span))).collect(),
-            _ => Vec::new(),
-        };
-        let mut topics: Vec<TopicId> = match &event {
-            Event::Step { publishes, .. } => publishes.iter().map(|published| published.topic).collect(),
-            _ => Vec::new(),
-        };
-        topics.sort_unstable();
-        topics.dedup();
-        let (sequence, event) = self.store.append(event);
-        core.state.apply(event);
-        self.store.free(&mut core.state.freed);
-        for (span, keys) in keys {
-            self.settled(core, span, &keys);
+    /// Puts a decided event in order, applies it, and tells whoever is concerned. It takes at most so many bytes.
+    pub(crate) fn enact(&self, core: &mut Core<S::Handle, S::Group>, event: Event<S::Handle>, bytes: usize) -> u64 {
+        let mut settled: Vec<Span> = Vec::new();
+        let mut topics: Vec<TopicId> = Vec::new();
+        match &event {
+            Event::Step { settled: spans, publishes, .. } => {
+                settled.extend_from_slice(spans);
+                for published in publishes {
+                    if topics.last() != Some(&published.topic) && !topics.contains(&published.topic) {
+                        topics.push(published.topic);
+                    }
+                }
+            }
+            Event::Damaged { subscription, position } => {
+                settled.push(Span { subscription: *subscription, start: *position, end: position + 1 });
+            }
+            _ => {}
         }
+        let keys: Vec<Vec<(u64, u32)>> = settled.iter().map(|span| core.keys(*span)).collect();
+        let sequence = self.store.note(&mut core.group, &core.state, &event, bytes);
+        core.state.apply(event);
+        self.store.applied(&mut core.group, &mut core.state);
+        for (span, keys) in settled.iter().zip(&keys) {
+            self.settled(core, *span, keys);
+        }
+        self.notify_settled(core, &settled);
         for topic in topics {
             self.published(core, topic, sequence);
         }
         for (root, outcome) in core.state.finished.drain(..) {
+            if core.waiting.is_empty() {
+                continue;
+            }
             for waiter in core.waiting.remove(&root).unwrap_or_default() {
                 // A waiter that has gone away does not want to know.
                 let _ = waiter.send(outcome);
@@ -170,16 +197,57 @@ impl<S: Store> Engine<S> {
         sequence
     }
 
-    fn settled(&self, core: &mut Core<S::Handle>, span: Span, keys: &[(u64, u32)]) {
+    fn settled(&self, core: &mut Core<S::Handle, S::Group>, span: Span, keys: &[(u64, u32)]) {
         let Some(feed) = core.feeds.get_mut(&span.subscription) else { return };
         let Some(subscription) = core.state.subscription_of(span.subscription) else { return };
+        feed.let_go(span.start, span.end);
         for (position, key) in keys {
             feed.settled(*position, *key, &subscription.settled);
         }
-        feed.notify.notify_waiters();
+        self.store.hand_back(&mut core.group, span.subscription, span.start, span.end);
     }
 
-    fn published(&self, core: &mut Core<S::Handle>, topic: TopicId, sequence: u64) {
+    /// Consumers whose permits were used up, or whose keys were, may go on.
+    fn notify_settled(&self, core: &Core<S::Handle, S::Group>, spans: &[Span]) {
+        let mut last = None;
+        for span in spans {
+            if last == Some(span.subscription) {
+                continue;
+            }
+            last = Some(span.subscription);
+            if let Some(feed) = core.feeds.get(&span.subscription) {
+                feed.notify.notify_waiters();
+            }
+        }
+    }
+
+    /// Attempts that have ended without settling their messages: whatever comes next, they have been used.
+    pub(crate) fn count_attempts(
+        &self,
+        core: &mut Core<S::Handle, S::Group>,
+        subscription: SubscriptionId,
+        handed: &[(u64, u32)],
+    ) {
+        let unsettled =
+            |position: u64| core.state.subscription_of(subscription).is_some_and(|found| !found.settled.contains(position));
+        let handed: Vec<(u64, u32)> = handed.iter().copied().filter(|(position, _)| unsettled(*position)).collect();
+        if handed.is_empty() || self.store.check().is_err() {
+            return;
+        }
+        let attempts = consumer::runs(&handed);
+        let bytes = plan::size(&Step::default()) + attempts.len() * ATTEMPTS_BYTES_MAX;
+        if !self.store.has_room(&core.group, bytes, true) {
+            // Nobody waits here. What is not noted as given back counts when the process ends.
+            core.state.apply(Event::Attempts { subscription, attempts });
+            return;
+        }
+        for run in &attempts {
+            self.store.hand_back(&mut core.group, subscription, run.start, run.end);
+        }
+        self.enact(core, Event::Attempts { subscription, attempts }, bytes);
+    }
+
+    fn published(&self, core: &mut Core<S::Handle, S::Group>, topic: TopicId, sequence: u64) {
         let found = &core.state.topics[topic.0 as usize];
         for subscription in &found.subscriptions {
             if let Some(feed) = core.feeds.get(subscription) {
@@ -193,30 +261,48 @@ impl<S: Store> Engine<S> {
             }
             recent.push_back((found.log.next(), sequence));
         }
-        // Also without retention: there may have been some before.
+        self.expire(core, topic);
+    }
+
+    /// Lets go of what was kept for seeking and is too old or too much. Also without retention: there may have been some before.
+    pub(crate) fn expire(&self, core: &mut Core<S::Handle, S::Group>, topic: TopicId) {
+        let found = &core.state.topics[topic.0 as usize];
         let retention_ms = u64::try_from(found.spec.retention.as_millis()).unwrap_or(u64::MAX);
-        if let Some(end) = found.log.expirable(self.clock.now_ms().saturating_sub(retention_ms)) {
-            self.enact_expire(core, topic, end);
+        let bytes_max = match found.spec.retention_bytes {
+            0 => u64::MAX,
+            bytes => bytes,
+        };
+        let Some(end) = found.log.expirable(self.clock.now_ms().saturating_sub(retention_ms), bytes_max) else { return };
+        let bytes = plan::size(&Step::default());
+        if self.store.has_room(&core.group, bytes, true) {
+            self.enact(core, Event::Expire { topic, end }, bytes);
         }
     }
 
-    /// Lets go of what was kept for seeking. A few bytes, for which there is always room, since a step that was just written left some.
-    fn enact_expire(&self, core: &mut Core<S::Handle>, topic: TopicId, end: u64) {
-        if self.store.has_room(plan::size(&Step::default()), true) {
-            let (_, event) = self.store.append(Event::Expire { topic, end });
-            core.state.apply(event);
-            self.store.free(&mut core.state.freed);
+    /// Lets go of what is too old, on topics where nothing is published.
+    pub(crate) fn expire_all(&self) {
+        let mut core = self.lock();
+        if core.closed {
+            return;
+        }
+        for number in 0..core.state.topics.len() {
+            if !core.state.topics[number].spec.retention.is_zero() {
+                self.expire(&mut core, TopicId(number as u32));
+            }
         }
     }
 
     pub(crate) async fn create_topic(&self, spec: TopicSpec) -> Result<()> {
         plan::check_name("topic", &spec.name)?;
         let sequence = {
-            let mut core = self.open_with_room(plan::size(&Step::default()) * 8 + spec.topology.len(), false).await?;
-            let known = core.state.find_topic(&spec.name).map(|topic| core.state.topics[topic.0 as usize].spec.retention);
+            let bytes = plan::size(&Step::default()) * 8 + spec.topology.len();
+            let mut core = self.open_with_room(bytes, false).await?;
+            let known = core.state.find_topic(&spec.name).map(|topic| &core.state.topics[topic.0 as usize].spec);
             match known {
-                Some(retention) if retention == spec.retention => self.store.last(),
-                _ => self.enact(&mut core, Event::Topic(spec)),
+                Some(known) if (known.retention, known.retention_bytes) == (spec.retention, spec.retention_bytes) => {
+                    self.store.last()
+                }
+                _ => self.enact(&mut core, Event::Topic(spec), bytes),
             }
         };
         self.store.durable(sequence).await
@@ -226,14 +312,17 @@ impl<S: Store> Engine<S> {
         plan::check_name("subscription", name)?;
         let from = self.resolve(topic, start).await?;
         let sequence = {
-            let mut core = self.open_with_room(plan::size(&Step::default()) * 8, false).await?;
+            let bytes = plan::size(&Step::default()) * 8;
+            let mut core = self.open_with_room(bytes, false).await?;
             let topic = core.topic(topic)?;
             match core.state.find_subscription(topic, name) {
                 Some(_) => self.store.last(),
                 None => {
                     // `Latest` means now, not when it was asked for.
                     let from = if start == Start::Latest { core.state.log(topic).next() } else { from };
-                    self.enact(&mut core, Event::Subscription { topic, name: name.to_owned(), from })
+                    let sequence = self.enact(&mut core, Event::Subscription { topic, name: name.to_owned(), from }, bytes);
+                    core.look_whether_passing(topic);
+                    sequence
                 }
             }
         };
@@ -246,7 +335,7 @@ impl<S: Store> Engine<S> {
             let (_, subscription) = core.subscription(topic, name)?;
             core.idle(subscription, topic, name)?;
             core.feeds.remove(&subscription);
-            self.enact(&mut core, Event::Unsubscribe(subscription))
+            self.enact(&mut core, Event::Unsubscribe(subscription), plan::size(&Step::default()))
         };
         self.store.durable(sequence).await
     }
@@ -257,8 +346,11 @@ impl<S: Store> Engine<S> {
             let mut core = self.open_with_room(plan::size(&Step::default()), true).await?;
             let (_, subscription) = core.subscription(topic, name)?;
             core.idle(subscription, topic, name)?;
-            self.enact(&mut core, Event::Seek { subscription, to })
+            let core = &mut *core;
+            self.store.forget_hand(&mut core.group, subscription);
+            self.enact(core, Event::Seek { subscription, to }, plan::size(&Step::default()))
         };
+        self.store.write_hand(|take| take(&mut self.lock().group))?;
         self.store.durable(sequence).await
     }
 
@@ -269,34 +361,42 @@ impl<S: Store> Engine<S> {
     /// Commits a step and gives the positions of its publishes.
     pub(crate) async fn write(&self, step: Step) -> Result<Vec<Position>> {
         plan::check(&self.limits, &step)?;
+        let confirm = step.confirm;
         let (sequence, positions) = {
             let (bytes, urgent) = (plan::size(&step), !step.acks.is_empty());
             let mut core = self.open_with_room(bytes, urgent).await?;
-            let plan = plan::plan(&core, &self.limits, step)?;
-            if plan.more_bytes > 0 && !self.store.has_room(bytes + plan.more_bytes, urgent) {
+            let plan = plan::plan::<S>(&core, &self.limits, step)?;
+            if plan.more_bytes > 0 && !self.store.has_room(&core.group, bytes + plan.more_bytes, urgent) {
                 return Err(BrokerError::new(ErrorKind::Full, "no room now for a cumulative acknowledgement of many ranges"));
             }
             let sequence = match plan.empty {
                 true => self.store.last(),
-                false => self.enact(&mut core, plan.event),
+                false => self.enact(&mut core, plan.event, bytes + plan.more_bytes),
             };
             (sequence, plan.positions)
         };
-        self.store.durable(sequence).await?;
+        match confirm {
+            Confirm::Durable => self.store.durable(sequence).await?,
+            Confirm::Applied => self.store.check()?,
+        }
         Ok(positions)
     }
 
     pub(crate) async fn nack(&self, topic: &str, name: &str, position: Position, delay: Duration) -> Result<()> {
         let mut core = self.open_with_room(plan::size(&Step::default()), true).await?;
         let (_, subscription) = core.subscription(topic, name)?;
-        if !core.feeds.get(&subscription).is_some_and(|feed| feed.holds(position.0)) {
+        let Some(feed) = core.feeds.get(&subscription).filter(|feed| feed.holds(position.0)) else {
             // It went back with its consumer, or is settled: there is nothing to give back.
             return Ok(());
+        };
+        if let Some(attempt) = feed.attempt(position.0) {
+            self.count_attempts(&mut core, subscription, &[(position.0, attempt)]);
         }
         let due_ms = (!delay.is_zero()).then(|| self.clock.after_ms(delay));
         if let Some(until_ms) = due_ms {
             // Not waited for: what a crash could lose is the rest of the delay.
-            self.enact(&mut core, Event::Delay { subscription, position: position.0, until_ms });
+            let bytes = plan::size(&Step::default());
+            self.enact(&mut core, Event::Delay { subscription, position: position.0, until_ms }, bytes);
         }
         if let Some(feed) = core.feeds.get_mut(&subscription) {
             feed.give_back(position.0, due_ms);
@@ -314,20 +414,25 @@ impl<S: Store> Engine<S> {
         let feed = core.feeds.entry(subscription).or_default();
         feed.join(seat, &subscribe, cursor)?;
         let notify = feed.notify.clone();
+        core.look_whether_passing(topic);
         drop(core);
-        Ok(Box::new(EngineConsumer::new(self.clone(), topic, subscription, seat, notify)))
+        Ok(Box::new(EngineConsumer::new(self.clone(), (topic, subscription), seat, notify, subscribe.hand_off)))
     }
 
-    pub(crate) async fn close(&self) -> Result<()> {
-        let snapshot = {
+    pub(crate) async fn close(self: &Arc<Self>) -> Result<()> {
+        {
             let mut core = self.lock();
             if core.closed {
                 return Ok(());
             }
+            let handed: Vec<_> = core.feeds.iter().map(|(number, feed)| (*number, feed.handed(|_| true))).collect();
+            for (subscription, mut handed) in handed {
+                handed.sort_unstable();
+                self.count_attempts(&mut core, subscription, &handed);
+            }
             core.closed = true;
-            self.store.snapshot(&core.state)
-        };
+        }
         self.wake_all();
-        self.store.close(snapshot).await
+        S::close(self).await
     }
 }

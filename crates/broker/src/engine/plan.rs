@@ -1,6 +1,6 @@
 //! Turns a caller's step into a decided event, or refuses it before anything is done.
 
-use super::{Core, Limits};
+use super::{Core, Limits, Store};
 use crate::{
     Ack, BrokerError, ErrorKind, Message, Position, Publish, Result, Step, SubscriptionKind, TopicKind,
     state::{Event, Published, Span, SubscriptionId, TopicId},
@@ -15,16 +15,16 @@ const STATE_VALUE_BYTES_MAX: usize = 16 << 20;
 const NAME_BYTES_MAX: usize = 255;
 
 /// What an event's parts need on disk at most, beside their payloads: lengths, numbers, ids and the record's header.
-const OVERHEAD_BYTES: usize = 128;
+pub(crate) const OVERHEAD_BYTES: usize = 128;
 
 /// What one range of settled messages takes on disk at most.
 const SPAN_BYTES_MAX: usize = 32;
 
 /// A step that can be done.
-pub(crate) struct Plan {
+pub(crate) struct Plan<H> {
     /// What a cumulative acknowledgement takes on disk beyond what [`size`] foresees: it may settle many ranges.
     pub(crate) more_bytes: usize,
-    pub(crate) event: Event<Arc<Message>>,
+    pub(crate) event: Event<H>,
     /// Where each of the publishes goes, or went if it is a repetition.
     pub(crate) positions: Vec<Position>,
     /// Whether there is anything to do at all.
@@ -43,16 +43,18 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
 /// The most bytes that this step takes on disk.
 pub(crate) fn size(step: &Step) -> usize {
     let producer = |publish: &Publish| publish.sequence.as_ref().map_or(0, |(name, _)| name.len());
-    let published = |publish: &Publish| message_size(&publish.message) + producer(publish) + OVERHEAD_BYTES;
+    let published = |publish: &Publish| message_size(&publish.message) + producer(publish);
     let publishes: usize = step.publishes.iter().map(published).sum();
     let state: usize =
         step.state.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |v| v.len()) + OVERHEAD_BYTES).sum();
     publishes + state + (step.acks.len() + 1) * OVERHEAD_BYTES
 }
 
-fn message_size(message: &Message) -> usize {
+/// What a message takes on disk at most, or in memory about.
+pub(crate) fn message_size(message: &Message) -> usize {
     let properties: usize = message.properties.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
-    message.payload.len()
+    OVERHEAD_BYTES
+        + message.payload.len()
         + message.key.as_ref().map_or(0, String::len)
         + message.trace.as_ref().map_or(0, String::len)
         + properties
@@ -84,7 +86,7 @@ pub(crate) fn check(limits: &Limits, step: &Step) -> Result<()> {
 }
 
 /// Decides what a step does, or refuses it.
-pub(crate) fn plan<H>(core: &Core<H>, limits: &Limits, step: Step) -> Result<Plan> {
+pub(crate) fn plan<S: Store>(core: &Core<S::Handle, S::Group>, limits: &Limits, step: Step) -> Result<Plan<S::Handle>> {
     let settled = plan_acks(core, &step.acks, step.guard)?;
     let more_bytes = settled.len().saturating_sub(step.acks.len()) * SPAN_BYTES_MAX;
     let (publishes, positions) = plan_publishes(core, limits, step.publishes)?;
@@ -92,11 +94,13 @@ pub(crate) fn plan<H>(core: &Core<H>, limits: &Limits, step: Step) -> Result<Pla
     Ok(Plan { more_bytes, event: Event::Step { settled, publishes, state: step.state }, positions, empty })
 }
 
-fn plan_acks<H>(core: &Core<H>, acks: &[Ack], guard: bool) -> Result<Vec<Span>> {
+fn plan_acks<H, G>(core: &Core<H, G>, acks: &[Ack], guard: bool) -> Result<Vec<Span>> {
     let mut spans: Vec<Span> = Vec::new();
     let mut known: Option<(&Ack, SubscriptionId)> = None;
     for ack in acks {
-        let same = |other: &Ack| other.subscription == ack.subscription && other.topic == ack.topic;
+        // Mostly they are the very same texts.
+        let alike = |one: &Arc<str>, two: &Arc<str>| Arc::ptr_eq(one, two) || one == two;
+        let same = |other: &Ack| alike(&other.subscription, &ack.subscription) && alike(&other.topic, &ack.topic);
         let number = match known.filter(|(other, _)| same(other)) {
             Some((_, number)) => number,
             None => core.subscription(&ack.topic, &ack.subscription)?.1,
@@ -107,7 +111,7 @@ fn plan_acks<H>(core: &Core<H>, acks: &[Ack], guard: bool) -> Result<Vec<Span>> 
     Ok(spans)
 }
 
-fn plan_ack<H>(core: &Core<H>, ack: &Ack, number: SubscriptionId, guard: bool, spans: &mut Vec<Span>) -> Result<()> {
+fn plan_ack<H, G>(core: &Core<H, G>, ack: &Ack, number: SubscriptionId, guard: bool, spans: &mut Vec<Span>) -> Result<()> {
     let Some(subscription) = core.state.subscription_of(number) else { return Ok(()) };
     let position = ack.position.0;
     let named = || format!("message {position} of topic `{}` on subscription `{}`", ack.topic, ack.subscription);
@@ -137,12 +141,13 @@ fn plan_ack<H>(core: &Core<H>, ack: &Ack, number: SubscriptionId, guard: bool, s
     Ok(())
 }
 
-type Planned = (Vec<Published<Arc<Message>>>, Vec<Position>);
+type Planned<H> = (Vec<Published<H>>, Vec<Position>);
 
-fn plan_publishes<H>(core: &Core<H>, limits: &Limits, batch: Vec<Publish>) -> Result<Planned> {
+fn plan_publishes<H: From<Arc<Message>>, G>(core: &Core<H, G>, limits: &Limits, batch: Vec<Publish>) -> Result<Planned<H>> {
     let mut planned = Vec::with_capacity(batch.len());
     let mut positions = Vec::with_capacity(batch.len());
-    let mut added: FxHashMap<TopicId, u64> = FxHashMap::default();
+    // A step gives to a handful of topics, so looking through them is quicker than a map.
+    let mut added: Vec<(TopicId, u64)> = Vec::new();
     let mut sequences: FxHashMap<(TopicId, Arc<str>), (u64, u64)> = FxHashMap::default();
     let mut known: Option<(Arc<str>, TopicId)> = None;
     for Publish { topic, message, sequence } in batch {
@@ -150,7 +155,11 @@ fn plan_publishes<H>(core: &Core<H>, limits: &Limits, batch: Vec<Publish>) -> Re
             Some((name, number)) if Arc::ptr_eq(name, &topic) => *number,
             _ => core.topic(&topic)?,
         };
-        let before = added.entry(number).or_default();
+        let index = added.iter().position(|(other, _)| *other == number).unwrap_or_else(|| {
+            added.push((number, 0));
+            added.len() - 1
+        });
+        let before = &mut added[index].1;
         let position = core.state.log(number).next() + *before;
         if let Some((producer, next)) = &sequence {
             let named = (number, producer.clone());
@@ -163,7 +172,7 @@ fn plan_publishes<H>(core: &Core<H>, limits: &Limits, batch: Vec<Publish>) -> Re
         }
         *before += 1;
         positions.push(Position(position));
-        planned.push(Published::new(number, message, sequence));
+        planned.push(Published::new(number, &message, sequence, H::from(message.clone())));
         known = Some((topic, number));
     }
     for (number, added) in added {

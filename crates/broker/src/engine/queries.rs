@@ -22,9 +22,12 @@ impl<S: Store> Engine<S> {
             let held = core.state.log(topic).held(from.0).filter(|(position, _)| unsettled(position));
             held.take(limit).map(|(position, entry)| (position, entry.handle.clone())).unzip()
         };
-        self.store.written(self.store.last()).await?;
         let messages = self.store.load(&handles).await;
-        positions.into_iter().zip(messages).map(|(position, message)| Ok((Position(position), message?))).collect()
+        positions
+            .into_iter()
+            .zip(messages)
+            .map(|(position, message)| message.map(|message| (Position(position), Message::clone(&message))))
+            .collect()
     }
 
     pub(crate) async fn last_sequence(&self, topic: &str, producer: &str) -> Result<Option<u64>> {
@@ -44,11 +47,20 @@ impl<S: Store> Engine<S> {
         Ok(found)
     }
 
-    pub(crate) fn account(&self, topology: &str) -> Result<Account> {
-        Ok(self.open()?.state.account(topology))
+    /// Waits like the others for what it tells to be durable: an account that a crash would take back is none.
+    pub(crate) async fn account(&self, topology: &str) -> Result<Account> {
+        let account = self.open()?.state.account(topology);
+        self.store.durable(self.store.last()).await?;
+        Ok(account)
     }
 
-    pub(crate) fn stats(&self) -> Result<Vec<TopicStats>> {
+    pub(crate) async fn stats(&self) -> Result<Vec<TopicStats>> {
+        let stats = self.stats_now()?;
+        self.store.durable(self.store.last()).await?;
+        Ok(stats)
+    }
+
+    fn stats_now(&self) -> Result<Vec<TopicStats>> {
         let core = self.open()?;
         let now_ms = self.clock.now_ms();
         let mut all: Vec<TopicStats> = Vec::with_capacity(core.state.topics.len());
@@ -57,7 +69,7 @@ impl<S: Store> Engine<S> {
             let subscriptions: BTreeMap<String, SubscriptionStats> = numbers
                 .filter_map(|subscription| core.subscription_stats(TopicId(number as u32), *subscription, now_ms))
                 .collect();
-            all.push(TopicStats { spec: topic.spec.clone(), published: topic.log.next(), subscriptions });
+            all.push(TopicStats { spec: topic.spec.clone(), published: topic.log.next(), damaged: topic.damaged, subscriptions });
         }
         all.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         Ok(all)
@@ -107,7 +119,6 @@ impl<S: Store> Engine<S> {
             }
         };
         let Start::Time(created_ms) = start else { return Ok(from) };
-        self.store.written(self.store.last()).await?;
         loop {
             let (positions, handles) = self.some_held(number, from)?;
             let Some(last) = positions.last() else { return Ok(from) };
@@ -128,7 +139,7 @@ impl<S: Store> Engine<S> {
     }
 }
 
-impl<H> super::Core<H> {
+impl<H, G> super::Core<H, G> {
     fn subscription_stats(&self, topic: TopicId, number: SubscriptionId, now_ms: u64) -> Option<(String, SubscriptionStats)> {
         let subscription = self.state.subscription_of(number)?;
         let topic = &self.state.topics[topic.0 as usize];

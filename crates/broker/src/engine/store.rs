@@ -1,18 +1,18 @@
 //! What the engine needs from the place that keeps its events: nothing in memory, a journal on disk.
 
 use crate::{
-    Message, Result,
-    state::{Event, State},
+    Message, MessageId, Result,
+    state::{Event, State, SubscriptionId},
 };
 use std::{future::Future, sync::Arc};
 
-/// Keeps events in order, and messages until they are freed.
-pub(crate) trait Store: Send + Sync + 'static {
-    /// Where a message's bytes are.
-    type Handle: Clone + PartialEq + Send + Sync + 'static;
+/// Keeps what happens in order, and messages until they are freed.
+pub(crate) trait Store: Send + Sync + Sized + 'static {
+    /// Where a message is.
+    type Handle: From<Arc<Message>> + Clone + PartialEq + Send + Sync + 'static;
 
-    /// The state as it is kept.
-    type Snapshot: Send;
+    /// What has happened and is not kept yet; it lies beside the state, under the same lock.
+    type Group: Send + 'static;
 
     /// What an acknowledged write survives, for people.
     fn durability(&self) -> &'static str;
@@ -20,14 +20,18 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Fails if the store has failed.
     fn check(&self) -> Result<()>;
 
-    /// Whether this much can be appended now. `urgent` is for what lets go of messages, which may use the last reserve.
-    fn has_room(&self, bytes: usize, urgent: bool) -> bool;
+    /// Whether this much can be noted now. `urgent` is for what lets go of messages, which may use the last reserve.
+    fn has_room(&self, group: &Self::Group, bytes: usize, urgent: bool) -> bool;
 
     /// Waits until there may be room, or tells why there will be none.
     fn room(&self, bytes: usize, urgent: bool) -> impl Future<Output = Result<()>> + Send;
 
-    /// Puts an event in order and gives its sequence. Called with the engine locked and room made sure of; never blocks.
-    fn append(&self, event: Event<Arc<Message>>) -> (u64, Event<Self::Handle>);
+    /// Takes note of an event of at most so many bytes that is about to be applied, and gives the sequence under which it is kept. Room was made sure of;
+    /// never blocks.
+    fn note(&self, group: &mut Self::Group, state: &State<Self::Handle>, event: &Event<Self::Handle>, bytes: usize) -> u64;
+
+    /// Takes note of what applying an event has freed and told.
+    fn applied(&self, group: &mut Self::Group, state: &mut State<Self::Handle>);
 
     /// The sequence of the last event.
     fn last(&self) -> u64;
@@ -41,15 +45,24 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Whether everything up to this event is as durable as the level says.
     fn is_durable(&self, sequence: u64) -> bool;
 
-    /// Takes note of messages that nobody needs any more.
-    fn free(&self, handles: &mut Vec<Self::Handle>);
+    /// Attempts of this message that the processes before have begun and not ended, if it was lost with them and has come again.
+    fn attempts_before(&self, group: &mut Self::Group, subscription: SubscriptionId, id: MessageId) -> Option<u32>;
+
+    /// A message is about to be handed out.
+    fn hand_out(&self, group: &mut Self::Group, subscription: SubscriptionId, position: u64, attempt: u32, id: MessageId);
+
+    /// Messages that were handed out are settled or have been given back, with their attempts noted.
+    fn hand_back(&self, group: &mut Self::Group, subscription: SubscriptionId, start: u64, end: u64);
+
+    /// Nothing of this subscription is in hand, and its attempts start over.
+    fn forget_hand(&self, group: &mut Self::Group, subscription: SubscriptionId);
+
+    /// Makes what [`Store::hand_out`] has noted survive the end of the process. `take` gives access to the group.
+    fn write_hand(&self, take: impl FnOnce(&mut dyn FnMut(&mut Self::Group))) -> Result<()>;
 
     /// Reads messages back, each for itself, since damage is limited to what it hit.
-    fn load(&self, handles: &[Self::Handle]) -> impl Future<Output = Vec<Result<Message>>> + Send;
+    fn load(&self, handles: &[Self::Handle]) -> impl Future<Output = Vec<Result<Arc<Message>>>> + Send;
 
-    /// The state as it is now. Called with the engine locked.
-    fn snapshot(&self, state: &State<Self::Handle>) -> Self::Snapshot;
-
-    /// Makes everything durable, with the state as it is at the end, and lets go of what is held.
-    fn close(&self, snapshot: Self::Snapshot) -> impl Future<Output = Result<()>> + Send;
+    /// Makes everything durable and lets go of what is held.
+    fn close(engine: &Arc<super::Engine<Self>>) -> impl Future<Output = Result<()>> + Send;
 }

@@ -1,4 +1,4 @@
-//! Everything that can happen to a broker's state. An event is what the journal records and what [`State::apply`](super::State::apply) takes.
+//! Everything that can happen to a broker's state: what [`State::apply`](super::State::apply) takes.
 
 use crate::{Message, TopicSpec};
 use bytes::Bytes;
@@ -33,28 +33,8 @@ pub(crate) enum Event<H> {
     Expire { topic: TopicId, end: u64 },
     /// Messages whose bytes have been written anew, so that the place they were at can be used again.
     Moved { messages: Vec<(TopicId, u64, H)> },
-}
-
-impl<H> Event<H> {
-    /// The same with other handles, in the same order.
-    pub(crate) fn map<T>(self, mut to: impl FnMut(H) -> T) -> Event<T> {
-        match self {
-            Self::Topic(spec) => Event::Topic(spec),
-            Self::Subscription { topic, name, from } => Event::Subscription { topic, name, from },
-            Self::Unsubscribe(subscription) => Event::Unsubscribe(subscription),
-            Self::Seek { subscription, to } => Event::Seek { subscription, to },
-            Self::Step { settled, publishes, state } => {
-                let publishes = publishes.into_iter().map(|published| published.map(&mut to)).collect();
-                Event::Step { settled, publishes, state }
-            }
-            Self::Attempts { subscription, attempts } => Event::Attempts { subscription, attempts },
-            Self::Delay { subscription, position, until_ms } => Event::Delay { subscription, position, until_ms },
-            Self::Expire { topic, end } => Event::Expire { topic, end },
-            Self::Moved { messages } => Event::Moved {
-                messages: messages.into_iter().map(|(topic, position, handle)| (topic, position, to(handle))).collect(),
-            },
-        }
-    }
+    /// A message cannot be read back: it is settled here, and its root counts as given up.
+    Damaged { subscription: SubscriptionId, position: u64 },
 }
 
 /// Consecutive positions of one subscription: `start..end`.
@@ -84,12 +64,14 @@ pub(crate) struct Published<H> {
     pub(crate) created_ms: u64,
     pub(crate) deliver_at_ms: Option<u64>,
     pub(crate) producer: Option<(Arc<str>, u64)>,
+    /// What it takes, about: for retention by size.
+    pub(crate) bytes: usize,
     pub(crate) handle: H,
 }
 
-impl Published<Arc<Message>> {
-    /// What the state must know of this message.
-    pub(crate) fn new(topic: TopicId, message: Message, producer: Option<(Arc<str>, u64)>) -> Self {
+impl<H> Published<H> {
+    /// What the state must know of this message, which is at `handle`.
+    pub(crate) fn new(topic: TopicId, message: &Message, producer: Option<(Arc<str>, u64)>, handle: H) -> Self {
         Self {
             topic,
             root: message.root.0,
@@ -97,16 +79,9 @@ impl Published<Arc<Message>> {
             created_ms: message.created_ms,
             deliver_at_ms: message.deliver_at_ms,
             producer,
-            handle: Arc::new(message),
+            bytes: message.payload.len(),
+            handle,
         }
-    }
-}
-
-impl<H> Published<H> {
-    /// The same with another handle.
-    pub(crate) fn map<T>(self, to: impl FnOnce(H) -> T) -> Published<T> {
-        let Self { topic, root, key, created_ms, deliver_at_ms, producer, handle } = self;
-        Published { topic, root, key, created_ms, deliver_at_ms, producer, handle: to(handle) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The messages that a topic holds: where each one is, and who still needs it.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 /// Messages per block. A block is freed when none of its messages is held, so one old message keeps 512 entries of 24 bytes and no more.
 pub(crate) const BLOCK_MESSAGES: u64 = 512;
@@ -23,7 +23,12 @@ pub(crate) struct Entry<H> {
 pub(crate) struct Log<H> {
     next: u64,
     pending: u64,
-    blocks: BTreeMap<u64, Block<H>>,
+    /// The number of the first of the blocks; those before it are empty.
+    base: u64,
+    /// By number from `base` on. An empty block in between costs eight bytes, so one old message before 50 million that are gone costs 800 kB.
+    blocks: VecDeque<Option<Box<Block<H>>>>,
+    /// The last block that was emptied, so that a topic through which messages only pass allocates nothing.
+    spare: Option<Box<Block<H>>>,
 }
 
 #[derive(Debug)]
@@ -33,11 +38,19 @@ struct Block<H> {
     pending: u32,
     /// The newest creation time in it, in milliseconds since the Unix epoch.
     newest_ms: u64,
+    /// Bytes of all messages that were put in it.
+    bytes: u64,
+}
+
+impl<H> Default for Block<H> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), held: 0, pending: 0, newest_ms: 0, bytes: 0 }
+    }
 }
 
 impl<H> Default for Log<H> {
     fn default() -> Self {
-        Self { next: 0, pending: 0, blocks: BTreeMap::new() }
+        Self { next: 0, pending: 0, base: 0, blocks: VecDeque::new(), spare: None }
     }
 }
 
@@ -52,73 +65,109 @@ impl<H> Log<H> {
         self.pending
     }
 
-    /// Appends a message, or only counts its position if nobody keeps it.
-    pub(crate) fn push(&mut self, entry: Option<Entry<H>>, created_ms: u64) -> u64 {
+    /// Appends a message of so many bytes, or only counts its position if nobody keeps it.
+    pub(crate) fn push(&mut self, entry: Option<Entry<H>>, created_ms: u64, bytes: usize) -> u64 {
         let position = self.next;
-        self.next += 1;
-        if let Some(entry) = entry {
-            self.put(position, entry, created_ms);
-        }
-        let number = position / BLOCK_MESSAGES;
-        if self.next.is_multiple_of(BLOCK_MESSAGES) && self.blocks.get(&number).is_some_and(|block| block.held == 0) {
-            self.blocks.remove(&number);
+        match entry {
+            Some(entry) => self.put(position, entry, created_ms, bytes),
+            None => self.set_next(position + 1),
         }
         position
     }
 
-    /// Puts an entry at a position, as a snapshot gives it.
-    pub(crate) fn put(&mut self, position: u64, entry: Entry<H>, created_ms: u64) {
-        let block = self.blocks.entry(position / BLOCK_MESSAGES).or_insert_with(|| Block {
-            entries: Vec::new(),
-            held: 0,
-            pending: 0,
-            newest_ms: 0,
-        });
+    /// Puts an entry at a position, as a record or a snapshot gives it.
+    pub(crate) fn put(&mut self, position: u64, entry: Entry<H>, created_ms: u64, bytes: usize) {
+        self.set_next(position + 1);
         let pending = u32::from(entry.remaining > 0);
         let index = (position % BLOCK_MESSAGES) as usize;
-        block.entries.resize_with(block.entries.len().max(index), || None);
+        let block = self.block_made(position / BLOCK_MESSAGES);
         if index < block.entries.len() {
             block.entries[index] = Some(entry);
         } else {
+            block.entries.resize_with(index, || None);
             block.entries.push(Some(entry));
         }
         block.held += 1;
         block.pending += pending;
+        block.bytes += bytes as u64;
         block.newest_ms = block.newest_ms.max(created_ms);
         self.pending += u64::from(pending);
-        self.next = self.next.max(position + 1);
     }
 
-    /// Sets where the next message goes, as a snapshot says it.
+    /// Moves on to where the next message goes, at least.
     pub(crate) fn set_next(&mut self, next: u64) {
+        let left = self.next / BLOCK_MESSAGES;
         self.next = self.next.max(next);
+        if self.next / BLOCK_MESSAGES > left && self.block(left).is_some_and(|block| block.held == 0) {
+            self.drop_block(left);
+        }
+    }
+
+    fn block(&self, number: u64) -> Option<&Block<H>> {
+        self.blocks.get(usize::try_from(number.checked_sub(self.base)?).ok()?)?.as_deref()
+    }
+
+    fn block_mut(&mut self, number: u64) -> Option<&mut Block<H>> {
+        self.blocks.get_mut(usize::try_from(number.checked_sub(self.base)?).ok()?)?.as_deref_mut()
+    }
+
+    fn block_made(&mut self, number: u64) -> &mut Block<H> {
+        if self.blocks.is_empty() {
+            self.base = number;
+        }
+        while number < self.base {
+            self.base -= 1;
+            self.blocks.push_front(None);
+        }
+        let index = (number - self.base) as usize;
+        if index >= self.blocks.len() {
+            self.blocks.resize_with(index + 1, || None);
+        }
+        let spare = &mut self.spare;
+        self.blocks[index].get_or_insert_with(|| spare.take().unwrap_or_default())
+    }
+
+    fn drop_block(&mut self, number: u64) {
+        let Some(index) = number.checked_sub(self.base) else { return };
+        if let Some(mut block) = self.blocks.get_mut(index as usize).and_then(Option::take) {
+            block.entries.clear();
+            *block = Block { entries: std::mem::take(&mut block.entries), ..Block::default() };
+            self.spare = Some(block);
+        }
+        while self.blocks.front().is_some_and(Option::is_none) {
+            self.blocks.pop_front();
+            self.base += 1;
+        }
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (u64, &Block<H>)> + '_ {
+        self.blocks.iter().zip(self.base..).filter_map(|(block, number)| Some((number, block.as_deref()?)))
     }
 
     pub(crate) fn get(&self, position: u64) -> Option<&Entry<H>> {
-        self.blocks.get(&(position / BLOCK_MESSAGES))?.entries.get((position % BLOCK_MESSAGES) as usize)?.as_ref()
+        self.block(position / BLOCK_MESSAGES)?.entries.get((position % BLOCK_MESSAGES) as usize)?.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, position: u64) -> Option<&mut Entry<H>> {
-        self.blocks.get_mut(&(position / BLOCK_MESSAGES))?.entries.get_mut((position % BLOCK_MESSAGES) as usize)?.as_mut()
+        self.block_mut(position / BLOCK_MESSAGES)?.entries.get_mut((position % BLOCK_MESSAGES) as usize)?.as_mut()
     }
 
     /// One subscription needs this message (again).
     pub(crate) fn need(&mut self, position: u64) -> Option<&Entry<H>> {
-        let block = self.blocks.get_mut(&(position / BLOCK_MESSAGES))?;
-        let entry = block.entries.get_mut((position % BLOCK_MESSAGES) as usize)?.as_mut()?;
+        let entry = self.get_mut(position)?;
         entry.remaining += 1;
         if entry.remaining == 1 {
-            block.pending += 1;
             self.pending += 1;
+            self.block_mut(position / BLOCK_MESSAGES)?.pending += 1;
         }
-        Some(entry)
+        self.get(position)
     }
 
     /// One subscription needs this message no more. Gives its root's slot, and its handle if it is freed because nobody needs it and `keep`
     /// does not ask for it.
     pub(crate) fn release(&mut self, position: u64, keep: bool) -> Option<(u32, Option<H>)> {
         let number = position / BLOCK_MESSAGES;
-        let block = self.blocks.get_mut(&number)?;
+        let block = self.block_mut(number)?;
         let place = block.entries.get_mut((position % BLOCK_MESSAGES) as usize)?;
         let entry = place.as_mut()?;
         let root = entry.root;
@@ -127,33 +176,38 @@ impl<H> Log<H> {
             return Some((root, None));
         }
         entry.root = super::roots::UNTRACKED;
-        block.pending -= 1;
-        self.pending -= 1;
-        if keep {
-            return Some((root, None));
-        }
-        let handle = place.take().map(|entry| entry.handle);
-        block.held -= 1;
-        // The last block is kept: the next message goes there, and its memory is used again.
-        if block.held == 0 && number != self.next / BLOCK_MESSAGES {
-            self.blocks.remove(&number);
+        block.pending = block.pending.saturating_sub(1);
+        let handle = match keep {
+            true => None,
+            false => {
+                block.held -= 1;
+                place.take().map(|entry| entry.handle)
+            }
+        };
+        let empty = block.held == 0;
+        self.pending = self.pending.saturating_sub(1);
+        // The last block is kept: the next message goes there.
+        if empty && number != self.next / BLOCK_MESSAGES {
+            self.drop_block(number);
         }
         Some((root, handle))
     }
 
     /// The positions that are held from `from` on, in order.
     pub(crate) fn held(&self, from: u64) -> impl Iterator<Item = (u64, &Entry<H>)> + '_ {
-        self.blocks.range(from / BLOCK_MESSAGES..).flat_map(move |(number, block)| {
-            let entries = block.entries.iter().enumerate();
-            entries
-                .filter_map(move |(index, entry)| Some((number * BLOCK_MESSAGES + index as u64, entry.as_ref()?)))
-                .filter(move |(position, _)| *position >= from)
+        let skip = usize::try_from((from / BLOCK_MESSAGES).saturating_sub(self.base)).unwrap_or(usize::MAX);
+        let blocks = self.blocks.iter().zip(self.base..).skip(skip);
+        blocks.filter_map(|(block, number)| Some((number, block.as_deref()?))).flat_map(move |(number, block)| {
+            let start = number * BLOCK_MESSAGES;
+            let skip = from.saturating_sub(start).min(BLOCK_MESSAGES) as usize;
+            let entries = block.entries.iter().enumerate().skip(skip);
+            entries.filter_map(move |(index, entry)| Some((start + index as u64, entry.as_ref()?)))
         })
     }
 
-    /// Like [`Log::held`], with the newest creation time of each one's block.
+    /// All that is held, with the newest creation time of each one's block.
     pub(crate) fn held_with_time(&self) -> impl Iterator<Item = (u64, &Entry<H>, u64)> + '_ {
-        self.blocks.iter().flat_map(|(number, block)| {
+        self.numbered().flat_map(|(number, block)| {
             let entries = block.entries.iter().enumerate();
             entries.filter_map(move |(index, entry)| {
                 Some((number * BLOCK_MESSAGES + index as u64, entry.as_ref()?, block.newest_ms))
@@ -163,28 +217,39 @@ impl<H> Log<H> {
 
     /// The first position of the first block that may hold a message created at or after this time.
     pub(crate) fn first_since(&self, created_ms: u64) -> Option<u64> {
-        self.blocks.iter().find(|(_, block)| block.newest_ms >= created_ms).map(|(number, _)| number * BLOCK_MESSAGES)
+        self.numbered().find(|(_, block)| block.newest_ms >= created_ms).map(|(number, _)| number * BLOCK_MESSAGES)
     }
 
-    /// The end of the blocks at the front in which everything is settled and nothing was created at or after this time.
-    pub(crate) fn expirable(&self, created_ms: u64) -> Option<u64> {
+    /// The end of the blocks at the front in which everything is settled and which are older than this time, or more than so many bytes.
+    pub(crate) fn expirable(&self, created_ms: u64, bytes_max: u64) -> Option<u64> {
         let last = self.next / BLOCK_MESSAGES;
-        let expired = |(number, block): &(&u64, &Block<H>)| **number < last && block.pending == 0 && block.newest_ms < created_ms;
-        self.blocks.iter().take_while(expired).last().map(|(number, _)| (number + 1) * BLOCK_MESSAGES)
+        let mut bytes: u64 = match bytes_max {
+            u64::MAX => 0,
+            _ => self.numbered().map(|(_, block)| block.bytes).sum(),
+        };
+        let mut end = None;
+        for (number, block) in self.numbered() {
+            if number >= last || block.pending > 0 || (block.newest_ms >= created_ms && bytes <= bytes_max) {
+                break;
+            }
+            bytes = bytes.saturating_sub(block.bytes);
+            end = Some((number + 1) * BLOCK_MESSAGES);
+        }
+        end
     }
 
     /// Frees the settled messages of all blocks before `end`, which is a block's start.
     pub(crate) fn expire(&mut self, end: u64, freed: &mut Vec<H>) {
-        let kept = self.blocks.split_off(&(end / BLOCK_MESSAGES));
-        for (number, mut block) in std::mem::replace(&mut self.blocks, kept) {
+        for number in self.base..(end / BLOCK_MESSAGES).min(self.base + self.blocks.len() as u64) {
+            let Some(block) = self.block_mut(number) else { continue };
             for place in &mut block.entries {
                 if let Some(entry) = place.take_if(|entry| entry.remaining == 0) {
                     freed.push(entry.handle);
                     block.held -= 1;
                 }
             }
-            if block.held > 0 {
-                self.blocks.insert(number, block);
+            if block.held == 0 {
+                self.drop_block(number);
             }
         }
     }
@@ -192,6 +257,6 @@ impl<H> Log<H> {
     /// How many blocks are kept: what a long run must not let grow.
     #[cfg(test)]
     pub(crate) fn blocks(&self) -> usize {
-        self.blocks.len()
+        self.blocks.iter().flatten().count()
     }
 }

@@ -4,11 +4,13 @@
 
 mod event;
 mod log;
+mod net;
 mod roots;
 mod settled;
 
 pub(crate) use event::{Attempt, Event, Published, Span, SubscriptionId, TopicId};
 pub(crate) use log::Entry;
+pub(crate) use net::{Net, RootNote, Survivors, merge};
 pub(crate) use roots::{RootImage, UNTRACKED};
 pub(crate) use settled::Settled;
 
@@ -32,6 +34,16 @@ pub(crate) struct State<H> {
     pub(crate) freed: Vec<H>,
     /// Roots of which nothing is pending any more; the owner drains it.
     pub(crate) finished: Vec<(MessageId, Outcome)>,
+    /// Roots about which the messages that are left do not tell everything; the owner drains it, if it has asked for them.
+    pub(crate) told: Option<Vec<Told>>,
+}
+
+/// Why a record must say something about a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) root: u128,
+    /// Where it was sent, if this is about that: only needed if the message is not written.
+    pub(crate) sent_at: Option<(TopicId, u64)>,
 }
 
 /// One topic.
@@ -46,6 +58,10 @@ pub(crate) struct Topic<H> {
     pub(crate) producers: FxHashMap<Arc<str>, (u64, u64)>,
     /// Not to be delivered before; only of messages that say so.
     pub(crate) deliver_at: FxHashMap<u64, u64>,
+    /// Messages that could not be read back, once for each subscription.
+    pub(crate) damaged: u64,
+    /// Whether each of its subscriptions has a consumer that gets messages before they are durable; not kept.
+    pub(crate) passing: bool,
 }
 
 /// One subscription.
@@ -70,6 +86,7 @@ impl<H> Default for State<H> {
             roots: Roots::default(),
             freed: Vec::new(),
             finished: Vec::new(),
+            told: None,
         }
     }
 }
@@ -91,6 +108,7 @@ impl<H> State<H> {
             }
             Event::Expire { topic, end } => self.expire(topic, end),
             Event::Moved { messages } => self.moved(messages),
+            Event::Damaged { subscription, position } => self.damaged(subscription, position),
         }
         self.roots.evaluate(&mut self.finished);
     }
@@ -120,7 +138,8 @@ impl<H> State<H> {
 
     fn topic(&mut self, spec: TopicSpec) {
         if let Some(topic) = self.find_topic(&spec.name) {
-            self.topics[topic.0 as usize].spec.retention = spec.retention;
+            let known = &mut self.topics[topic.0 as usize].spec;
+            (known.retention, known.retention_bytes) = (spec.retention, spec.retention_bytes);
             return;
         }
         let topic = TopicId(self.topics.len() as u32);
@@ -212,7 +231,7 @@ impl<H> State<H> {
     }
 
     fn publish(&mut self, published: Published<H>) {
-        let Published { topic: number, root, key, created_ms, deliver_at_ms, producer, handle } = published;
+        let Published { topic: number, root, key, created_ms, deliver_at_ms, producer, bytes, handle } = published;
         let topic = &mut self.topics[number.0 as usize];
         let remaining = topic.subscriptions.len() as u32;
         let slot = match (root, topic.spec.kind) {
@@ -225,18 +244,24 @@ impl<H> State<H> {
                 _ => self.roots.pend(slot, remaining),
             }
         }
-        if topic.spec.kind == TopicKind::Ingress {
-            match slot {
-                UNTRACKED => {}
-                slot => self.roots.sent(slot),
+        let mut told = match (slot, topic.spec.kind) {
+            (UNTRACKED, _) => None,
+            (slot, TopicKind::Ingress) => {
+                self.roots.sent(slot);
+                Some(Some((number, topic.log.next())))
             }
+            (_, TopicKind::DeadLetter) if remaining == 0 => Some(None),
+            _ => None,
+        };
+        if let (Some(sent_at), Some(list)) = (told.take(), self.told.as_mut()) {
+            list.push(Told { root, sent_at });
         }
         let position = match remaining == 0 && topic.spec.retention.is_zero() {
             true => {
                 self.freed.push(handle);
-                topic.log.push(None, created_ms)
+                topic.log.push(None, created_ms, bytes)
             }
-            false => topic.log.push(Some(Entry { handle, root: slot, key, remaining }), created_ms),
+            false => topic.log.push(Some(Entry { handle, root: slot, key, remaining }), created_ms, bytes),
         };
         if let Some(deliver_at_ms) = deliver_at_ms.filter(|_| remaining > 0) {
             topic.deliver_at.insert(position, deliver_at_ms);
@@ -267,9 +292,12 @@ impl<H> State<H> {
             }
             match (root, topic.spec.kind) {
                 (UNTRACKED, _) => {}
-                (root, TopicKind::DeadLetter) => {
-                    let redriven = redriven.contains(&self.roots.id(root));
-                    self.roots.unbury(root, redriven);
+                (slot, TopicKind::DeadLetter) => {
+                    let root = self.roots.id(slot);
+                    self.roots.unbury(slot, redriven.contains(&root));
+                    if let Some(told) = self.told.as_mut() {
+                        told.push(Told { root, sent_at: None });
+                    }
                 }
                 (root, _) => self.roots.settle(root),
             }
@@ -296,6 +324,21 @@ impl<H> State<H> {
         deliver_at.retain(|position, _| log.get(*position).is_some());
     }
 
+    fn damaged(&mut self, number: SubscriptionId, position: u64) {
+        let Some(subscription) = self.subscription_of(number) else { return };
+        let topic = subscription.topic;
+        let found = self.topics[topic.0 as usize].log.get(position).map(|entry| entry.root);
+        self.topics[topic.0 as usize].damaged += 1;
+        if let Some(slot) = found.filter(|slot| *slot != UNTRACKED) {
+            self.roots.bury(slot, 0);
+            let root = self.roots.id(slot);
+            if let Some(told) = self.told.as_mut() {
+                told.push(Told { root, sent_at: None });
+            }
+        }
+        self.settle(Span { subscription: number, start: position, end: position + 1 }, &FxHashSet::default());
+    }
+
     fn moved(&mut self, messages: Vec<(TopicId, u64, H)>) {
         for (topic, position, handle) in messages {
             match self.topics[topic.0 as usize].log.get_mut(position) {
@@ -316,6 +359,8 @@ impl<H> Topic<H> {
             subscriptions: Vec::new(),
             producers: FxHashMap::default(),
             deliver_at: FxHashMap::default(),
+            damaged: 0,
+            passing: false,
         }
     }
 }
@@ -323,7 +368,6 @@ impl<H> Topic<H> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const IN: TopicId = TopicId(0);
     const OUT: TopicId = TopicId(1);
@@ -332,7 +376,7 @@ mod tests {
     fn two_topics() -> State<u64> {
         let mut state = State::default();
         for (name, kind) in [("in", TopicKind::Ingress), ("out", TopicKind::Route)] {
-            state.apply(Event::Topic(TopicSpec { name: name.into(), kind, topology: "t".into(), retention: Duration::ZERO }));
+            state.apply(Event::Topic(TopicSpec { name: name.into(), kind, topology: "t".into(), ..TopicSpec::default() }));
         }
         for topic in [IN, OUT] {
             state.apply(Event::Subscription { topic, name: "s".into(), from: 0 });
@@ -341,7 +385,7 @@ mod tests {
     }
 
     fn publish(topic: TopicId, root: u128, handle: u64) -> Published<u64> {
-        Published { topic, root, key: 0, created_ms: 0, deliver_at_ms: None, producer: None, handle }
+        Published { topic, root, key: 0, created_ms: 0, deliver_at_ms: None, producer: None, bytes: 0, handle }
     }
 
     fn step(settled: &[(SubscriptionId, u64)], publishes: Vec<Published<u64>>) -> Event<u64> {

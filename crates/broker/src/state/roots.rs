@@ -24,6 +24,8 @@ pub(crate) struct Roots {
     accounts: Vec<Account>,
     topologies: BTreeMap<String, u32>,
     dropped: VecDeque<MessageId>,
+    /// How many roots were ever added to `dropped`.
+    dropped_total: u64,
 }
 
 /// One root. The id is kept in halves: a `u128` would be aligned to 16 bytes and the entry would grow by a third.
@@ -217,6 +219,7 @@ impl Roots {
                 self.dropped.pop_front();
             }
             self.dropped.push_back(MessageId(whole(root.id)));
+            self.dropped_total += 1;
         }
         if let Ok(entry) = self.by_id.find_entry(hash(root.id), |found| *found == slot) {
             entry.remove();
@@ -266,6 +269,55 @@ impl Roots {
     /// Roots that were dropped, oldest first, for a snapshot.
     pub(crate) fn dropped(&self) -> impl ExactSizeIterator<Item = MessageId> + '_ {
         self.dropped.iter().copied()
+    }
+
+    /// How many roots were dropped since the broker was opened or made.
+    pub(crate) fn dropped_total(&self) -> u64 {
+        self.dropped_total
+    }
+
+    /// The roots that were dropped last, oldest first.
+    pub(crate) fn dropped_last(&self, count: u64) -> Vec<MessageId> {
+        let skip = self.dropped.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
+        self.dropped.iter().skip(skip).copied().collect()
+    }
+
+    /// What a record must say of this root, if it is tracked: its topology, how often it was sent, and whether something of it was dropped.
+    pub(crate) fn note(&self, id: u128) -> Option<(u32, u32, bool)> {
+        let root = &self.slots[self.find(halves(id))? as usize];
+        Some((root.topology, root.sent, root.dropped))
+    }
+
+    /// What a record says of a root, when it is replayed.
+    pub(crate) fn replay_note(&mut self, id: u128, topology: u32, sent: u32, dropped: bool) {
+        let slot = self.slot(id, topology);
+        let root = &mut self.slots[slot as usize];
+        (root.sent, root.dropped) = (sent, dropped);
+        self.touched.push(slot);
+    }
+
+    /// The accounts by number of the topology.
+    pub(crate) fn all_accounts(&self) -> &[Account] {
+        &self.accounts
+    }
+
+    /// What a record says of an account, when it is replayed.
+    pub(crate) fn replay_account(&mut self, topology: u32, account: Account) {
+        if let Some(found) = self.accounts.get_mut(topology as usize) {
+            *found = account;
+        }
+    }
+
+    /// Replays that roots were dropped: the ones that replaying has found are replaced by those of the record.
+    pub(crate) fn replay_dropped(&mut self, before: u64, dropped: Vec<MessageId>) {
+        for _ in before..self.dropped_total {
+            self.dropped.pop_back();
+        }
+        self.dropped_total = before + dropped.len() as u64;
+        self.dropped.extend(dropped);
+        while self.dropped.len() > DROPPED_REMEMBERED_MAX {
+            self.dropped.pop_front();
+        }
     }
 
     /// Puts back what a snapshot holds.

@@ -83,7 +83,7 @@ async fn send(
     let roots: Vec<Message> =
         messages.into_iter().map(|message| ids::new_root(message.payload.into(), Codec::Json, message.key)).collect();
     let sent: Vec<_> = roots.iter().map(|root| root.id).collect();
-    let publish = |message| Publish { topic: topic.clone(), message, sequence: None };
+    let publish = |message: Message| Publish { topic: topic.clone(), message: message.into(), sequence: None };
     broker.publish(roots.into_iter().map(publish).collect()).await?;
     let deadline = wait_ms.map(|wait| tokio::time::Instant::now() + Duration::from_millis(wait));
     let mut answer = Vec::with_capacity(sent.len());
@@ -180,9 +180,12 @@ async fn settle_one(broker: &dyn Broker, edge: &EdgeRef, position: Position, mes
         position,
         cumulative: false,
     };
-    let publishes =
-        redrive.then(|| Publish { topic: edge.retry_topic.as_str().into(), message: dispatch::clean(message), sequence: None });
-    let step = Step { acks: vec![ack], publishes: publishes.into_iter().collect(), state: Vec::new(), guard: true };
+    let publishes = redrive.then(|| Publish {
+        topic: edge.retry_topic.as_str().into(),
+        message: dispatch::clean(message).into(),
+        sequence: None,
+    });
+    let step = Step { acks: vec![ack], publishes: publishes.into_iter().collect(), guard: true, ..Step::default() };
     match dispatch::commit(broker, step).await {
         Ok(()) => Ok(true),
         // Somebody else has taken it in the meantime.
@@ -214,7 +217,7 @@ mod tests {
         for size in sizes {
             let message = ids::new_root("x".repeat(size).into(), Codec::Json, None);
             let message = DeadLetter::write(message, "[*]-->a", 1, &TaskError::permanent("no"));
-            broker.publish(vec![Publish { topic: "t-a-a-DLQ".into(), message, sequence: None }]).await.unwrap();
+            broker.publish(vec![Publish { topic: "t-a-a-DLQ".into(), message: message.into(), sequence: None }]).await.unwrap();
         }
         let list = async |filter, limit| {
             let request = Request::DeadLetters { topology: topology.clone(), filter, limit };

@@ -4,9 +4,10 @@ use super::{DeadLetter, Edge, Taken};
 use crate::{Cause, Codec, Context, TaskError, codec::Bytes, handler::Output, ids};
 use futures_util::FutureExt;
 use leatworks_broker::{Ack, Message, Position, Publish};
+use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::{any::Any, borrow::Cow, future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{any::Any, borrow::Cow, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 /// What is to become of a message.
 #[expect(clippy::large_enum_variant, reason = "nearly all are settled, and a box would cost each of them an allocation")]
@@ -27,24 +28,21 @@ pub(crate) struct Settle {
     /// How many outputs the task gave; none if the message was given up.
     pub(crate) emitted: Option<u64>,
     /// The message and its attempt, should the broker refuse what came of it; none if it was given up.
-    pub(crate) origin: Option<(Message, u32)>,
+    pub(crate) origin: Option<(Arc<Message>, u32)>,
 }
 
-/// Runs the task once.
-pub(crate) async fn run(edge: &Edge, taken: Taken) -> Outcome {
+/// Runs the task once. `now_ms` is when its outputs are made, as well as it is known.
+pub(crate) async fn run(edge: &Edge, taken: Taken, now_ms: u64) -> Outcome {
     let Taken { queue, delivery } = taken;
-    let (position, attempt) = (delivery.position, delivery.attempt);
-    let mut message = delivery.message;
+    let (position, attempt, message) = (delivery.position, delivery.attempt, delivery.message);
     if attempt > edge.retry.attempts {
         let error = died(edge.retry.attempts);
         return give_up(edge, queue, position, message, attempt, &error);
     }
-    let original = message.payload.clone();
-    open(edge, &mut message);
-    let cx = Context::new(edge.place.clone(), &message, attempt);
-    let result = call(edge, &message, &cx).await;
-    message.payload = original;
-    match result.and_then(|outputs| publishes(edge, &message, outputs)) {
+    let seen = opened(edge, &message);
+    let cx = Context::new(edge.place.clone(), &seen, attempt);
+    let result = call(edge, &seen, &cx).await;
+    match result.and_then(|outputs| publishes(edge, &message, outputs, now_ms)) {
         Ok((publishes, emitted)) => Outcome::Settle(Settle {
             ack: edge.ack(queue, position),
             publishes,
@@ -55,18 +53,12 @@ pub(crate) async fn run(edge: &Edge, taken: Taken) -> Outcome {
     }
 }
 
-/// Makes a message what its task sees: an envelope is opened.
-fn open(edge: &Edge, message: &mut Message) {
-    if let Some(task) = edge.envelope().and_then(|address| open_envelope(message, address)) {
-        message.payload = task;
+/// The message as its task sees it: an envelope is opened.
+pub(super) fn opened<'a>(edge: &Edge, message: &'a Message) -> Cow<'a, Message> {
+    match edge.envelope().and_then(|address| open_envelope(message, address)) {
+        Some(payload) => Cow::Owned(Message { payload, ..message.clone() }),
+        None => Cow::Borrowed(message),
     }
-}
-
-/// The message as its task has seen it.
-pub(super) fn opened(edge: &Edge, message: &Message) -> Message {
-    let mut message = message.clone();
-    open(edge, &mut message);
-    message
 }
 
 /// What becomes of a message on which its task has failed.
@@ -74,7 +66,7 @@ pub(crate) fn fail(
     edge: &Edge,
     queue: super::Queue,
     position: Position,
-    message: Message,
+    message: Arc<Message>,
     attempt: u32,
     error: &TaskError,
 ) -> Outcome {
@@ -109,14 +101,21 @@ pub(crate) fn died(attempts: u32) -> TaskError {
 }
 
 /// Moves a message to the dead letters.
-fn give_up(edge: &Edge, queue: super::Queue, position: Position, message: Message, attempt: u32, error: &TaskError) -> Outcome {
+fn give_up(
+    edge: &Edge,
+    queue: super::Queue,
+    position: Position,
+    message: Arc<Message>,
+    attempt: u32,
+    error: &TaskError,
+) -> Outcome {
     Outcome::Settle(give_up_with(edge, edge.ack(queue, position), message, attempt, error))
 }
 
-pub(super) fn give_up_with(edge: &Edge, ack: Ack, message: Message, attempt: u32, error: &TaskError) -> Settle {
+pub(super) fn give_up_with(edge: &Edge, ack: Ack, message: Arc<Message>, attempt: u32, error: &TaskError) -> Settle {
     tracing::warn!(id = %message.id, edge = edge.def.id, attempt, cause = error.cause().as_str(), %error, "moved to the dead letters");
-    let message = DeadLetter::write(message, edge.def.id, attempt.min(edge.retry.attempts.max(1)), error);
-    let publish = Publish { topic: edge.dead_letter_topic.clone(), message, sequence: None };
+    let message = DeadLetter::write(Arc::unwrap_or_clone(message), edge.def.id, attempt.min(edge.retry.attempts.max(1)), error);
+    let publish = Publish { topic: edge.dead_letter_topic.clone(), message: message.into(), sequence: None };
     Settle { ack, publishes: vec![publish], emitted: None, origin: None }
 }
 
@@ -130,7 +129,9 @@ fn open_envelope(message: &Message, address: &str) -> Option<Bytes> {
         #[serde(borrow)]
         task: &'a RawValue,
     }
-    if message.codec != Codec::Json {
+    // A payload that can be none is not parsed: what the parser would say of it costs more than the rest of a quick task.
+    let object = message.payload.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+    if message.codec != Codec::Json || !object || memmem::find(&message.payload, b"\"task\"").is_none() {
         return None;
     }
     let envelope: Envelope<'_> = serde_json::from_slice(&message.payload).ok()?;
@@ -168,9 +169,8 @@ pub(crate) fn panic_error(panic: &(dyn Any + Send)) -> TaskError {
 }
 
 /// The outputs of a message as what is published, and how many there are.
-fn publishes(edge: &Edge, parent: &Message, outputs: Vec<Output>) -> Result<(Vec<Publish>, u64), TaskError> {
+fn publishes(edge: &Edge, parent: &Message, outputs: Vec<Output>, now_ms: u64) -> Result<(Vec<Publish>, u64), TaskError> {
     let emitted = outputs.len() as u64;
-    let created_ms = if outputs.is_empty() { 0 } else { ids::now_ms() };
     let max = edge.broker.max_message_bytes();
     let mut publishes = Vec::with_capacity(outputs.len());
     for (index, output) in outputs.into_iter().enumerate() {
@@ -183,13 +183,13 @@ fn publishes(edge: &Edge, parent: &Message, outputs: Vec<Output>) -> Result<(Vec
             id: ids::child_id(parent.id, edge.seed(), index as u64),
             root: parent.root,
             key: output.key.or_else(|| parent.key.clone()),
-            created_ms,
+            created_ms: now_ms,
             trace: parent.trace.clone(),
             codec: edge.codec(),
             payload: output.payload,
             ..Message::default()
         };
-        publishes.push(Publish { topic: topic.clone(), message, sequence: None });
+        publishes.push(Publish { topic: topic.clone(), message: message.into(), sequence: None });
     }
     Ok((publishes, emitted))
 }

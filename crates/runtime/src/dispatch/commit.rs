@@ -5,7 +5,7 @@ use super::{
     attempt::{self, Settle},
 };
 use crate::TaskError;
-use leatworks_broker::{Broker, BrokerError, ErrorKind, Position, Step};
+use leatworks_broker::{Broker, BrokerError, Confirm, ErrorKind, Position, Step};
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -78,7 +78,10 @@ pub(super) async fn settle(edge: Arc<Edge>, outcomes: Vec<Outcome>) -> Result<()
 /// Has the handler make durable what came of the messages that it has handled well.
 async fn flush(edge: &Edge, settles: &[Settle]) -> Result<(), TaskError> {
     let (Some(handler), true) = (&edge.handler, settles.iter().any(|settle| settle.origin.is_some())) else { return Ok(()) };
-    let messages = settles.iter().filter_map(|settle| settle.origin.as_ref()).map(|(message, _)| attempt::opened(edge, message));
+    let messages = settles
+        .iter()
+        .filter_map(|settle| settle.origin.as_ref())
+        .map(|(message, _)| attempt::opened(edge, message).into_owned());
     attempt::guard_panic(handler.flush(Box::new(messages))).await
 }
 
@@ -150,6 +153,7 @@ fn step(settles: &[Settle]) -> Step {
         publishes: settles.iter().flat_map(|settle| settle.publishes.iter().cloned()).collect(),
         state: Vec::new(),
         guard: true,
+        confirm: Confirm::Applied,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     ids,
     plan::TaskPlan,
 };
-use leatworks_broker::{Ack, Broker, Delivery, Position};
+use leatworks_broker::{Ack, Broker, Delivery, HandOff, Position};
 use std::{sync::Arc, time::Duration};
 
 /// An edge with everything that its dispatcher uses per message, made once.
@@ -25,6 +25,7 @@ pub(crate) struct Edge {
     pub(crate) retry: Retry,
     pub(crate) timeout: Duration,
     pub(crate) parallelism: usize,
+    pub(crate) hand_off: HandOff,
     topics: [Arc<str>; 2],
     routes: Vec<Arc<str>>,
     /// What a Trampoline envelope must be addressed to, on an ingress edge.
@@ -73,6 +74,7 @@ impl Edge {
             retry: plan.retry,
             timeout: plan.timeout,
             parallelism: plan.parallelism.max(1),
+            hand_off: if plan.eager { HandOff::Eager } else { HandOff::Durable },
             topics: [def.topic.into(), def.retry_topic.into()],
             routes: task.routes.iter().map(|route| route.topic.into()).collect(),
             envelope: def.from.is_none().then(|| format!("{}-{}", task.topology, task.name)),

@@ -78,6 +78,7 @@ pub(crate) async fn subscribe(edge: &Edge, queue: Queue, permits: usize) -> Resu
             kind: SubscriptionKind::Shared,
             consumer: format!("{}/{}", edge.topology, edge.def.id),
             permits,
+            hand_off: edge.hand_off,
         })
         .await
 }
@@ -201,8 +202,8 @@ impl Dispatcher {
     fn start_lanes(&mut self) {
         let full = self.finished_bytes > FINISHED_BYTES_MAX;
         while !full && self.lanes.len() < self.edge.parallelism && !self.waiting.is_empty() {
-            let free = self.edge.parallelism - self.lanes.len();
-            let share = self.waiting.len().div_ceil(free).min(self.batch.max(1));
+            // Quick messages go in batches as large as they may be: a lane of its own for each would cost more than handling it.
+            let share = self.waiting.len().min(self.batch.max(1));
             let batch: Vec<Taken> = self.waiting.drain(..share).collect();
             self.lanes.spawn(lane::run(self.edge.clone(), batch, self.results.0.clone()));
         }

@@ -275,7 +275,7 @@ impl Run {
         let step = Step {
             publishes: vec![Publish {
                 topic: ingress.topic.into(),
-                message: ids::new_root(payload, codec, None),
+                message: ids::new_root(payload, codec, None).into(),
                 sequence: None,
             }],
             state: vec![self.record.entry(self.plan.topology.name)],

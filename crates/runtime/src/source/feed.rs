@@ -113,7 +113,7 @@ impl Feed {
         let publishes = roots.into_iter().map(|root| {
             let id = ids::child_id(self.run_id, self.seed, root.number);
             let message = Message { id, root: id, created_ms, codec: root.codec, payload: root.payload, ..Message::default() };
-            Publish { topic: self.topic.clone(), message, sequence: None }
+            Publish { topic: self.topic.clone(), message: message.into(), sequence: None }
         });
         let position = serde_json::to_vec(position).map_err(EncodeError::from)?;
         let step =

@@ -176,7 +176,7 @@ pub async fn send(broker: &Arc<dyn Broker>, topology: &TopologyDef, roots: impl 
     let batch = roots
         .map(|text| leatworks::broker::Publish {
             topic: topic.clone(),
-            message: leatworks::new_root(text.into(), Codec::Json, None),
+            message: leatworks::new_root(text.into(), Codec::Json, None).into(),
             sequence: None,
         })
         .collect();

@@ -1,0 +1,236 @@
+//! Closing commit groups: the open group becomes a record of the journal as soon as the disk is ready for one.
+//!
+//! While a group is synced, the next one is closed and written, and the one after that forms by itself. So a group's size follows the load without a timer, the
+//! disk always has something to do, and a message that is published and settled within the time of a sync leaves no trace but its effect.
+
+use super::{
+    duties,
+    place::{Location, Place},
+    record,
+    store::{JournalGroup, JournalStore},
+};
+use crate::engine::{Core, Engine, message_size};
+use leatworks_journal::JournalError;
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+/// How long nothing must have happened before the journal says that everything is synced, so that damage of the last group is not taken for its torn end.
+const MARK_AFTER: Duration = Duration::from_millis(100);
+
+/// How often the committing thread looks for messages whose retention has passed when nothing happens.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How long a group is kept open at most for messages that are on their way through this process. What has passed by then is not written, and an ordinary disk (3 to 5 ms a
+/// sync) would not have had it earlier. A group without such messages is closed at once.
+const LINGER: Duration = Duration::from_millis(2);
+
+/// Bytes of a group that is worth writing, whatever is on its way.
+const WORTH_BYTES: usize = 4 << 20;
+
+/// Wakes the committing thread.
+#[derive(Default)]
+pub(super) struct Wake {
+    state: Mutex<Woken>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Woken {
+    work: bool,
+    passed: bool,
+    end: bool,
+}
+
+impl Wake {
+    /// There is something to commit.
+    pub(super) fn work(&self) {
+        self.lock().work = true;
+        self.changed.notify_one();
+    }
+
+    /// Nothing of the open group is on its way any more.
+    pub(super) fn passed(&self) {
+        self.lock().passed = true;
+        self.changed.notify_one();
+    }
+
+    /// There will be nothing more.
+    pub(super) fn end(&self) {
+        self.lock().end = true;
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Woken> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there is something to do, at most for a while.
+    fn wait(&self, time: Duration) -> Woken {
+        let mut woken = self.lock();
+        if !woken.work && !woken.end {
+            woken = self.changed.wait_timeout(woken, time).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let found = *woken;
+        (woken.work, woken.passed) = (false, false);
+        found
+    }
+
+    /// Waits for what is on its way, at most for so long.
+    fn wait_passed(&self, time: Duration) {
+        let idle = |woken: &mut Woken| !woken.passed && !woken.end;
+        let mut woken = self.changed.wait_timeout_while(self.lock(), time, idle).unwrap_or_else(PoisonError::into_inner).0;
+        woken.passed = false;
+    }
+}
+
+impl JournalStore {
+    fn committing(&self) -> MutexGuard<'_, ()> {
+        self.committing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Commits until the broker ends.
+pub(super) fn run(engine: &Weak<Engine<JournalStore>>, wake: &Wake) {
+    let mut time = MARK_AFTER;
+    loop {
+        let woken = wake.wait(time);
+        let Some(engine) = engine.upgrade() else { return };
+        let store = &engine.store;
+        if store.is_open() && store.journal.check().is_ok() {
+            linger(&engine, wake);
+            commit(&engine);
+            // What goes wrong ends the journal, which everybody is told.
+            let _ = store.journal.commit();
+            time = MARK_AFTER;
+        } else if !woken.work {
+            mark(&engine);
+            engine.expire_all();
+            time = IDLE;
+        }
+        if store.journal.check().is_err() {
+            engine.wake_all();
+            store.closed.notify_waiters();
+            return;
+        }
+        if woken.end {
+            return;
+        }
+    }
+}
+
+/// Says on disk that everything is synced.
+fn mark(engine: &Engine<JournalStore>) {
+    let marked = {
+        let _committing = engine.store.committing();
+        let _core = engine.lock();
+        engine.store.mark()
+    };
+    if marked {
+        // What goes wrong ends the journal, which everybody is told.
+        let _ = engine.store.journal.commit();
+    }
+}
+
+/// Keeps the open group open while messages of it are on their way, for a while.
+fn linger(engine: &Engine<JournalStore>, wake: &Wake) {
+    let until = Instant::now() + LINGER;
+    loop {
+        let waits = {
+            let group = &engine.lock().group.group;
+            group.is_passing() && group.bytes < WORTH_BYTES
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        if !waits || left.is_zero() {
+            return;
+        }
+        wake.wait_passed(left);
+    }
+}
+
+/// Closes the open group and appends it.
+pub(super) fn commit(engine: &Engine<JournalStore>) {
+    let store = &engine.store;
+    let _committing = store.committing();
+    let (parts, bytes) = {
+        let mut core = engine.lock();
+        let core = &mut *core;
+        if !core.group.group.is_dirty() {
+            return;
+        }
+        let bytes = core.group.group.bytes;
+        let parts = core.group.group.close(&core.state);
+        store.closed_bytes.store(bytes, Ordering::Release);
+        store.next_group();
+        (parts, bytes)
+    };
+    store.closed.notify_waiters();
+    let (body, placed) = record::encode(parts, bytes);
+    let appended = store.journal.append(body);
+    place(engine, &mut engine.lock(), appended.address, placed);
+    store.closed_bytes.store(0, Ordering::Release);
+    store.closed.notify_waiters();
+}
+
+/// Notes where the messages of a record are.
+fn place(engine: &Engine<JournalStore>, core: &mut Core<Place, JournalGroup>, address: u64, placed: Vec<record::Placed>) {
+    let store = &engine.store;
+    let mut held = Vec::with_capacity(placed.len());
+    let mut cached = Vec::with_capacity(placed.len());
+    for record::Placed { topic, position, offset, bytes, message } in placed {
+        let entry = core.state.topics[topic.0 as usize].log.get_mut(position);
+        // What was settled while the record was made is written and dead.
+        let Some(entry) = entry.filter(|entry| entry.handle.at.is_none()) else { continue };
+        let same = entry.handle.message.as_ref().is_some_and(|held| Arc::ptr_eq(held, &message));
+        let Some(at) = Location::new(address + offset as u64, bytes).filter(|_| same) else { continue };
+        entry.handle.at = Some(at);
+        held.push((at.address(), at.bytes()));
+        cached.push((topic, position, message_size(&message)));
+    }
+    if !held.is_empty() {
+        store.journal.hold(held.into_iter());
+    }
+    for (topic, position, bytes) in cached {
+        store.cache(&mut core.group, &mut core.state, topic, position, bytes);
+    }
+}
+
+/// Commits what there is and takes a snapshot of exactly that, with the engine locked.
+pub(super) fn snapshot(engine: &Engine<JournalStore>) -> (leatworks_journal::Mark, Vec<u8>) {
+    // Most of it without the lock.
+    commit(engine);
+    let store = &engine.store;
+    let _committing = store.committing();
+    let mut core = engine.lock();
+    if core.group.group.is_dirty() {
+        let inner = &mut *core;
+        let bytes = inner.group.group.bytes;
+        let parts = inner.group.group.close(&inner.state);
+        store.next_group();
+        let (body, placed) = record::encode(parts, bytes);
+        let appended = store.journal.append(body);
+        place(engine, inner, appended.address, placed);
+        store.closed.notify_waiters();
+    }
+    (store.journal.mark(), super::snapshot::encode(&core.state))
+}
+
+/// Commits everything, with the state as it is at the end, and ends the journal.
+pub(super) fn close(engine: &Engine<JournalStore>) -> Result<(), JournalError> {
+    let journal = engine.store.journal.clone();
+    let done = duties::checkpoint(engine, &journal).and_then(|()| {
+        // Nothing is in hand any more: all attempts that were under way are in the checkpoint.
+        if let Some(hand) = &engine.store.hand {
+            // What fails here would count attempts twice at worst.
+            let _ = hand.clear();
+        }
+        Ok(())
+    });
+    // The checkpoint only makes the next start quicker: without space for it, what was acknowledged is as safe.
+    let closed = match done {
+        Ok(()) | Err(JournalError::Full) => journal.close(),
+        Err(error) => Err(error),
+    };
+    closed
+}

@@ -1,0 +1,368 @@
+//! Which messages are in whose hands: what a process that is killed leaves behind, so that the attempts it had begun are counted.
+//!
+//! Two files of one size beside the journal, written in turn and never synced: they survive the end of the process, which is what counting asks for, at the price of one write
+//! for each batch that is handed out. The journal has no record of an attempt that ends well.
+//!
+//! A message that was handed out before it was written can be lost with the process while the one it came of is not. It then comes again with the same id, and
+//! its attempts go on from there; that is why the id is noted, and why it must follow from where the message comes from.
+//!
+//! A file is a header (magic `LEATHND1`, generation, CRC32C, twelve bytes after the magic) and blocks: length, CRC32C over generation and content, content. A block is a
+//! list of entries: `1`, subscription, attempt, position, id: handed out; `2`, subscription, start, end: back.
+
+use crate::{engine::Window, state::SubscriptionId};
+use leatworks_journal::{File, FileSystem};
+use rustc_hash::FxHashMap;
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// The files.
+const NAMES: [&str; 2] = ["in-hand-a", "in-hand-b"];
+
+/// Bytes of each file: half a million messages in hand at once. With more it is made larger.
+const FILE_BYTES: u64 = 16 << 20;
+
+const MAGIC: &[u8; 8] = b"LEATHND1";
+const HEADER_BYTES: usize = 20;
+const BLOCK_HEADER_BYTES: usize = 8;
+const OUT: u8 = 1;
+const BACK: u8 = 2;
+
+/// Messages that were lost while they were in hand and have not come again: so many are remembered, the newest. Each takes 24 bytes.
+const LOST_MAX: usize = 65_536;
+
+/// A message in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InHand {
+    pub(crate) attempt: u32,
+    pub(crate) id: u128,
+}
+
+/// All that is in hand, by subscription and position.
+pub(crate) type AllInHand = BTreeMap<SubscriptionId, Window<InHand>>;
+
+/// What was noted and is not written yet; it lies in the group, under the engine's lock.
+#[derive(Debug, Default)]
+pub(crate) struct Hand {
+    notes: Vec<u8>,
+    /// Whether something is in `notes` that must be written before messages are handed out.
+    out: bool,
+    /// Attempts of messages that were lost while they were in hand.
+    lost: FxHashMap<(SubscriptionId, u128), u32>,
+}
+
+impl Hand {
+    /// Notes are only taken where something survives the process.
+    pub(crate) fn new(lost: FxHashMap<(SubscriptionId, u128), u32>) -> Self {
+        Self { lost, ..Self::default() }
+    }
+
+    pub(crate) fn out(&mut self, subscription: SubscriptionId, position: u64, InHand { attempt, id }: InHand) {
+        self.out = true;
+        self.notes.push(OUT);
+        self.notes.extend_from_slice(&subscription.0.to_le_bytes());
+        self.notes.extend_from_slice(&attempt.to_le_bytes());
+        self.notes.extend_from_slice(&position.to_le_bytes());
+        self.notes.extend_from_slice(&id.to_le_bytes());
+    }
+
+    pub(crate) fn back(&mut self, subscription: SubscriptionId, start: u64, end: u64) {
+        self.notes.push(BACK);
+        self.notes.extend_from_slice(&subscription.0.to_le_bytes());
+        self.notes.extend_from_slice(&start.to_le_bytes());
+        self.notes.extend_from_slice(&end.to_le_bytes());
+    }
+
+    /// Nothing of this subscription is in hand, and that must be known even though nothing is handed out.
+    pub(crate) fn forget(&mut self, subscription: SubscriptionId) {
+        self.back(subscription, 0, u64::MAX);
+        self.out = true;
+    }
+
+    /// Attempts of a message that has come again.
+    pub(crate) fn lost(&mut self, subscription: SubscriptionId, id: u128) -> Option<u32> {
+        if self.lost.is_empty() {
+            return None;
+        }
+        self.lost.remove(&(subscription, id))
+    }
+}
+
+/// The files.
+pub(crate) struct HandFiles {
+    fs: Arc<dyn FileSystem>,
+    writing: Mutex<Writing>,
+}
+
+struct Writing {
+    files: [Arc<dyn File>; 2],
+    current: usize,
+    generation: u64,
+    offset: u64,
+    file_bytes: u64,
+    /// Kept between writes, so that nothing is allocated for one.
+    block: Vec<u8>,
+}
+
+impl HandFiles {
+    /// Opens or makes the files. `sort` gets what the process before had in hand and gives what is to be remembered if this one ends too. `bytes` is the
+    /// size of a new file, at most the usual.
+    pub(crate) fn open(fs: Arc<dyn FileSystem>, bytes: u64, sort: impl FnOnce(AllInHand) -> AllInHand) -> io::Result<Self> {
+        let mut newest: Option<(u64, AllInHand)> = None;
+        let mut slot = 0;
+        let names = fs.list()?;
+        for (index, name) in NAMES.iter().enumerate().filter(|(_, name)| names.iter().any(|other| other == *name)) {
+            let file = fs.open(name)?;
+            let mut content = vec![0; usize::try_from(file.size()?).unwrap_or(0)];
+            // What cannot be read back costs the count of attempts that were under way, never a message.
+            if file.read(&mut content, 0).is_err() {
+                continue;
+            }
+            if let Some((generation, all)) = read(&content)
+                && newest.as_ref().is_none_or(|(other, _)| *other < generation)
+            {
+                newest = Some((generation, all));
+                slot = index;
+            }
+        }
+        let (generation, all) = newest.unwrap_or_default();
+        let file_bytes = bytes.min(FILE_BYTES).max(4_096);
+        // The one that holds what is in hand is only replaced when the other one is written.
+        let current = 1 - slot;
+        let other = match names.iter().any(|name| name == NAMES[slot]) {
+            true => fs.open(NAMES[slot])?,
+            false => fs.create(NAMES[slot], file_bytes)?,
+        };
+        let file = fs.create(NAMES[current], file_bytes)?;
+        let mut files = [file.clone(), other.clone()];
+        files[current] = file;
+        files[1 - current] = other;
+        let mut writing = Writing { files, current, generation, offset: 0, file_bytes, block: Vec::new() };
+        writing.begin(&fs, current, &sort(all))?;
+        Ok(Self { fs, writing: Mutex::new(writing) })
+    }
+
+    /// Writes what was noted, if messages are to be handed out or much has gathered. Notes are taken under the lock of the files, so that they are written in
+    /// the order in which they were made.
+    pub(crate) fn write(&self, take: impl FnOnce(&mut dyn FnMut(&mut Hand))) -> io::Result<()> {
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut block = std::mem::take(&mut writing.block);
+        block.clear();
+        block.resize(BLOCK_HEADER_BYTES, 0);
+        take(&mut |hand: &mut Hand| {
+            if std::mem::take(&mut hand.out) {
+                block.append(&mut hand.notes);
+            }
+        });
+        let result = match block.len() > BLOCK_HEADER_BYTES {
+            true => writing.append(&self.fs, &mut block),
+            false => Ok(()),
+        };
+        writing.block = block;
+        result
+    }
+
+    /// Nothing is in hand any more.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = 1 - writing.current;
+        writing.begin(&self.fs, other, &AllInHand::new())
+    }
+}
+
+impl Writing {
+    fn append(&mut self, fs: &Arc<dyn FileSystem>, block: &mut [u8]) -> io::Result<()> {
+        seal(block, self.generation);
+        if self.offset + block.len() as u64 > self.file_bytes {
+            let mut content = vec![0; self.offset as usize];
+            self.files[self.current].read(&mut content, 0)?;
+            let (_, mut all) = read(&content).unwrap_or_default();
+            replay(&block[BLOCK_HEADER_BYTES..], &mut all);
+            let other = 1 - self.current;
+            return self.begin(fs, other, &all);
+        }
+        self.files[self.current].write(block, self.offset)?;
+        self.offset += block.len() as u64;
+        Ok(())
+    }
+
+    /// Goes on in this file, which begins with all that is in hand.
+    fn begin(&mut self, fs: &Arc<dyn FileSystem>, slot: usize, all: &AllInHand) -> io::Result<()> {
+        let generation = self.generation + 1;
+        let mut hand = Hand::default();
+        for (subscription, window) in all {
+            window.iter().for_each(|(position, in_hand)| hand.out(*subscription, position, in_hand));
+        }
+        let mut block = vec![0; BLOCK_HEADER_BYTES];
+        block.append(&mut hand.notes);
+        seal(&mut block, generation);
+        // With less than half of a file free there would soon be the next change.
+        let needed = (HEADER_BYTES + 2 * block.len()) as u64;
+        if needed > self.file_bytes || self.files[slot].size()? < self.file_bytes {
+            self.file_bytes = self.file_bytes.max(needed.next_power_of_two());
+            self.files[slot] = fs.create(NAMES[slot], self.file_bytes)?;
+        }
+        // The block first: without its header the file is not taken for the newer one.
+        self.files[slot].write(&block, HEADER_BYTES as u64)?;
+        self.files[slot].write(&header(generation), 0)?;
+        (self.current, self.generation, self.offset) = (slot, generation, (HEADER_BYTES + block.len()) as u64);
+        Ok(())
+    }
+}
+
+fn header(generation: u64) -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..16].copy_from_slice(&generation.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..16]);
+    bytes[16..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn seal(block: &mut [u8], generation: u64) {
+    let length = (block.len() - BLOCK_HEADER_BYTES) as u32;
+    let crc = checksum(&block[BLOCK_HEADER_BYTES..], generation);
+    block[..4].copy_from_slice(&length.to_le_bytes());
+    block[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn checksum(content: &[u8], generation: u64) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&generation.to_le_bytes()), content)
+}
+
+/// The generation of a file and what it says is in hand, up to the first block that is not whole.
+fn read(content: &[u8]) -> Option<(u64, AllInHand)> {
+    let head = content.first_chunk::<HEADER_BYTES>()?;
+    let generation = u64::from_le_bytes(*head[8..].first_chunk()?);
+    if *head != header(generation) {
+        return None;
+    }
+    let mut all = AllInHand::new();
+    let mut rest = &content[HEADER_BYTES..];
+    while let Some((head, behind)) = rest.split_first_chunk::<BLOCK_HEADER_BYTES>() {
+        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let crc = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+        let Some((block, next)) = behind.split_at_checked(length) else { break };
+        if checksum(block, generation) != crc {
+            break;
+        }
+        replay(block, &mut all);
+        rest = next;
+    }
+    Some((generation, all))
+}
+
+fn replay(mut entries: &[u8], all: &mut AllInHand) {
+    while let Some((kind, rest)) = entries.split_first() {
+        let parsed = match *kind {
+            OUT => replay_out(rest, all),
+            BACK => replay_back(rest, all),
+            _ => None,
+        };
+        match parsed {
+            Some(rest) => entries = rest,
+            None => return,
+        }
+    }
+}
+
+fn replay_out<'a>(bytes: &'a [u8], all: &mut AllInHand) -> Option<&'a [u8]> {
+    let (subscription, bytes) = bytes.split_first_chunk::<4>()?;
+    let (attempt, bytes) = bytes.split_first_chunk::<4>()?;
+    let (position, bytes) = bytes.split_first_chunk::<8>()?;
+    let (id, bytes) = bytes.split_first_chunk::<16>()?;
+    let in_hand = InHand { attempt: u32::from_le_bytes(*attempt), id: u128::from_le_bytes(*id) };
+    let subscription = SubscriptionId(u32::from_le_bytes(*subscription));
+    all.entry(subscription).or_default().insert(u64::from_le_bytes(*position), in_hand);
+    Some(bytes)
+}
+
+fn replay_back<'a>(bytes: &'a [u8], all: &mut AllInHand) -> Option<&'a [u8]> {
+    let (subscription, bytes) = bytes.split_first_chunk::<4>()?;
+    let (start, bytes) = bytes.split_first_chunk::<8>()?;
+    let (end, bytes) = bytes.split_first_chunk::<8>()?;
+    let subscription = SubscriptionId(u32::from_le_bytes(*subscription));
+    let (start, end) = (u64::from_le_bytes(*start), u64::from_le_bytes(*end));
+    if let Some(window) = all.get_mut(&subscription) {
+        window.remove_range(start, end, drop);
+    }
+    Some(bytes)
+}
+
+/// Keeps the newest of what was lost in hand.
+pub(crate) fn remember(all: impl Iterator<Item = (SubscriptionId, InHand)>) -> FxHashMap<(SubscriptionId, u128), u32> {
+    let all: Vec<_> = all.collect();
+    let skip = all.len().saturating_sub(LOST_MAX);
+    all.into_iter().skip(skip).map(|(subscription, in_hand)| ((subscription, in_hand.id), in_hand.attempt)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leatworks_journal::simulation::{Faults, SimulatedFileSystem};
+
+    const SUB: SubscriptionId = SubscriptionId(3);
+
+    fn listed(all: &AllInHand) -> BTreeMap<(SubscriptionId, u64), InHand> {
+        all.iter().flat_map(|(sub, window)| window.iter().map(|(position, in_hand)| ((*sub, position), in_hand))).collect()
+    }
+
+    #[test]
+    fn what_is_in_hand_survives_the_process_over_many_changes_of_files() {
+        let fs = SimulatedFileSystem::new(1, Faults::default());
+        let mut expected = BTreeMap::new();
+        let mut hand = Hand::default();
+        for life in 0..5_u64 {
+            let check = |found: AllInHand| {
+                assert_eq!(listed(&found), expected, "life {life}");
+                found
+            };
+            let files = HandFiles::open(Arc::new(fs.clone()), 4_096, check).unwrap();
+            for round in 0..200_u64 {
+                let position = life * 1_000 + round;
+                let in_hand = InHand { attempt: round as u32 + 1, id: u128::from(position) << 64 };
+                hand.out(SUB, position, in_hand);
+                expected.insert((SUB, position), in_hand);
+                if round >= 5 {
+                    hand.back(SUB, position - 5, position - 4);
+                    expected.remove(&(SUB, position - 5));
+                }
+                files.write(|take| take(&mut hand)).unwrap();
+            }
+            fs.kill();
+        }
+        assert_eq!(expected.len(), 25);
+        let files = HandFiles::open(Arc::new(fs.clone()), 4_096, |all| all).unwrap();
+        files.clear().unwrap();
+        let none = |found: AllInHand| {
+            assert!(listed(&found).is_empty());
+            found
+        };
+        HandFiles::open(Arc::new(fs), 4_096, none).unwrap();
+    }
+
+    #[test]
+    fn whatever_is_in_the_files_is_read_up_to_where_it_makes_sense() {
+        let fs = SimulatedFileSystem::new(1, Faults::default());
+        let files = HandFiles::open(Arc::new(fs.clone()), 4_096, |all| all).unwrap();
+        let mut hand = Hand::default();
+        for position in 0..4 {
+            hand.out(SUB, position, InHand { attempt: 1, id: 1 });
+            files.write(|take| take(&mut hand)).unwrap();
+        }
+        let name =
+            NAMES.into_iter().max_by_key(|name| read(&fs.bytes_of(name).unwrap()).map(|(generation, _)| generation)).unwrap();
+        let content = fs.bytes_of(name).unwrap();
+        for bit in 0..400 * 8 {
+            let mut damaged = content.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(read(&damaged).is_none_or(|(_, all)| listed(&all).len() <= 4), "bit {bit}");
+        }
+        for length in 0..400 {
+            let found = read(&content[..length]).map_or(0, |(_, all)| listed(&all).len());
+            assert!(found <= 4, "{length} bytes");
+        }
+    }
+}
