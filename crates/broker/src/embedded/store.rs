@@ -109,16 +109,6 @@ impl JournalStore {
         self.open.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Lets the journal say that everything is synced, with the engine locked and nothing in the open group. It takes a sequence.
-    pub(super) fn mark(&self) -> bool {
-        let marked = !self.is_open() && self.journal.mark_synced();
-        if marked {
-            // Nobody waits for a mark: the last event stays what it was.
-            self.next_group();
-        }
-        marked
-    }
-
     pub(super) fn error(&self, error: JournalError) -> BrokerError {
         broker_error(&self.directory, error)
     }
