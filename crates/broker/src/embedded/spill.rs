@@ -62,16 +62,21 @@ pub(super) fn put_away(store: &JournalStore, core: &mut Core<Place, JournalGroup
         let near = |subscription| core.feeds.get(&subscription).map_or(0, |feed| feed.next_position());
         // A consumer may have got there while the record was made.
         if !core.state.is_far(topic, number, &near, 0) {
+            core.state.set_spilling(topic, number, false);
             continue;
         }
         let Some(at) = Location::new(address + offset as u64, bytes) else { continue };
         let runs = index::runs(&index, |address| segment_of(&store.journal, address));
-        let Some(entries) = core.state.spill(topic, number, &index, Place::at(at), runs) else { continue };
+        let Some(entries) = core.state.spill(topic, number, &index, Place::at(at), runs) else {
+            core.state.set_spilling(topic, number, false);
+            continue;
+        };
         store.journal.hold(std::iter::once((at.address(), at.bytes())));
         let cached = entries.iter().flatten().filter_map(|entry| entry.handle.message.as_ref());
         let cached: usize = cached.map(|message| message_size(message)).sum();
         core.group.cached_bytes = core.group.cached_bytes.saturating_sub(cached);
     }
+    core.group.tidy_cache(&core.state);
 }
 
 fn segment_of(journal: &Journal, address: u64) -> u64 {

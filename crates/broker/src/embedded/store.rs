@@ -70,6 +70,16 @@ impl JournalGroup {
     pub(super) fn new(group: Group, hand: Hand) -> Self {
         Self { group, hand, cached: VecDeque::new(), cached_bytes: 0 }
     }
+
+    /// Forgets messages of the cache that are gone, when there are many.
+    pub(super) fn tidy_cache(&mut self, state: &State<Place>) {
+        if self.cached.len() > CACHED_STALE_MIN + 2 * (self.cached_bytes / crate::engine::MESSAGE_BYTES_MIN) {
+            self.cached.retain(|(topic, position)| {
+                let entry = state.topics[topic.0 as usize].log.get(*position);
+                entry.is_some_and(|entry| entry.handle.message.is_some() && entry.handle.at.is_some())
+            });
+        }
+    }
 }
 
 impl JournalStore {
@@ -216,17 +226,14 @@ impl Store for JournalStore {
         if group.group.elide(elided, unwritten) {
             self.wake.passed();
         }
-        let written = state.freed.drain(..).filter_map(|place| place.at);
-        let mut written = written.map(|at| (at.address(), at.bytes())).peekable();
-        if written.peek().is_some() {
-            self.journal.release(written);
+        {
+            let written = state.freed.drain(..).filter_map(|place| place.at);
+            let mut written = written.map(|at| (at.address(), at.bytes())).peekable();
+            if written.peek().is_some() {
+                self.journal.release(written);
+            }
         }
-        if group.cached.len() > CACHED_STALE_MIN + 2 * (group.cached_bytes / crate::engine::MESSAGE_BYTES_MIN) {
-            group.cached.retain(|(topic, position)| {
-                let entry = state.topics[topic.0 as usize].log.get(*position);
-                entry.is_some_and(|entry| entry.handle.message.is_some() && entry.handle.at.is_some())
-            });
-        }
+        group.tidy_cache(state);
     }
 
     fn last(&self) -> u64 {

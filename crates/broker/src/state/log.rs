@@ -34,8 +34,8 @@ pub(crate) struct Log<H> {
     /// How many blocks are in memory, and how many are on disk.
     pub(super) loaded: usize,
     pub(super) spilled: usize,
-    /// The block at which the next look for blocks to spill begins.
-    pub(super) spill_from: u64,
+    /// The blocks at which the next look for some to spill begins: for those that are new, and for those that could not be spilled when they were.
+    pub(super) spill_from: [u64; 2],
 }
 
 /// One block, or none.
@@ -68,7 +68,7 @@ impl<H> Default for Block<H> {
 impl<H> Default for Log<H> {
     fn default() -> Self {
         let blocks = VecDeque::new();
-        Self { next: 0, pending: 0, base: 0, blocks, spare: None, loaded: 0, spilled: 0, spill_from: 0 }
+        Self { next: 0, pending: 0, base: 0, blocks, spare: None, loaded: 0, spilled: 0, spill_from: [0; 2] }
     }
 }
 

@@ -269,23 +269,33 @@ impl<H: Clone + PartialEq> State<H> {
             let topic = TopicId(topic as u32);
             let log = self.log(topic);
             let (base, end) = (log.base(), log.next() / BLOCK_MESSAGES);
-            let from = if (base..end).contains(&log.spill_from) { log.spill_from } else { base };
-            let until = end.min(from + LOOK_BLOCKS_MAX);
-            let mut number = from;
-            while number < until && left > 0 {
-                if self.log(topic).block(number).is_some()
-                    && self.is_far(topic, number, &near, ahead)
-                    && self.log(topic).uniform(number).is_some()
-                    && take(self, topic, number)
-                {
-                    left -= 1;
-                    if let Some(block) = self.topics[topic.0 as usize].log.block_mut(number) {
-                        block.spilling = true;
+            let from = log.spill_from.map(|from| if (base..end).contains(&from) { from } else { base });
+            // Most can be spilled when their turn comes. The others are looked at again, some at a time.
+            let looked = from.map(|from| {
+                let until = end.min(from + LOOK_BLOCKS_MAX);
+                let mut number = from;
+                while number < until && left > 0 {
+                    if self.may_spill(topic, number, &near, ahead) && take(self, topic, number) {
+                        left -= 1;
+                        self.set_spilling(topic, number, true);
                     }
+                    number += 1;
                 }
-                number += 1;
-            }
-            self.topics[topic.0 as usize].log.spill_from = number;
+                number
+            });
+            self.topics[topic.0 as usize].log.spill_from = looked;
+        }
+    }
+
+    fn may_spill(&self, topic: TopicId, number: u64, near: &impl Fn(SubscriptionId) -> u64, ahead: u64) -> bool {
+        let block = self.log(topic).block(number).filter(|block| !block.spilling);
+        block.is_some() && self.is_far(topic, number, near, ahead) && self.log(topic).uniform(number).is_some()
+    }
+
+    /// Notes whether the index of a block is being written.
+    pub(crate) fn set_spilling(&mut self, topic: TopicId, number: u64, spilling: bool) {
+        if let Some(block) = self.topics[topic.0 as usize].log.block_mut(number) {
+            block.spilling = spilling;
         }
     }
 
