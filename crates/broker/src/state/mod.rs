@@ -4,6 +4,7 @@
 
 mod event;
 mod log;
+mod missing;
 mod net;
 mod roots;
 mod settled;
@@ -12,10 +13,11 @@ mod spill;
 
 pub(crate) use event::{Attempt, Event, Published, Span, SubscriptionId, TopicId};
 pub(crate) use log::{BLOCK_MESSAGES, Entry};
+pub(crate) use missing::{Looked, Missing};
 pub(crate) use net::{Net, RootNote, Survivors, merge};
 pub(crate) use roots::{RootImage, UNTRACKED};
 pub(crate) use settled::Settled;
-pub(crate) use spill::{Index, Indexed, Looked, Missing, Run, SpilledImage};
+pub(crate) use spill::{Index, Indexed, Run, SpilledImage};
 
 use crate::{Account, MessageId, Outcome, TopicKind, TopicSpec};
 use bytes::Bytes;
