@@ -192,9 +192,10 @@ impl Roots {
         if phase != root.phase {
             let sent = u64::from(root.sent);
             let account = &mut self.accounts[root.topology as usize];
+            // What a damaged group had settled is settled once more, and may not be in the account any more.
             match root.phase {
-                Phase::Dead => account.dead_lettered -= sent,
-                Phase::InFlight | Phase::Free => account.in_flight -= sent,
+                Phase::Dead => account.dead_lettered = account.dead_lettered.saturating_sub(sent),
+                Phase::InFlight | Phase::Free => account.in_flight = account.in_flight.saturating_sub(sent),
             }
             match phase {
                 Phase::InFlight => account.in_flight += sent,
@@ -325,6 +326,10 @@ impl Roots {
     /// What a record says of a root, when it is replayed.
     pub(crate) fn replay_note(&mut self, id: u128, topology: u32, sent: u32, dropped: bool) {
         let slot = self.slot(id, topology);
+        // What was sent and not written is only told here, and counts as what was.
+        for _ in self.slots[slot as usize].sent..sent {
+            self.sent(slot);
+        }
         let root = &mut self.slots[slot as usize];
         (root.sent, root.dropped) = (sent, dropped);
         self.touched.push(slot);
