@@ -1,6 +1,6 @@
 //! Which spilled block may hold a root that has left the table of roots: four and a half bytes for each root.
 //!
-//! A root is looked for when it is published again and when its outcome is asked for. A wrong answer, about one in a thousand with 50 million roots, costs a look
+//! A root is looked for when it is published again and when its outcome is asked for. A wrong answer, about one in two thousand with 50 million roots, costs a look
 //! into a block's index; a root that is there is never missed.
 
 use super::{
@@ -12,8 +12,11 @@ use super::{
 /// Blocks of one layer: as many as twelve bits can number.
 const LAYER_BLOCKS: usize = 4_096;
 
-/// Places of a layer's table: an eighth more than the roots of its blocks, so that a look ends after some 41 places, three or four cache lines in a row.
-const LAYER_PLACES: usize = LAYER_BLOCKS * BLOCK_MESSAGES as usize * 9 / 8;
+/// Places of a bucket: what a cache line holds. Where it is full, the next one goes on, which is so for one in four.
+const BUCKET_PLACES: usize = 16;
+
+/// Buckets of a layer: with an eighth more places than there are roots of its blocks.
+const LAYER_BUCKETS: usize = LAYER_BLOCKS * BLOCK_MESSAGES as usize * 9 / 8 / BUCKET_PLACES;
 
 /// Bits that number a block within its layer; the others of a place are taken from the root's hash.
 const BLOCK_BITS: u32 = 12;
@@ -34,42 +37,56 @@ pub(crate) struct Shelf {
 struct Layer {
     /// The ticket of its first block.
     first: u64,
-    /// An open-addressed table; it is never made larger, so that it needs no more of a hash than it has. 0 is an empty place.
-    places: Vec<u32>,
+    /// It is never made larger, so that it needs no more of a hash than it has.
+    buckets: Vec<Bucket>,
     blocks: Vec<(TopicId, u64)>,
     left: usize,
 }
 
+/// Its places are used in order; 0 is an empty one.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+struct Bucket([u32; BUCKET_PLACES]);
+
 impl Layer {
     fn new(first: u64) -> Self {
-        // Zeros cost no memory until they are written over.
-        Self { first, places: vec![0; LAYER_PLACES], blocks: Vec::new(), left: 0 }
+        Self { first, buckets: vec![Bucket([0; BUCKET_PLACES]); LAYER_BUCKETS], blocks: Vec::new(), left: 0 }
     }
 
     fn add(&mut self, hash: u64, block: u32) {
         let (mut at, tag) = place(hash);
-        while self.places[at] != 0 {
-            at = (at + 1) % LAYER_PLACES;
+        loop {
+            if let Some(free) = self.buckets[at].0.iter_mut().find(|place| **place == 0) {
+                *free = (tag << BLOCK_BITS) | block;
+                return;
+            }
+            at = (at + 1) % LAYER_BUCKETS;
         }
-        self.places[at] = (tag << BLOCK_BITS) | block;
     }
 
     fn find(&self, hash: u64, found: &mut Vec<(Ticket, TopicId, u64)>) {
         let (mut at, tag) = place(hash);
-        while self.places[at] != 0 {
-            if self.places[at] >> BLOCK_BITS == tag {
-                let block = self.places[at] & ((1 << BLOCK_BITS) - 1);
-                let (topic, number) = self.blocks[block as usize];
-                found.push((Ticket(self.first + u64::from(block)), topic, number));
+        loop {
+            let places = &self.buckets[at].0;
+            // Hardly ever any; without a branch for each place this is a few instructions for all of them.
+            if places.iter().fold(false, |any, place| any | (place >> BLOCK_BITS == tag)) {
+                for place in places.iter().filter(|place| **place >> BLOCK_BITS == tag) {
+                    let block = place & ((1 << BLOCK_BITS) - 1);
+                    let (topic, number) = self.blocks[block as usize];
+                    found.push((Ticket(self.first + u64::from(block)), topic, number));
+                }
             }
-            at = (at + 1) % LAYER_PLACES;
+            if places[BUCKET_PLACES - 1] == 0 {
+                return;
+            }
+            at = (at + 1) % LAYER_BUCKETS;
         }
     }
 }
 
-/// Where a root's place is looked for first, and what is written there; never 0.
+/// In which bucket a root is looked for first, and what is written there; never 0.
 fn place(hash: u64) -> (usize, u32) {
-    let at = ((hash >> 32) * LAYER_PLACES as u64) >> 32;
+    let at = ((hash >> 32) * LAYER_BUCKETS as u64) >> 32;
     (at as usize, ((hash as u32) >> BLOCK_BITS).max(1))
 }
 
