@@ -101,6 +101,7 @@ pub(crate) async fn open(
         request_id: request.request_id,
         producer_name: name.clone(),
         last_sequence_id: Some(last.and_then(|last| i64::try_from(last).ok()).unwrap_or(-1)),
+        schema_version: Some(bytes::Bytes::new()),
     };
     let producer = Producer {
         shared: shared.clone(),

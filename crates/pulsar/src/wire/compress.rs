@@ -8,6 +8,10 @@ use std::io::Read;
 /// batches of 128 KiB by default.
 pub const UNPACKED_BYTES_MAX: usize = 16 << 20;
 
+/// How Snappy's framed format begins. The Rust client writes it, the others write a bare block. No block begins so: it would copy from before its
+/// own beginning.
+const SNAPPY_FRAMES: &[u8] = b"\xff\x06\x00\x00sNaPpY";
+
 /// A payload that cannot be unpacked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompressError {
@@ -48,6 +52,9 @@ pub fn unpack(payload: &Bytes, compression: i32, bytes: usize) -> Result<Bytes, 
         Compression::Zstd => {
             let decoder = ruzstd::decoding::StreamingDecoder::new(&payload[..]).map_err(|_| damaged())?;
             read(decoder, bytes).ok_or_else(damaged)?
+        }
+        Compression::Snappy if payload.starts_with(SNAPPY_FRAMES) => {
+            read(snap::read::FrameDecoder::new(&payload[..]), bytes).ok_or_else(damaged)?
         }
         Compression::Snappy => {
             if snap::raw::decompress_len(payload).map_err(|_| damaged())? != bytes {

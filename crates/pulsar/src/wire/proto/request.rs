@@ -234,6 +234,9 @@ pub struct ProducerSuccess {
     pub producer_name: String,
     #[prost(int64, optional, tag = "3")]
     pub last_sequence_id: Option<i64>,
+    /// The Java client takes an answer without it for a broken one, also where there is no schema.
+    #[prost(bytes = "bytes", optional, tag = "4")]
+    pub schema_version: Option<prost::bytes::Bytes>,
 }
 
 #[derive(Clone, PartialEq, Message)]
