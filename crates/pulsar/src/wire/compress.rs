@@ -8,8 +8,7 @@ use std::io::Read;
 /// batches of 128 KiB by default.
 pub const UNPACKED_BYTES_MAX: usize = 16 << 20;
 
-/// How Snappy's framed format begins. The Rust client writes it, the others write a bare block. No block begins so: it would copy from before its
-/// own beginning.
+/// How snappy's frames begin. As a raw block it would copy from a gigabyte before its own beginning, so no raw block begins so.
 const SNAPPY_FRAMES: &[u8] = b"\xff\x06\x00\x00sNaPpY";
 
 /// A payload that cannot be unpacked.
@@ -53,6 +52,7 @@ pub fn unpack(payload: &Bytes, compression: i32, bytes: usize) -> Result<Bytes, 
             let decoder = ruzstd::decoding::StreamingDecoder::new(&payload[..]).map_err(|_| damaged())?;
             read(decoder, bytes).ok_or_else(damaged)?
         }
+        // The Rust client writes frames, all others a raw block.
         Compression::Snappy if payload.starts_with(SNAPPY_FRAMES) => {
             read(snap::read::FrameDecoder::new(&payload[..]), bytes).ok_or_else(damaged)?
         }
@@ -66,45 +66,14 @@ pub fn unpack(payload: &Bytes, compression: i32, bytes: usize) -> Result<Bytes, 
     if unpacked.len() != bytes { Err(damaged()) } else { Ok(unpacked.into()) }
 }
 
-/// Reads what is expected, and fails where there is more. An end is not asked for: the Java client's zlib streams have none.
-fn read(source: impl Read, bytes: usize) -> Option<Vec<u8>> {
+/// Reads as many bytes as are expected, of a source that must not have more. It need not say that it has ended: the Java client only flushes zlib.
+fn read(mut source: impl Read, bytes: usize) -> Option<Vec<u8>> {
     let mut unpacked = Vec::with_capacity(bytes.min(64 << 10));
-    let mut source = source.take(bytes as u64);
-    source.read_to_end(&mut unpacked).ok()?;
-    let more = source.into_inner().read(&mut [0]).is_ok_and(|more| more > 0);
-    (!more).then_some(unpacked)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    /// What the clients make of a payload: the Rust client frames Snappy, and the Java client flushes zlib and does not end it.
-    fn client_made(text: &[u8]) -> Vec<(Compression, Vec<u8>)> {
-        let mut frames = snap::write::FrameEncoder::new(Vec::new());
-        frames.write_all(text).expect("memory takes all");
-        let mut endless = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
-        endless.write_all(text).expect("memory takes all");
-        endless.flush().expect("memory takes all");
-        let endless = endless.get_ref().clone();
-        vec![
-            (Compression::Snappy, frames.into_inner().expect("memory takes all")),
-            (Compression::Snappy, snap::raw::Encoder::new().compress_vec(text).expect("short enough")),
-            (Compression::Zlib, endless),
-        ]
-    }
-
-    #[test]
-    fn every_client_s_form_is_unpacked_and_only_to_the_size_it_says() {
-        let text = b"leat ".repeat(1000);
-        for (kind, packed) in client_made(&text) {
-            let unpack = |packed: &[u8], bytes| unpack(&Bytes::copy_from_slice(packed), kind as i32, bytes);
-            assert_eq!(unpack(&packed, text.len()).as_deref(), Ok(&text[..]), "{kind:?}");
-            for wrong in [text.len() - 1, text.len() + 1] {
-                assert_eq!(unpack(&packed, wrong), Err(CompressError::Damaged { bytes: wrong }), "{kind:?}");
-            }
-            assert!(unpack(&packed[..packed.len() / 2], text.len()).is_err(), "{kind:?}");
-        }
+    // It grows with what comes, not with what is announced.
+    let whole = source.by_ref().take(bytes as u64).read_to_end(&mut unpacked);
+    whole.ok().filter(|read| *read == bytes)?;
+    match source.read(&mut [0]) {
+        Ok(1..) => None,
+        Ok(0) | Err(_) => Some(unpacked),
     }
 }
