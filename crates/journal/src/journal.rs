@@ -385,12 +385,6 @@ impl Journal {
         self.shared.next_duty(&mut self.shared.lock())
     }
 
-    /// Appends a record that only says that everything before it is synced, so that damage of the last records is not taken for a torn end; `false` if it would say
-    /// nothing new. For [`Work::Owner`], when nothing was appended for a while: [`Journal::commit`] writes it.
-    pub fn mark_synced(&self) -> bool {
-        self.shared.append_mark()
-    }
-
     /// Writes what was appended, and syncs it if that is wanted at once. Blocks. For [`Work::Owner`].
     ///
     /// # Errors

@@ -16,9 +16,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long nothing must have happened before the journal says that everything is synced, so that damage of the last group is not taken for its torn end.
-const MARK_AFTER: Duration = Duration::from_millis(100);
-
 /// How often the committing thread looks for messages whose retention has passed when nothing happens.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -67,10 +64,10 @@ impl Wake {
     }
 
     /// Waits until there is something to do, at most for a while.
-    fn wait(&self, time: Duration) -> Woken {
+    fn wait(&self) -> Woken {
         let mut woken = self.lock();
         if !woken.work && !woken.end {
-            woken = self.changed.wait_timeout(woken, time).unwrap_or_else(PoisonError::into_inner).0;
+            woken = self.changed.wait_timeout(woken, IDLE).unwrap_or_else(PoisonError::into_inner).0;
         }
         let found = *woken;
         (woken.work, woken.passed) = (false, false);
@@ -93,9 +90,8 @@ impl JournalStore {
 
 /// Commits until the broker ends.
 pub(super) fn run(engine: &Weak<Engine<JournalStore>>, wake: &Wake) {
-    let mut time = MARK_AFTER;
     loop {
-        let woken = wake.wait(time);
+        let woken = wake.wait();
         let Some(engine) = engine.upgrade() else { return };
         let store = &engine.store;
         if store.is_open() && store.journal.check().is_ok() {
@@ -103,11 +99,8 @@ pub(super) fn run(engine: &Weak<Engine<JournalStore>>, wake: &Wake) {
             commit(&engine);
             // What goes wrong ends the journal, which everybody is told.
             let _ = store.journal.commit();
-            time = MARK_AFTER;
         } else if !woken.work {
-            mark(&engine);
             engine.expire_all();
-            time = IDLE;
         }
         if store.journal.check().is_err() {
             engine.wake_all();
@@ -117,19 +110,6 @@ pub(super) fn run(engine: &Weak<Engine<JournalStore>>, wake: &Wake) {
         if woken.end {
             return;
         }
-    }
-}
-
-/// Says on disk that everything is synced.
-fn mark(engine: &Engine<JournalStore>) {
-    let marked = {
-        let _committing = engine.store.committing();
-        let _core = engine.lock();
-        engine.store.mark()
-    };
-    if marked {
-        // What goes wrong ends the journal, which everybody is told.
-        let _ = engine.store.journal.commit();
     }
 }
 

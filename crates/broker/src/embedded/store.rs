@@ -106,16 +106,6 @@ impl JournalStore {
         self.open.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Lets the journal say that everything is synced, with the engine locked and nothing in the open group. It takes a sequence.
-    pub(super) fn mark(&self) -> bool {
-        let marked = !self.is_open() && self.journal.mark_synced();
-        if marked {
-            self.noted.store(self.journal.last(), Ordering::Release);
-            self.open.store(self.journal.last() + 1, Ordering::Release);
-        }
-        marked
-    }
-
     pub(super) fn error(&self, error: JournalError) -> BrokerError {
         broker_error(&self.directory, error)
     }

@@ -66,9 +66,14 @@ pub fn unpack(payload: &Bytes, compression: i32, bytes: usize) -> Result<Bytes, 
     if unpacked.len() != bytes { Err(damaged()) } else { Ok(unpacked.into()) }
 }
 
-/// Reads to the end, and one byte beyond what is expected at most.
-fn read(source: impl Read, bytes: usize) -> Option<Vec<u8>> {
+/// Reads as many bytes as are expected, of a source that must not have more. It need not say that it has ended: the Java client only flushes zlib.
+fn read(mut source: impl Read, bytes: usize) -> Option<Vec<u8>> {
     let mut unpacked = Vec::with_capacity(bytes.min(64 << 10));
-    source.take(bytes as u64 + 1).read_to_end(&mut unpacked).ok()?;
-    Some(unpacked)
+    // It grows with what comes, not with what is announced.
+    let whole = source.by_ref().take(bytes as u64).read_to_end(&mut unpacked);
+    whole.ok().filter(|read| *read == bytes)?;
+    match source.read(&mut [0]) {
+        Ok(1..) => None,
+        Ok(0) | Err(_) => Some(unpacked),
+    }
 }

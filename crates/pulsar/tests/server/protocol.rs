@@ -66,7 +66,12 @@ async fn a_batch_is_taken_apart_in_every_compression() {
     let plain = batch(&[("x", "one"), ("y", "two"), ("x", "three")]);
     let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
     zlib.write_all(&plain).unwrap();
+    // The Java client only flushes, and never ends the stream.
+    let mut flushed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    flushed.write_all(&plain).unwrap();
+    flushed.flush().unwrap();
     let packed = [
+        (Compression::Zlib, flushed.get_ref().clone()),
         (Compression::None, plain.to_vec()),
         (Compression::Lz4, lz4_flex::block::compress(&plain)),
         (Compression::Zlib, zlib.finish().unwrap()),
@@ -107,7 +112,8 @@ async fn a_send_that_cannot_be_taken_is_refused_and_the_next_is_taken() {
     let mut client = rig.client().await;
     client.producer(T, None).await;
     let damaged = batch(&[("x", "one")]);
-    let cases: [(&str, MessageMetadata, &[u8]); 8] = [
+    let cases: [(&str, MessageMetadata, &[u8]); 9] = [
+        ("cut short", compressed(Compression::Zlib.into(), 9), b"\x78\x9c\xcb"),
         ("more messages than there are", MessageMetadata { num_messages_in_batch: Some(2), ..metadata(0) }, &damaged),
         ("no messages", MessageMetadata { num_messages_in_batch: Some(0), ..metadata(0) }, &damaged),
         ("not compressed at all", compressed(Compression::Zstd.into(), 9), b"not zstd"),
