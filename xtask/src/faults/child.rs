@@ -206,6 +206,8 @@ fn plan(job: &Job) -> Plan {
     for task in &mut plan.tasks {
         task.settings = job.orders.settings();
         task.parallelism = job.parallelism;
+        // What the sink writes down is outside, as what the product's own sinks write: it waits until its message is durable. The other tasks do not.
+        task.eager &= task.def.name != "sink";
         task.timeout = Duration::from_millis(job.timeout_ms);
         task.retry.attempts = if task.def.name == "right" { job.attempts_right } else { job.attempts };
         // The longer of what a failed message asks for and a random part of this: an error waits exactly so long, a panic or a timeout up to it.
