@@ -62,9 +62,10 @@ impl Mounted {
         Ok(())
     }
 
-    /// Cuts the power, now. Whoever uses it gets errors from here on.
-    pub(crate) fn cut(&self) -> Result<()> {
-        call(Command::new("perl").args(["-e", CUT]).arg(&self.at))
+    /// Cuts the power, now, and tells the time just before, in milliseconds since the Unix epoch. Whoever uses it gets errors from here on.
+    pub(crate) fn cut(&self) -> Result<u64> {
+        let told = call(Command::new("perl").args(["-e", CUT]).arg(&self.at))?;
+        told.trim().parse().context("reading the time of a cut")
     }
 
     /// Gives the power back: what is there then is what was on the disk. Nobody may use it any more.
@@ -111,13 +112,13 @@ impl Drop for Memory {
     }
 }
 
-/// Runs a command that must succeed, and shows what it said if it does not.
-pub(crate) fn call(command: &mut Command) -> Result<()> {
+/// Runs a command that must succeed, and gives what it said.
+fn call(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("starting {command:?}"))?;
     if !output.status.success() {
         bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Whether a program of this name can be started.

@@ -15,7 +15,8 @@ pub(crate) const LINE_BYTES: usize = 128;
 /// What the source has begun to publish: `i <from> <count> <ms>`.
 pub(crate) const INVOKED: &str = "invoked";
 
-/// What the broker has acknowledged: `a <from> <count> <ms>`, and `o <last sequence>` whenever the broker was opened.
+/// What the broker has acknowledged: `a <from> <count> <ms>`, `o <last sequence>` whenever the broker was opened,
+/// and `x <ms>` when the power was cut.
 pub(crate) const ACKED: &str = "acked";
 
 /// What the broker has refused: `f <from> <kind> <ms it took>`.
