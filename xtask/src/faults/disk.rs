@@ -12,8 +12,14 @@ const EXT4_BYTES: u64 = 256 << 20;
 
 /// Cuts the power of a file system: nothing that is not on the disk will come there, not even its own journal (`EXT4_IOC_SHUTDOWN` with
 /// `EXT4_GOING_FLAGS_NOLOGFLUSH`). The call takes a pointer, which is out of reach without `unsafe`; Perl is part of every Debian.
-const CUT: &str =
-    r#"open(my $f, "<", $ARGV[0]) or die "$!\n"; my $flags = pack("L", 2); ioctl($f, 0x8004587d, $flags) or die "$!\n";"#;
+const CUT: &str = r#"
+    use Time::HiRes "time";
+    open(my $f, "<", $ARGV[0]) or die "$!\n";
+    my $flags = pack("L", 2);
+    my $now = time;
+    ioctl($f, 0x8004587d, $flags) or die "$!\n";
+    printf "%d\n", $now * 1000;
+"#;
 
 /// A file system that is mounted as long as this exists.
 pub(crate) struct Mounted {
