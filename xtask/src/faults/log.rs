@@ -22,7 +22,7 @@ pub(crate) const ACKED: &str = "acked";
 /// What the broker has refused: `f <from> <kind> <ms it took>`.
 pub(crate) const REFUSED: &str = "refused";
 
-/// What the sink has seen: `s <sequence> <way> <id> <attempt>`; `c <sequence>` for a payload that is not what was sent; `o <last sequence>`.
+/// What the sink has seen: `s <sequence> <way> <id> <attempt> <ms>`; `c <sequence>` for a payload that is not what was sent; `o <last sequence>` and `x <ms>` as above.
 pub(crate) const OBSERVED: &str = "observed";
 
 /// Attempts at messages that fail on purpose: `t <sequence> <attempt> <ms, monotonic> <process>`.

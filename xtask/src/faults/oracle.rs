@@ -70,8 +70,10 @@ pub(crate) struct Verdict {
     pub(crate) duplicate: u64,
     /// Effects twice after removing repetitions, at the sink or inside the graph.
     pub(crate) double: u64,
-    /// Tried more often than allowed, or an attempt number that came twice or went back.
+    /// Tried more often than allowed.
     pub(crate) over_attempt: u64,
+    /// Attempts whose number came again or went back.
+    pub(crate) recounted: u64,
     /// Given up too early, for another cause, or without need.
     pub(crate) under_attempt: u64,
     /// The run did not come to rest.
@@ -96,6 +98,7 @@ impl Verdict {
         self.duplicate += other.duplicate;
         self.double += other.double;
         self.over_attempt += other.over_attempt;
+        self.recounted += other.recounted;
         self.under_attempt += other.under_attempt;
         self.stuck += other.stuck;
         self.unaccounted += other.unaccounted;
@@ -113,6 +116,7 @@ impl Verdict {
             ("duplicate", self.duplicate),
             ("double effect", self.double),
             ("over-attempt", self.over_attempt),
+            ("attempt counted again", self.recounted),
             ("under-attempt", self.under_attempt),
             ("stuck", self.stuck),
             ("unaccounted", self.unaccounted),
@@ -122,10 +126,10 @@ impl Verdict {
 
     /// The figures in one sentence.
     pub(crate) fn figures(&self) -> String {
-        let Self { lost, phantom, corrupt, repeated, duplicate, double, over_attempt, under_attempt, .. } = self;
+        let Self { lost, phantom, corrupt, repeated, duplicate, double, over_attempt, under_attempt, recounted, .. } = self;
         format!(
             "acked {}, indeterminate {}, at the sink {}: lost {lost}, phantom {phantom}, corrupt {corrupt}, repeated {repeated} \
-             (unexplained {duplicate}), double effects {double}, over-attempt {over_attempt}, under-attempt {under_attempt}, stuck {}, unaccounted {}",
+             (unexplained {duplicate}), double effects {double}, over-attempt {over_attempt}, counted again {recounted}, under-attempt {under_attempt}, stuck {}, unaccounted {}",
             self.acked, self.indeterminate, self.observed, self.stuck, self.unaccounted
         )
     }
@@ -197,39 +201,50 @@ fn read_observed(lines: &[Vec<String>], invoked: &BTreeSet<u64>, expected: &Expe
     let mut seen: Seen = HashMap::new();
     let mut ids: HashMap<(u64, char), (String, u32)> = HashMap::new();
     let mut highest = 0;
-    for line in lines {
-        let sequence = number(line, 1);
-        match kind(line) {
-            "c" => verdict.corrupt += 1,
-            // What came to the sink has left the process: no crash may take it back.
-            "o" => {
-                verdict.phantom += u64::from(highest > sequence);
-                highest = highest.min(sequence);
-            }
-            "s" => {
-                verdict.observed += 1;
-                highest = highest.max(sequence);
-                let way = line.get(2).and_then(|way| way.chars().next()).unwrap_or('?');
-                let (id, attempt) = (line.get(3).cloned().unwrap_or_default(), number(line, 4) as u32);
-                verdict.over_attempt += u64::from(attempt > expected.attempts_max);
-                let possible = match way {
-                    'L' => true,
-                    'R' => !expected.poison.contains(&sequence),
-                    _ => false,
-                };
-                verdict.phantom += u64::from(!possible || !invoked.contains(&sequence));
-                seen.entry(sequence).or_default().insert(way);
-                if let Some((before, last)) = ids.insert((sequence, way), (id.clone(), attempt)) {
-                    verdict.repeated += 1;
-                    verdict.double += u64::from(before != id);
-                    // A number that comes twice means that an attempt was not counted before it began.
-                    verdict.over_attempt += u64::from(expected.attempts_survive && before == id && attempt <= last);
+    for life in lines.split_inclusive(|line| kind(line) == "o") {
+        let cut_ms = life.iter().find(|line| kind(line) == "x").map(|line| number(line, 1));
+        for line in life {
+            let sequence = number(line, 1);
+            match kind(line) {
+                "c" => verdict.corrupt += 1,
+                // What came to the sink has left the process: no crash may take it back.
+                "o" => {
+                    verdict.phantom += u64::from(highest > sequence);
+                    highest = highest.min(sequence);
                 }
+                "s" => {
+                    if cut_ms.is_none_or(|cut_ms| number(line, 5) < cut_ms) {
+                        highest = highest.max(sequence);
+                    }
+                    read_arrival(line, &mut ids, expected, verdict);
+                    verdict.phantom += u64::from(!invoked.contains(&sequence));
+                    seen.entry(sequence).or_default().insert(way(line));
+                }
+                _ => {}
             }
-            _ => {}
         }
     }
     seen
+}
+
+fn way(line: &[String]) -> char {
+    line.get(2).and_then(|way| way.chars().next()).unwrap_or('?')
+}
+
+/// A message that has come to the sink, perhaps not for the first time.
+fn read_arrival(line: &[String], ids: &mut HashMap<(u64, char), (String, u32)>, expected: &Expected, verdict: &mut Verdict) {
+    let (sequence, way) = (number(line, 1), way(line));
+    let (id, attempt) = (line.get(3).cloned().unwrap_or_default(), number(line, 4) as u32);
+    let possible = way == 'L' || (way == 'R' && !expected.poison.contains(&sequence));
+    verdict.observed += 1;
+    verdict.phantom += u64::from(!possible);
+    verdict.over_attempt += u64::from(attempt > expected.attempts_max);
+    if let Some((before, last)) = ids.insert((sequence, way), (id.clone(), attempt)) {
+        verdict.repeated += 1;
+        verdict.double += u64::from(before != id);
+        // A number that comes again means that an attempt was not counted, or was forgotten.
+        verdict.recounted += u64::from(expected.attempts_survive && before == id && attempt <= last);
+    }
 }
 
 fn judge_end(end: &End, acked: &BTreeSet<u64>, invoked: &BTreeSet<u64>, seen: &Seen, expected: &Expected, verdict: &mut Verdict) {
@@ -344,7 +359,7 @@ mod tests {
                 end(logs).dead.push(letter);
             }),
             ("an attempt too many", "over-attempt 1", |logs, _| logs.observed[5][4] = "5".into()),
-            ("an attempt that was not counted", "over-attempt 1", |logs, _| logs.observed[5][4] = "1".into()),
+            ("an attempt that was not counted", "attempt counted again 1", |logs, _| logs.observed[5][4] = "1".into()),
             ("given up too late", "over-attempt 1", |logs, _| end(logs).dead[0].attempts = 5),
             ("given up too early", "under-attempt 1", |logs, _| end(logs).dead[0].attempts = 3),
             ("a healthy one given up", "under-attempt 1", |logs, _| {

@@ -61,7 +61,9 @@ async fn cut(setting: &Setting, folder: &Path, cuts: u64, change: impl Fn(&mut R
             break;
         }
         let cut_ms = disk.cut()?;
-        Log::open(folder, log::ACKED)?.append(&format!("x {cut_ms}"));
+        for name in [log::ACKED, log::OBSERVED] {
+            Log::open(folder, name)?.append(&format!("x {cut_ms}"));
+        }
         match running.wait(NOTICED_MAX).await? {
             Some(status) => noticed += u64::from(status.code() == Some(i32::from(STORAGE_EXIT_CODE))),
             None => running.kill().await?,
