@@ -15,6 +15,8 @@ pub(crate) struct Expected {
     /// The most attempts at a message of the sink, and at one of `right`, where messages are given up.
     pub(crate) attempts_max: u32,
     pub(crate) attempts_right: u32,
+    /// Whether the sink gets only what no crash takes back.
+    pub(crate) sink_waits: bool,
     /// Whether an attempt number that comes again is an objection: the count survives the end of the process, not the loss of power.
     pub(crate) attempts_survive: bool,
     /// How often messages in flight may have been taken twice: once for each fault and each message that the sink held.
@@ -209,7 +211,7 @@ fn read_observed(lines: &[Vec<String>], invoked: &BTreeSet<u64>, expected: &Expe
                 "c" => verdict.corrupt += 1,
                 // What came to the sink has left the process: no crash may take it back.
                 "o" => {
-                    verdict.phantom += u64::from(highest > sequence);
+                    verdict.phantom += u64::from(expected.sink_waits && highest > sequence);
                     highest = highest.min(sequence);
                 }
                 "s" => {
@@ -315,6 +317,7 @@ mod tests {
                 poison: [3].into(),
                 attempts_max: 4,
                 attempts_right: 4,
+                sink_waits: true,
                 attempts_survive: true,
                 duplicates_max: 1,
                 published,
