@@ -57,7 +57,10 @@ pub(crate) fn run(args: &[&str]) -> Result<Vec<String>> {
     };
     let known = |name: &&str| CLIENTS.iter().any(|client| client.name == *name) || *name == "trampoline";
     if let Some(unknown) = names.iter().find(|name| !known(name)) {
-        bail!("no client is called `{unknown}`: {}, trampoline", CLIENTS.iter().map(|client| client.name).collect::<Vec<_>>().join(", "));
+        bail!(
+            "no client is called `{unknown}`: {}, trampoline",
+            CLIENTS.iter().map(|client| client.name).collect::<Vec<_>>().join(", ")
+        );
     }
     let wanted = |name: &str| names.is_empty() || names.contains(&name);
     let mut counts = Counts::default();
@@ -75,7 +78,10 @@ pub(crate) fn run(args: &[&str]) -> Result<Vec<String>> {
             },
         }
     }
-    println!("{} ok, {} failed, {} that a client does not have, {} known differences", counts.ok, counts.failed, counts.absent, counts.differ);
+    println!(
+        "{} ok, {} failed, {} that a client does not have, {} known differences",
+        counts.ok, counts.failed, counts.absent, counts.differ
+    );
     counts.missing.iter().for_each(|missing| println!("NOT RUN: {missing}"));
     if counts.failed > 0 {
         bail!("{} scenarios failed", counts.failed);

@@ -28,15 +28,6 @@ pub(crate) enum Against {
     Pulsar,
 }
 
-/// How this project's binary is built.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Profile {
-    /// As `cargo test` builds it.
-    Dev,
-    /// As it is shipped.
-    Release,
-}
-
 /// A server that runs until this is dropped.
 pub(crate) enum Running {
     Leat(Leat),
@@ -47,7 +38,7 @@ impl Against {
     /// Starts it on a free port with an empty store, with tokens asked for if there is a secret.
     pub(crate) fn start(self, secret: Option<&Secret>) -> Result<Running> {
         Ok(match self {
-            Self::Leat => Running::Leat(Leat::start(Profile::Dev, true, secret)?),
+            Self::Leat => Running::Leat(Leat::start(secret)?),
             Self::Pulsar => Running::Pulsar(Pulsar::start(&Options { settings: ALL_FEATURES, secret })?),
         })
     }
@@ -73,17 +64,14 @@ pub(crate) struct Leat {
 
 impl Leat {
     /// Builds it, and starts it with an empty journal.
-    pub(crate) fn start(profile: Profile, deduplicate: bool, secret: Option<&Secret>) -> Result<Self> {
-        let binary = build("leatworks-cli", "leat", profile)?;
+    pub(crate) fn start(secret: Option<&Secret>) -> Result<Self> {
+        let binary = build("leatworks-cli", "leat")?;
         let port = free_port()?;
         let folder = cache()?.join(format!("leat-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         let mut command = Command::new(binary);
-        command.args(["broker", "--listen", &format!("127.0.0.1:{port}"), "--durability", "power", "--dir"]);
+        command.args(["broker", "--listen", &format!("127.0.0.1:{port}"), "--durability", "power", "--deduplicate", "--dir"]);
         command.arg(folder.join("journal")).stdin(Stdio::null());
-        if deduplicate {
-            command.arg("--deduplicate");
-        }
         if let Some(secret) = secret {
             let key = folder.join("key");
             std::fs::write(&key, secret.key)?;
@@ -104,14 +92,10 @@ impl Drop for Leat {
 }
 
 /// Builds a binary of the workspace, and gives its path.
-pub(crate) fn build(package: &str, binary: &str, profile: Profile) -> Result<PathBuf> {
-    let (flags, folder): (&[&str], _) = match profile {
-        Profile::Dev => (&[], "debug"),
-        Profile::Release => (&["--release"], "release"),
-    };
-    run_command(Command::new(env!("CARGO")).args(["build", "--quiet", "--locked", "--package", package, "--bin", binary]).args(flags))?;
+pub(crate) fn build(package: &str, binary: &str) -> Result<PathBuf> {
+    run_command(Command::new(env!("CARGO")).args(["build", "--quiet", "--locked", "--package", package, "--bin", binary]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    Ok(target.join(folder).join(binary))
+    Ok(target.join("debug").join(binary))
 }
 
 /// Waits until a process listens on a port of loopback.

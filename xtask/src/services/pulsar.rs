@@ -183,7 +183,6 @@ impl Pulsar {
         })
     }
 
-
     /// The server's process.
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
