@@ -2,7 +2,7 @@
 //!
 //! | segment header | bytes | | record header | bytes | | checkpoint header | bytes |
 //! |---|---|---|---|---|---|---|---|
-//! | magic `LEATSEG1` | 8 | | length of the body | 4 | | magic `LEATCKP1` | 8 |
+//! | magic `LEATSEG2` | 8 | | length of the body | 4 | | magic `LEATCKP2` | 8 |
 //! | epoch | 4 | | CRC32C | 4 | | generation | 8 |
 //! | zero | 4 | | sequence | 8 | | position: address, sequence | 16 |
 //! | number of the segment | 8 | | epoch | 4 | | segment size, salt | 16 |
@@ -11,13 +11,15 @@
 //! | salt | 8 | | | | | CRC32C of header and snapshot | 4 |
 //! | zero, CRC32C | 12 + 4 | | | | | snapshot | |
 //!
-//! A record's checksum covers the journal's salt, its header and its body, so that bytes of a payload that look like a record are none. `behind`
-//! says how many records back the last synced one was when this one was written: a later record whose `behind` reaches past a
-//! damaged one proves that the damaged one had been synced, so it is damage and not the torn end of what a crash interrupted.
+//! A segment begins and ends with its header, so that one damaged sector does not cost what the header says. A record's checksum covers the
+//! journal's salt, the record's address in the journal, its header and its body. So bytes of a payload that look like a record are none,
+//! what an earlier use of a recycled segment has left is none, since the segment had another number, and a record that the disk has put at a
+//! wrong place is none. `behind` says how many records back the last synced one was when this one was written: a later record whose `behind`
+//! reaches past a damaged one proves that the damaged one had been synced, so it is damage and not the torn end of what a crash interrupted.
 
 use crate::Position;
 
-/// Bytes of a segment's header; records begin after it.
+/// Bytes of a segment's header; records begin after it, and end before its copy.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 64;
 
 /// Bytes of a record's header.
@@ -29,12 +31,36 @@ pub(crate) const ALIGN_BYTES: u64 = 8;
 /// Bytes of a checkpoint's header.
 pub(crate) const CHECKPOINT_HEADER_BYTES: usize = 64;
 
-const SEGMENT_MAGIC: &[u8; 8] = b"LEATSEG1";
-const CHECKPOINT_MAGIC: &[u8; 8] = b"LEATCKP1";
+const SEGMENT_MAGIC: &[u8; 8] = b"LEATSEG2";
+const CHECKPOINT_MAGIC: &[u8; 8] = b"LEATCKP2";
+
+/// What the segments of every version begin with, followed by the version.
+const SEGMENT_MAGIC_ANY: &[u8] = b"LEATSEG";
 
 /// What a record of this length takes in a segment.
 pub(crate) fn record_bytes(body_bytes: usize) -> u64 {
     (RECORD_HEADER_BYTES + body_bytes as u64).next_multiple_of(ALIGN_BYTES)
+}
+
+/// Where the records of a segment of this size end: the copy of its header begins there.
+pub(crate) fn records_end(segment_bytes: u64) -> u64 {
+    segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES)
+}
+
+/// The largest body of a record in segments of this size, which is a multiple of 8.
+pub(crate) fn body_bytes_max(segment_bytes: u64) -> usize {
+    (records_end(segment_bytes) - SEGMENT_HEADER_BYTES - RECORD_HEADER_BYTES) as usize
+}
+
+/// Whether these bytes are the header of a segment that another version has written, and not a damaged one of this version.
+pub(crate) fn is_other_version(bytes: &[u8; SEGMENT_HEADER_BYTES as usize]) -> bool {
+    let other = bytes.starts_with(SEGMENT_MAGIC_ANY) && !bytes.starts_with(SEGMENT_MAGIC);
+    other && u32_at(bytes, 60) == crc32c::crc32c(&bytes[..60])
+}
+
+/// Zeros behind a body of this length.
+fn padding(body_bytes: usize) -> usize {
+    body_bytes.next_multiple_of(ALIGN_BYTES as usize) - body_bytes
 }
 
 /// The head of a segment.
@@ -85,11 +111,12 @@ pub(crate) struct RecordHeader {
 }
 
 impl RecordHeader {
-    /// The header of this body.
-    pub(crate) fn new(salt: u64, sequence: u64, epoch: u32, synced: u64, body: &[u8]) -> Self {
+    /// The header of this body at this address, written when this sequence was the last synced one.
+    pub(crate) fn new(salt: u64, address: u64, sequence: u64, epoch: u32, synced: u64, body: &[u8]) -> Self {
         let behind = u32::try_from(sequence.saturating_sub(synced)).unwrap_or(u32::MAX);
         let header = Self { body_bytes: body.len() as u32, crc: 0, sequence, epoch, behind };
-        Self { crc: header.checksum(salt, body), ..header }
+        let zeros = &[0; ALIGN_BYTES as usize][..padding(body.len())];
+        Self { crc: crc32c::crc32c_append(header.checksum(salt, address, body), zeros), ..header }
     }
 
     pub(crate) fn encode(&self) -> [u8; RECORD_HEADER_BYTES as usize] {
@@ -114,13 +141,15 @@ impl RecordHeader {
         })
     }
 
-    pub(crate) fn checksum(&self, salt: u64, body: &[u8]) -> u32 {
-        let mut head = [0; 28];
+    /// Of what is given and the body, which comes with the zeros behind it, so that no byte between two records is left out.
+    pub(crate) fn checksum(&self, salt: u64, address: u64, body: &[u8]) -> u32 {
+        let mut head = [0; 36];
         head[..8].copy_from_slice(&salt.to_le_bytes());
-        head[8..12].copy_from_slice(&self.body_bytes.to_le_bytes());
-        head[12..20].copy_from_slice(&self.sequence.to_le_bytes());
-        head[20..24].copy_from_slice(&self.epoch.to_le_bytes());
-        head[24..].copy_from_slice(&self.behind.to_le_bytes());
+        head[8..16].copy_from_slice(&address.to_le_bytes());
+        head[16..20].copy_from_slice(&self.body_bytes.to_le_bytes());
+        head[20..28].copy_from_slice(&self.sequence.to_le_bytes());
+        head[28..32].copy_from_slice(&self.epoch.to_le_bytes());
+        head[32..].copy_from_slice(&self.behind.to_le_bytes());
         crc32c::crc32c_append(crc32c::crc32c(&head), body)
     }
 
@@ -200,8 +229,10 @@ mod tests {
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(CheckpointHeader::decode(&damaged), None, "bit {bit}");
         }
-        let record = RecordHeader::new(5, 80, 3, 70, b"body");
+        let record = RecordHeader::new(5, 64, 80, 3, 70, b"body");
         assert_eq!((RecordHeader::decode(&record.encode()), record.synced()), (Some(record), 70));
-        assert_ne!(RecordHeader::new(6, 80, 3, 70, b"body").crc, record.crc);
+        // Another journal's, and one at another place.
+        assert_ne!(RecordHeader::new(6, 64, 80, 3, 70, b"body").crc, record.crc);
+        assert_ne!(RecordHeader::new(5, 72, 80, 3, 70, b"body").crc, record.crc);
     }
 }

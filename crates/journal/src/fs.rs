@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
+    hash::{BuildHasher, RandomState},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -22,6 +23,16 @@ pub trait FileSystem: Send + Sync + 'static {
 
     /// Opens a file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
+
+    /// Opens a file for reading, where writing may not be allowed.
+    fn open_to_read(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.open(name)
+    }
+
+    /// A number that a new journal tells its records from all others by. It is random enough to be no number that somebody has put in a payload.
+    fn salt(&self) -> u64 {
+        RandomState::new().hash_one(std::process::id())
+    }
 
     /// Renames a file, replacing one of the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
@@ -68,6 +79,14 @@ impl RealFileSystem {
         Ok(Self { directory: directory.to_owned() })
     }
 
+    /// This directory, which is there: nothing is made.
+    pub fn existing(directory: &Path) -> io::Result<Self> {
+        match fs::metadata(directory)?.is_dir() {
+            true => Ok(Self { directory: directory.to_owned() }),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
     /// The directory.
     pub fn directory(&self) -> &Path {
         &self.directory
@@ -98,6 +117,10 @@ impl FileSystem for RealFileSystem {
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let file = OpenOptions::new().read(true).write(true).open(self.directory.join(name))?;
         Ok(Arc::new(RealFile(file)))
+    }
+
+    fn open_to_read(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(RealFile(fs::File::open(self.directory.join(name))?)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -2,9 +2,12 @@
 
 use crate::{
     File, FileSystem, JournalError, Position, Visitor,
-    format::{ALIGN_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES},
-    queue::{QUEUE_BYTES_MAX, Queue, Waiting},
-    recovery, threads,
+    format::{RECORD_HEADER_BYTES, body_bytes_max},
+    opening,
+    queue::{QUEUE_BYTES_MAX, Queue},
+    recovery,
+    segment::segment_name,
+    threads,
     watermark::Watermark,
 };
 use bytes::Bytes;
@@ -31,7 +34,7 @@ pub enum Syncing {
 pub struct Options {
     /// Bytes of each segment of a new journal, a multiple of 8, at least 4,096; an existing one keeps its own. Also the limit of a record.
     pub segment_bytes: u64,
-    /// When written records are synced.
+    /// When written records are synced, unless [`Journal::append_with`] says otherwise.
     pub syncing: Syncing,
     /// Bytes appended after which a checkpoint is due. It is put off while the last snapshot was larger than half of this, so
     /// that checkpoints take at most a third of what is written.
@@ -54,8 +57,10 @@ pub struct Recovered {
     pub records: u64,
     /// Bytes of the checkpoint's snapshot.
     pub snapshot_bytes: usize,
-    /// File and offset of a record that a crash had interrupted; it was never acknowledged as synced.
+    /// File and offset of a record that a crash had interrupted. Nothing says that it had been durable.
     pub torn: Option<(String, u64)>,
+    /// Records that had been durable and are damaged, as [`Visitor::lost`] was told: 0 unless the visitor agreed to go on without them.
+    pub lost: u64,
 }
 
 /// A record that was appended.
@@ -133,7 +138,7 @@ pub(crate) struct Shared {
 
 pub(crate) struct Checkpoints {
     pub(crate) generation: u64,
-    /// The file that the newest is in.
+    /// The file that the next must not replace.
     pub(crate) slot: Option<usize>,
     /// Where the newest that was made since the journal was opened stands.
     pub(crate) sequence: u64,
@@ -145,10 +150,11 @@ impl Journal {
     /// Opens a journal, or makes one, and lets the visitor see what it holds. Blocks while it reads.
     ///
     /// # Errors
-    /// [`JournalError::Damaged`] if something that was durable once cannot be read back; nothing has been changed then.
+    /// [`JournalError::Damaged`] if something that was durable once is damaged and the visitor does not agree to go on without it, or if going on would
+    /// be to guess; [`JournalError::Io`] if something cannot be read that may be the end of the journal. Nothing has been changed then.
     pub fn open(fs: Arc<dyn FileSystem>, options: Options, visitor: &mut dyn Visitor) -> Result<(Self, Recovered), JournalError> {
         let found = recovery::find(&*fs, visitor)?;
-        let (shared, recovered) = crate::work::start(fs, options, found)?;
+        let (shared, recovered) = opening::start(fs, options, found)?;
         let shared = Arc::new(shared);
         let threads = threads::Threads::start(&shared);
         Ok((Self { shared, threads: Arc::new(threads) }, recovered))
@@ -194,13 +200,15 @@ impl Journal {
 
     /// Appends a record, which must not be empty. [`Journal::has_room`] must have said that there is room.
     pub fn append(&self, body: Vec<u8>) -> Appended {
+        self.append_with(body, self.shared.options.syncing)
+    }
+
+    /// Appends a record that is to be synced in this way, whatever the options say of the others. A sync that another record asks for takes it along: what
+    /// one asks for is the least that it gets.
+    pub fn append_with(&self, body: Vec<u8>, syncing: Syncing) -> Appended {
         debug_assert!(!body.is_empty() && body.len() <= self.record_bytes_max(), "a record of {} bytes", body.len());
         let mut queue = self.shared.lock();
-        let address = queue.place(body.len(), self.shared.segment_bytes);
-        let sequence = queue.tail.sequence;
-        queue.tail.sequence += 1;
-        queue.bytes += body.len();
-        queue.records.push_back(Waiting { sequence, address, body });
+        let (sequence, address) = queue.append(body, syncing, self.shared.segment_bytes);
         if queue.records.len() == 1 {
             self.shared.to_write.notify_one();
         }
@@ -229,7 +237,8 @@ impl Journal {
         }
     }
 
-    /// Waits until everything up to this record survives the loss of power. It does not ask for a sync: see [`Options::syncing`].
+    /// Waits until everything up to this record survives the loss of power. It does not ask for a sync: see [`Options::syncing`] and
+    /// [`Journal::append_with`].
     pub async fn synced(&self, sequence: u64) -> Result<(), JournalError> {
         match self.shared.synced.wait(sequence).await {
             true => Ok(()),
@@ -276,7 +285,7 @@ impl Journal {
     /// Reads bytes back. Blocks; they must have been written.
     pub fn read(&self, address: u64, bytes: usize) -> Result<Bytes, JournalError> {
         let number = address / self.shared.segment_bytes;
-        let name = recovery::segment_name(number);
+        let name = segment_name(number);
         let find = || self.shared.segments.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
         let gone = || JournalError::damaged(&name, address % self.shared.segment_bytes, "there is no such segment");
         let file = find().ok_or_else(gone)?;
@@ -289,7 +298,7 @@ impl Journal {
 
     /// The name of the file and the offset in it, for people.
     pub fn place(&self, address: u64) -> (String, u64) {
-        (recovery::segment_name(address / self.shared.segment_bytes), address % self.shared.segment_bytes)
+        (segment_name(address / self.shared.segment_bytes), address % self.shared.segment_bytes)
     }
 
     /// The number of the segment that this address is in, as [`Duty::Compact`] names it.
@@ -326,6 +335,7 @@ impl Journal {
         let dead = segments.keys().copied().filter(|number| *number < tail);
         let dead = dead.filter(|number| queue.is_dead(*number)).collect();
         queue.marked = queue.tail.address;
+        queue.lost = false;
         Mark { position: queue.tail, dead }
     }
 
@@ -398,7 +408,7 @@ impl Shared {
     }
 
     fn record_bytes_max(&self) -> usize {
-        (self.segment_bytes - SEGMENT_HEADER_BYTES - RECORD_HEADER_BYTES - ALIGN_BYTES) as usize
+        body_bytes_max(self.segment_bytes)
     }
 
     /// Fails if the journal has ended.

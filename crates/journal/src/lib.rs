@@ -14,12 +14,20 @@ mod error;
 mod format;
 mod fs;
 mod journal;
+mod opening;
+#[cfg(not(feature = "planted"))]
+mod planted;
 mod queue;
 mod recovery;
+mod scan;
+mod segment;
 mod threads;
+mod verify;
 mod watermark;
 mod work;
 
+#[cfg(feature = "planted")]
+pub mod planted;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 
@@ -27,6 +35,7 @@ pub use error::JournalError;
 pub use fs::{File, FileSystem, RealFileSystem};
 pub use journal::{Appended, Duty, Journal, Mark, Options, Recovered, Syncing, Usage};
 pub use recovery::Visitor;
+pub use verify::{Damage, Report, verify};
 
 use bytes::Bytes;
 
@@ -56,4 +65,33 @@ pub struct Record {
     pub address: u64,
     /// What was appended.
     pub body: Bytes,
+}
+
+/// Records that had been durable and are damaged.
+#[derive(Clone, Debug)]
+pub struct Lost {
+    /// The sequence of the first.
+    pub first: u64,
+    /// The sequence of the last. `None` if the journal's end is cut off: nobody knows how many there were, if any.
+    pub last: Option<u64>,
+    /// The file in which the first should be.
+    pub file: String,
+    /// Where in it.
+    pub offset: u64,
+    /// What is wrong there.
+    pub reason: String,
+    /// The damaged record with its bytes as they are now, if it is one record and its place and length are certain or at least lead exactly to the next
+    /// whole one. What in the body has a checksum of its own may be right.
+    pub record: Option<Record>,
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (first, reason) = (self.first, &self.reason);
+        match self.last {
+            Some(last) if last == first => write!(f, "record {first} is lost: {reason}"),
+            Some(last) => write!(f, "records {first} to {last} are lost: {reason}"),
+            None => write!(f, "record {first} and what followed may be lost: {reason}"),
+        }
+    }
 }

@@ -2,12 +2,13 @@
 
 use crate::{
     File, Position,
-    format::{SEGMENT_HEADER_BYTES, record_bytes},
-    journal::{Duty, Options},
+    format::{SEGMENT_HEADER_BYTES, body_bytes_max, record_bytes, records_end},
+    journal::{Duty, Options, Syncing},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 /// Records that may wait for the writer, in bytes. Two seconds of a slow disk; more would only hide that it is slow.
@@ -31,6 +32,9 @@ pub(crate) struct Queue {
     /// Files that are ready, and how many of them records in the queue have taken.
     pub(crate) spares: VecDeque<String>,
     pub(crate) promised: usize,
+    /// The last written record that wants a sync at once, and the last that wants one within a time, with the shortest such time.
+    pub(crate) wants_sync: u64,
+    pub(crate) wants_sync_within: (u64, Duration),
     pub(crate) next_spare: u64,
     /// Somebody waits for room.
     pub(crate) spare_wanted: bool,
@@ -39,6 +43,8 @@ pub(crate) struct Queue {
     /// The disk had no space for the last checkpoint, and nothing was appended since.
     pub(crate) checkpoint_failed: bool,
     pub(crate) live: BTreeMap<u64, Live>,
+    /// Something was lost, and the owner's state without it is in no checkpoint yet. Until it is, what could not be read may be found again.
+    pub(crate) lost: bool,
     /// Where the last snapshot was taken, and its size.
     pub(crate) marked: u64,
     pub(crate) snapshot_bytes: u64,
@@ -62,13 +68,15 @@ pub(crate) struct Waiting {
     /// Where its header goes.
     pub(crate) address: u64,
     pub(crate) body: Vec<u8>,
+    /// When it wants to be synced.
+    pub(crate) syncing: Syncing,
 }
 
 impl Queue {
     /// Whether a record fits where the tail is, or a spare is there to go on in.
     pub(crate) fn has_room(&self, bytes: usize, urgent: bool, segment_bytes: u64) -> bool {
         let taken = record_bytes(bytes);
-        if self.closing || self.bytes >= QUEUE_BYTES_MAX || SEGMENT_HEADER_BYTES + taken >= segment_bytes {
+        if self.closing || self.bytes >= QUEUE_BYTES_MAX || bytes > body_bytes_max(segment_bytes) {
             // A closed journal takes nothing, and says so when it is waited for.
             return false;
         }
@@ -76,9 +84,9 @@ impl Queue {
         self.fits(taken, segment_bytes) || ready > usize::from(!urgent)
     }
 
-    /// Never to the last byte: the address after it would name the next segment, which is not there yet.
+    /// Whether the segment in use takes so much more, up to the copy of its header. The address after the last record is still one of this segment.
     pub(crate) fn fits(&self, taken: u64, segment_bytes: u64) -> bool {
-        self.tail.address % segment_bytes + taken < segment_bytes
+        self.tail.address % segment_bytes + taken <= records_end(segment_bytes)
     }
 
     /// Finds the place of a record, in the next segment if it does not fit in this one.
@@ -94,6 +102,37 @@ impl Queue {
         address
     }
 
+    /// Appends what there is room for, and gives its place.
+    pub(crate) fn append(&mut self, body: Vec<u8>, syncing: Syncing, segment_bytes: u64) -> (u64, u64) {
+        let (sequence, address) = (self.tail.sequence, self.place(body.len(), segment_bytes));
+        self.tail.sequence += 1;
+        self.bytes += body.len();
+        self.records.push_back(Waiting { sequence, address, body, syncing });
+        (sequence, address)
+    }
+
+    /// A record that wants to be synced is written.
+    pub(crate) fn want_sync(&mut self, record: &Waiting, synced: u64) {
+        match record.syncing {
+            Syncing::Always => self.wants_sync = record.sequence,
+            Syncing::Every(time) => {
+                let (last, shortest) = self.wants_sync_within;
+                let time = if last > synced { time.min(shortest) } else { time };
+                self.wants_sync_within = (record.sequence, time);
+            }
+            Syncing::Rarely => {}
+        }
+    }
+
+    /// How long to wait before a sync, when the last one was so long ago; `None` for as long as nobody asks.
+    pub(crate) fn wait_before_sync(&self, elapsed: Duration, synced: u64) -> Option<Duration> {
+        let (last, time) = self.wants_sync_within;
+        match self.wants_sync > synced {
+            true => Some(Duration::ZERO),
+            false => (last > synced).then(|| time.saturating_sub(elapsed)),
+        }
+    }
+
     /// Whether the next spare should be made: there are too few, and the segment in use has got somewhere.
     pub(crate) fn spares_short(&self, segment_bytes: u64) -> bool {
         let ready = self.spares.len().saturating_sub(self.promised);
@@ -104,7 +143,7 @@ impl Queue {
     /// Whether enough was appended since the last checkpoint.
     pub(crate) fn checkpoint_due(&self, options: &Options) -> bool {
         let appended = self.tail.address.saturating_sub(self.marked);
-        appended >= options.checkpoint_bytes.max(self.snapshot_bytes.saturating_mul(2))
+        self.lost || appended >= options.checkpoint_bytes.max(self.snapshot_bytes.saturating_mul(2))
     }
 
     /// Whether a checkpoint could free something on a full disk: it takes two for a segment that is dead.

@@ -1,13 +1,10 @@
 //! The threads of a journal: one writes, one syncs, one prepares segments.
 
-use crate::{
-    journal::{Options, Shared, Syncing},
-    work::FULL_RETRY,
-};
+use crate::{journal::Shared, work::FULL_RETRY};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// A thread's name and what it does.
@@ -79,8 +76,7 @@ fn sync(shared: &Shared) {
                 if queue.closing || shared.failure.borrow().is_some() {
                     return;
                 }
-                let wait = wait_before_sync(shared.options, last, shared.written.get() > shared.synced.get());
-                match wait {
+                match queue.wait_before_sync(last.elapsed(), shared.synced.get()) {
                     Some(wait) if wait.is_zero() => break,
                     Some(wait) => queue = shared.to_sync.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0,
                     None => queue = shared.to_sync.wait(queue).unwrap_or_else(PoisonError::into_inner),
@@ -91,16 +87,6 @@ fn sync(shared: &Shared) {
         if shared.sync().is_err() {
             return;
         }
-    }
-}
-
-/// How long to wait before a sync; `None` for as long as nobody asks.
-fn wait_before_sync(options: Options, last: Instant, unsynced: bool) -> Option<Duration> {
-    match options.syncing {
-        _ if !unsynced => None,
-        Syncing::Always => Some(Duration::ZERO),
-        Syncing::Every(interval) => Some(interval.saturating_sub(last.elapsed())),
-        Syncing::Rarely => None,
     }
 }
 

@@ -1,22 +1,25 @@
 //! What the threads do: writing, syncing, preparing segments, checkpoints. Each piece is a plain function that a test can call.
 
 use crate::{
-    File, FileSystem, JournalError, Position,
-    format::{CHECKPOINT_HEADER_BYTES, CheckpointHeader, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader},
-    journal::{Checkpoints, Mark, Options, Recovered, Shared},
+    File, JournalError,
+    format::{
+        ALIGN_BYTES, CHECKPOINT_HEADER_BYTES, CheckpointHeader, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES,
+        SegmentHeader,
+    },
+    journal::{Mark, Shared},
+    opening::{create_segment, write_headers},
+    planted::{self, Bug},
     queue::{QUEUE_BYTES_MAX, Queue, SPARES_READY, Waiting},
-    recovery::{CHECKPOINTS, Found, segment_name, spare_name},
+    recovery::{CHECKPOINTS, spare_name},
+    segment::segment_name,
 };
 use std::{
-    collections::{BTreeMap, VecDeque},
-    hash::{BuildHasher, RandomState},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::{Notify, watch};
 
 /// The most bytes of one write. The disk does not get faster beyond a mebibyte, and readers of `written` wait for less.
-const WRITE_BYTES_MAX: usize = 1 << 20;
+pub(crate) const WRITE_BYTES_MAX: usize = 1 << 20;
 
 /// Spare segments that are kept rather than removed, so that a journal which breathes does not make and remove files.
 const SPARES_MAX: usize = 4;
@@ -24,143 +27,15 @@ const SPARES_MAX: usize = 4;
 /// How often a full disk is asked again for space for a segment: well below the second within which people expect it to be noticed.
 pub(crate) const FULL_RETRY: Duration = Duration::from_millis(200);
 
-/// The smallest segment: a page, as disks and file systems have it.
-const SEGMENT_BYTES_MIN: u64 = 4_096;
-
 /// What writes the records.
 pub(crate) struct Writer {
     /// The segment that is written.
-    number: u64,
-    file: Arc<dyn File>,
-    buffer: Vec<u8>,
-}
-
-/// Prepares an opened or a new journal: from here on its records are told from all before by their epoch.
-pub(crate) fn start(
-    fs: Arc<dyn FileSystem>,
-    options: Options,
-    found: Option<Found>,
-) -> Result<(Shared, Recovered), JournalError> {
-    let found = match found {
-        Some(found) => found,
-        None => create(&*fs, options.segment_bytes)?,
-    };
-    let recovered = Recovered { records: found.records, snapshot_bytes: found.snapshot_bytes, torn: found.torn };
-    let epoch = found.tail.epoch + 1;
-    let (spares, next_spare) = take_spares(&*fs, &found.spares, found.segment_bytes)?;
-    let number = found.tail.address / found.segment_bytes;
-    let Some(file) = found.segments.get(&number).cloned() else {
-        return Err(JournalError::damaged(segment_name(number), 0, "there is no such segment"));
-    };
-    let queue = Queue {
-        records: VecDeque::new(),
-        bytes: 0,
-        tail: Position { epoch, ..found.tail },
-        spares,
-        promised: 0,
-        next_spare,
-        spare_wanted: false,
-        full: false,
-        checkpoint_failed: false,
-        live: BTreeMap::new(),
-        marked: found.tail.address,
-        snapshot_bytes: found.snapshot_bytes as u64,
-        compacted: 0,
-        compact_from: 0,
-        closing: false,
-        duties_ended: false,
-    };
-    let shared = Shared {
-        fs,
-        options,
-        segment_bytes: found.segment_bytes,
-        salt: found.salt,
-        epoch,
-        queue: Mutex::new(queue),
-        to_write: Condvar::new(),
-        to_sync: Condvar::new(),
-        to_keep: Condvar::new(),
-        current: Mutex::new((number, file.clone())),
-        segments: RwLock::new(found.segments),
-        written: Default::default(),
-        synced: Default::default(),
-        room: Notify::new(),
-        failure: watch::Sender::new(None),
-        writer: Mutex::new(Writer { number, file, buffer: Vec::new() }),
-        syncing: Mutex::new(()),
-        checkpoints: Mutex::new(Checkpoints {
-            generation: found.generation,
-            slot: found.checkpoint,
-            sequence: 0,
-            dead: Vec::new(),
-        }),
-    };
-    shared.open_epoch()?;
-    Ok((shared, recovered))
-}
-
-/// The segments that are not used, under names that no segment gets, and the number of the last of these names.
-fn take_spares(fs: &dyn FileSystem, names: &[String], segment_bytes: u64) -> Result<(VecDeque<String>, u64), JournalError> {
-    let number_of = |name: &String| u64::from_str_radix(name.rsplit('-').next().unwrap_or_default(), 16).unwrap_or(0);
-    let mut next_spare = names.iter().map(number_of).max().map_or(0, |number| number + 1);
-    let mut spares = VecDeque::new();
-    for name in names {
-        let file = fs.open(name).map_err(JournalError::io("opening", name))?;
-        // One that was being made when a crash came is too short.
-        if file.size().map_err(JournalError::io("looking at", name))? != segment_bytes {
-            fs.remove(name).map_err(JournalError::io("removing", name))?;
-            continue;
-        }
-        // A segment that was about to be begun gives its name back: another spare may be the next to get it.
-        next_spare += 1;
-        let spare = spare_name(next_spare);
-        fs.rename(name, &spare).map_err(JournalError::io("renaming", name))?;
-        spares.push_back(spare);
-    }
-    Ok((spares, next_spare))
-}
-
-/// A new journal: one segment, synced with its name.
-fn create(fs: &dyn FileSystem, segment_bytes: u64) -> Result<Found, JournalError> {
-    let segment_bytes = segment_bytes.max(SEGMENT_BYTES_MIN).next_multiple_of(8);
-    // Random enough to be no number that somebody has put in a payload.
-    let salt = RandomState::new().hash_one(std::process::id());
-    let name = segment_name(0);
-    let file = fs.create(&name, segment_bytes).map_err(JournalError::io("creating", &name))?;
-    let header = SegmentHeader { epoch: 0, number: 0, segment_bytes, first_sequence: 1, salt };
-    file.write(&header.encode(), 0).map_err(JournalError::io("writing", &name))?;
-    file.sync().map_err(JournalError::io("syncing", &name))?;
-    fs.sync_directory().map_err(JournalError::io("syncing", "."))?;
-    Ok(Found {
-        segments: BTreeMap::from([(0, file)]),
-        spares: Vec::new(),
-        tail: Position::start(0),
-        segment_bytes,
-        salt,
-        generation: 0,
-        checkpoint: None,
-        snapshot_bytes: 0,
-        records: 0,
-        torn: None,
-    })
+    pub(crate) number: u64,
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) buffer: Vec<u8>,
 }
 
 impl Shared {
-    /// Writes and syncs a record that only says the new epoch. Nothing else of this epoch may be written before: if it were lost while a later one
-    /// stayed, the next opening would take the same epoch and could mistake the later one for its own.
-    fn open_epoch(&self) -> Result<(), JournalError> {
-        {
-            if !self.lock().fits(RECORD_HEADER_BYTES, self.segment_bytes) {
-                // It opens the next segment, for which there must be a file.
-                self.make_spare()?;
-            }
-            self.lock().append_opening(self.segment_bytes);
-        }
-        while self.write_some()? {}
-        // What recovery has accepted may have been written and never synced; all of it is in this file, or in one that was synced when it was left.
-        self.sync()
-    }
-
     /// Writes one batch of what waits; `false` if nothing does.
     pub(crate) fn write_some(&self) -> Result<bool, JournalError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,8 +58,12 @@ impl Shared {
             }));
         }
         self.written.raise(last);
+        if planted::is(Bug::AcknowledgeBeforeSync) {
+            self.synced.raise(last);
+        }
         // Under the lock, so that the syncing thread, which looks under it, is not just about to wait.
-        let _queue = self.lock();
+        let (mut queue, synced) = (self.lock(), self.synced.get());
+        batch.iter().for_each(|record| queue.want_sync(record, synced));
         self.to_sync.notify_one();
         Ok(true)
     }
@@ -215,14 +94,17 @@ impl Shared {
         if first / self.segment_bytes != writer.number {
             self.roll(writer, first / self.segment_bytes, batch[0].sequence)?;
         }
-        let synced = self.synced.get();
+        let synced = if planted::is(Bug::WrongBehind) { batch[0].sequence - 1 } else { self.synced.get() };
+        let dropped = if planted::is(Bug::DropLastOfBatch) && batch.len() > 1 { 1 } else { 0 };
         writer.buffer.clear();
-        for Waiting { sequence, address, body } in batch {
+        for Waiting { sequence, address, body, .. } in &batch[..batch.len() - dropped] {
             writer.buffer.resize((address - first) as usize, 0);
-            let header = RecordHeader::new(self.salt, *sequence, self.epoch, synced, body);
+            let header = RecordHeader::new(self.salt, *address, *sequence, self.epoch, synced, body);
             writer.buffer.extend_from_slice(&header.encode());
             writer.buffer.extend_from_slice(body);
         }
+        // The segment may have been used before, and the zeros behind the last record count.
+        writer.buffer.resize(writer.buffer.len().next_multiple_of(ALIGN_BYTES as usize), 0);
         let write = writer.file.write(&writer.buffer, first % self.segment_bytes);
         // A buffer that one large record has stretched is let go.
         writer.buffer.shrink_to(2 * WRITE_BYTES_MAX);
@@ -231,7 +113,7 @@ impl Shared {
 
     /// Goes on in the next segment. The one before is synced whole first, so that a segment that is followed by another is never torn.
     fn roll(&self, writer: &mut Writer, number: u64, first_sequence: u64) -> Result<(), JournalError> {
-        {
+        if !planted::is(Bug::RollWithoutSegmentSync) {
             let _alone = self.sync_alone()?;
             self.sync_segment(writer.number, &*writer.file, first_sequence - 1)?;
         }
@@ -255,9 +137,11 @@ impl Shared {
         self.fs.rename(&spare, &name).map_err(JournalError::io("renaming", &spare))?;
         let header =
             SegmentHeader { epoch: self.epoch, number, segment_bytes: self.segment_bytes, first_sequence, salt: self.salt };
-        file.write(&header.encode(), 0).map_err(JournalError::io("writing", &name))?;
+        write_headers(&*file, &header).map_err(JournalError::io("writing", &name))?;
         file.sync().map_err(JournalError::io("syncing", &name))?;
-        self.fs.sync_directory().map_err(JournalError::io("syncing", "."))?;
+        if !planted::is(Bug::RollWithoutDirectorySync) {
+            self.fs.sync_directory().map_err(JournalError::io("syncing", "."))?;
+        }
         self.segments.write().unwrap_or_else(PoisonError::into_inner).insert(number, file.clone());
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = (number, file.clone());
         *writer = Writer { number, file, buffer: std::mem::take(&mut writer.buffer) };
@@ -297,6 +181,9 @@ impl Shared {
     /// Syncs a segment, and everything up to this sequence with it. Whoever calls it syncs alone.
     fn sync_segment(&self, number: u64, file: &dyn File, sequence: u64) -> Result<(), JournalError> {
         if let Err(error) = file.sync() {
+            if planted::is(Bug::RetryFailedSync) {
+                return self.sync_segment(number, file, sequence);
+            }
             return Err(self.fail(JournalError::Io { action: "syncing", file: segment_name(number), error: Arc::new(error) }));
         }
         self.synced.raise(sequence);
@@ -306,7 +193,8 @@ impl Shared {
     /// Makes spares until there are enough; tells those who wait for room if the disk has none.
     pub(crate) fn prepare_spares(&self) {
         while self.lock().spares_short(self.segment_bytes) {
-            let made = self.make_spare();
+            let made =
+                if planted::is(Bug::FullForEver) && self.lock().full { Err(JournalError::Full) } else { self.make_spare() };
             self.lock().full = made.is_err();
             self.room.notify_waiters();
             self.to_keep.notify_all();
@@ -321,13 +209,13 @@ impl Shared {
         }
     }
 
-    fn make_spare(&self) -> Result<(), JournalError> {
+    pub(crate) fn make_spare(&self) -> Result<(), JournalError> {
         let name = {
             let mut queue = self.lock();
             queue.next_spare += 1;
             spare_name(queue.next_spare)
         };
-        self.fs.create(&name, self.segment_bytes).map_err(JournalError::io("creating", &name))?;
+        create_segment(&*self.fs, &name, self.segment_bytes)?;
         let mut queue = self.lock();
         queue.spares.push_back(name);
         if queue.spares.len() >= queue.promised + SPARES_READY {
@@ -344,9 +232,13 @@ impl Shared {
             return Ok(());
         }
         let slot = checkpoints.slot.map_or(0, |slot| 1 - slot);
+        let mut position = mark.position;
+        if planted::is(Bug::CheckpointOneTooFar) {
+            position.sequence += 1;
+        }
         let header = CheckpointHeader {
             generation: checkpoints.generation + 1,
-            position: mark.position,
+            position,
             segment_bytes: self.segment_bytes,
             salt: self.salt,
         };
@@ -365,7 +257,10 @@ impl Shared {
         checkpoints.slot = Some(slot);
         checkpoints.sequence = mark.position.sequence;
         self.lock().snapshot_bytes = snapshot.len() as u64;
-        let dead = std::mem::replace(&mut checkpoints.dead, mark.dead);
+        let mut dead = std::mem::replace(&mut checkpoints.dead, mark.dead);
+        if planted::is(Bug::ReuseTooEarly) {
+            dead.append(&mut checkpoints.dead);
+        }
         drop(checkpoints);
         for number in dead {
             if let Err(error) = self.reuse(number) {
@@ -400,7 +295,9 @@ impl Shared {
         let file = made.map_err(JournalError::io("creating", name))?;
         file.write(&header.encode(snapshot), 0).map_err(JournalError::io("writing", name))?;
         file.write(snapshot, CHECKPOINT_HEADER_BYTES as u64).map_err(JournalError::io("writing", name))?;
-        file.sync().map_err(JournalError::io("syncing", name))?;
+        if !planted::is(Bug::CheckpointWithoutSync) {
+            file.sync().map_err(JournalError::io("syncing", name))?;
+        }
         self.fs.sync_directory().map_err(JournalError::io("syncing", "."))
     }
 
@@ -427,12 +324,6 @@ impl Shared {
 }
 
 impl Queue {
-    fn append_opening(&mut self, segment_bytes: u64) {
-        let (sequence, address) = (self.tail.sequence, self.place(0, segment_bytes));
-        self.tail.sequence += 1;
-        self.records.push_back(Waiting { sequence, address, body: Vec::new() });
-    }
-
     fn take_unpromised_spare(&mut self) -> Option<String> {
         (self.spares.len() > self.promised).then(|| self.spares.pop_back()).flatten()
     }
