@@ -383,6 +383,11 @@ impl Journal {
         self.shared.write_some()
     }
 
+    /// Only syncs, in a journal without threads.
+    pub fn drive_syncing(&self) -> Result<(), JournalError> {
+        self.shared.sync()
+    }
+
     /// What it takes on disk.
     pub fn usage(&self) -> Usage {
         let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner).len();

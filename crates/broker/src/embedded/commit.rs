@@ -5,11 +5,15 @@
 
 use super::{
     Durability, duties,
+    group::Part,
     place::{Location, Place},
     record,
     store::{JournalGroup, JournalStore},
 };
-use crate::engine::{Core, Engine, message_size};
+use crate::{
+    engine::{Core, Engine, message_size},
+    planted::{self, Bug},
+};
 use leatworks_journal::JournalError;
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
@@ -102,21 +106,38 @@ pub(super) fn run(engine: &Weak<Engine<JournalStore>>, wake: &Wake) {
 
 /// Closes the open group and appends it.
 pub(super) fn commit(engine: &Engine<JournalStore>) {
+    let _committing = engine.store.committing();
+    let closed = close_group(engine, &mut engine.lock());
+    if let Some(closed) = closed {
+        append(engine, closed);
+    }
+}
+
+/// A group that is closed and not appended yet. Whoever has one holds [`JournalStore::committing`].
+pub(super) struct Closed {
+    parts: Vec<Part<Place>>,
+    bytes: usize,
+}
+
+/// Closes the open group, if there is anything in it: what comes now is in the next one.
+pub(super) fn close_group(engine: &Engine<JournalStore>, core: &mut Core<Place, JournalGroup>) -> Option<Closed> {
     let store = &engine.store;
-    let _committing = store.committing();
-    let (parts, bytes) = {
-        let mut core = engine.lock();
-        let core = &mut *core;
-        if !core.group.group.is_dirty() {
-            return;
-        }
-        let bytes = core.group.group.bytes;
-        let parts = core.group.group.close(&core.state);
-        store.closed_bytes.store(bytes, Ordering::Release);
-        store.next_group();
-        (parts, bytes)
-    };
+    if !core.group.group.is_dirty() {
+        return None;
+    }
+    let bytes = core.group.group.bytes;
+    let parts = core.group.group.close(&core.state);
+    store.closed_bytes.store(bytes, Ordering::Release);
+    #[cfg(feature = "simulation")]
+    store.take_image(&core.state);
+    store.next_group();
     store.closed.notify_waiters();
+    Some(Closed { parts, bytes })
+}
+
+/// Appends a closed group and notes where its messages are.
+pub(super) fn append(engine: &Engine<JournalStore>, Closed { parts, bytes }: Closed) {
+    let store = &engine.store;
     let (body, placed) = record::encode(parts, bytes);
     let appended = store.journal.append(body);
     place(engine, &mut engine.lock(), appended.address, placed);
@@ -139,7 +160,7 @@ fn place(engine: &Engine<JournalStore>, core: &mut Core<Place, JournalGroup>, ad
         held.push((at.address(), at.bytes()));
         cached.push((topic, position, message_size(&message)));
     }
-    if !held.is_empty() {
+    if !held.is_empty() && !planted::is(Bug::PlaceNotHeld) {
         store.journal.hold(held.into_iter());
     }
     for (topic, position, bytes) in cached {
@@ -154,14 +175,11 @@ pub(super) fn snapshot(engine: &Engine<JournalStore>) -> (leatworks_journal::Mar
     let store = &engine.store;
     let _committing = store.committing();
     let mut core = engine.lock();
-    if core.group.group.is_dirty() {
-        let inner = &mut *core;
-        let bytes = inner.group.group.bytes;
-        let parts = inner.group.group.close(&inner.state);
-        store.next_group();
+    if let Some(Closed { parts, bytes }) = close_group(engine, &mut core) {
         let (body, placed) = record::encode(parts, bytes);
         let appended = store.journal.append(body);
-        place(engine, inner, appended.address, placed);
+        place(engine, &mut core, appended.address, placed);
+        store.closed_bytes.store(0, Ordering::Release);
         store.closed.notify_waiters();
     }
     (store.journal.mark(), super::snapshot::encode(&core.state))

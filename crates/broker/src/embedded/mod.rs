@@ -2,13 +2,20 @@
 
 mod block;
 mod commit;
+#[cfg(feature = "simulation")]
+mod driven;
 mod duties;
 mod group;
 mod hand;
+#[cfg(any(test, feature = "simulation"))]
+mod image;
 mod place;
 mod record;
 mod snapshot;
 mod store;
+
+#[cfg(feature = "simulation")]
+pub use driven::{Driven, Replayed, Work};
 
 use crate::{
     BrokerError, ErrorKind, Result,
@@ -144,50 +151,11 @@ impl Embedded {
     }
 
     fn start(fs: Arc<dyn FileSystem>, options: EmbeddedOptions, lock: Option<Lock>) -> Result<Self> {
-        let directory = options.dir.display().to_string();
-        let journal_options = Options {
-            segment_bytes: options.segment_bytes,
-            checkpoint_bytes: options.checkpoint_bytes,
-            syncing: match options.durability {
-                Durability::Power => Syncing::Always,
-                Durability::Interval => Syncing::Every(options.sync_interval),
-                Durability::Process | Durability::Memory => Syncing::Rarely,
-            },
-            threads: true,
-        };
-        let mut replay = Replay(State::default());
-        let opened = Journal::open(fs.clone(), journal_options, &mut replay);
-        let (journal, recovered) = opened.map_err(|error| broker_error(&directory, error))?;
-        let mut state = replay.0;
-        state.told = Some(Vec::new());
-        for topic in &state.topics {
-            let held = topic.log.held(0).filter_map(|(_, entry)| entry.handle.at);
-            journal.hold(held.map(|at| (at.address(), at.bytes())));
-        }
-        let mut before = Before::default();
-        let files = match options.durability {
-            Durability::Memory => None,
-            _ => {
-                let opened = HandFiles::open(fs, options.segment_bytes, |all| {
-                    before = Before::of(&state, all);
-                    before.kept.clone()
-                });
-                let failed =
-                    |error| BrokerError::new(ErrorKind::Storage, format!("journal `{directory}`: what was in hand: {error}"));
-                Some(opened.map_err(failed)?)
-            }
-        };
-        let wake = Arc::new(commit::Wake::default());
-        let store =
-            JournalStore::new(journal.clone(), options.durability, options.cache_bytes_max, directory, files, wake.clone(), lock);
-        let group = JournalGroup::new(Group::new(&state, options.elision), Hand::new(hand::remember(before.lost.into_iter())));
-        let engine = Engine::new(store, state, group, Clock::new(), options.limits);
-        for event in before.attempts {
-            engine.enact(&mut engine.lock(), event, 0);
-        }
+        let Opened { engine, journal, wake, recovered, .. } = Opened::new(fs, options, lock, None)?;
         let duties = Duties::start(&engine, journal, wake)?;
         Ok(Self { _duties: Arc::new(duties), engine, recovered })
     }
+
 
     /// What opening has found and replayed.
     pub fn recovered(&self) -> &Recovered {
@@ -219,6 +187,83 @@ impl Embedded {
 }
 
 crate::engine::broker_by_engine!(Embedded);
+
+/// A broker whose threads are not running yet.
+struct Opened {
+    engine: Arc<Engine<JournalStore>>,
+    journal: Journal,
+    wake: Arc<commit::Wake>,
+    recovered: Recovered,
+    /// The state as it was found, before the attempts of what was in hand were added.
+    #[cfg(feature = "simulation")]
+    image: image::Image,
+}
+
+impl Opened {
+    /// Reads what is there. With a time there are no threads, and the clock says that it is this time.
+    fn new(fs: Arc<dyn FileSystem>, options: EmbeddedOptions, lock: Option<Lock>, driven_ms: Option<u64>) -> Result<Self> {
+        let directory = options.dir.display().to_string();
+        let journal_options = journal_options(&options, driven_ms.is_none());
+        let mut replay = Replay(State::default());
+        let opened = Journal::open(fs.clone(), journal_options, &mut replay);
+        let (journal, recovered) = opened.map_err(|error| broker_error(&directory, error))?;
+        let mut state = replay.0;
+        #[cfg(feature = "simulation")]
+        let image = image::of(&state);
+        state.told = Some(Vec::new());
+        for topic in &state.topics {
+            let held = topic.log.held(0).filter_map(|(_, entry)| entry.handle.at);
+            journal.hold(held.map(|at| (at.address(), at.bytes())));
+        }
+        let (files, before) = hand_files(fs, &options, &state)?;
+        let wake = Arc::new(commit::Wake::default());
+        let ends = (lock, driven_ms.is_some());
+        let store =
+            JournalStore::new(journal.clone(), options.durability, options.cache_bytes_max, directory, files, wake.clone(), ends);
+        let group = JournalGroup::new(Group::new(&state, options.elision), Hand::new(hand::remember(before.lost.into_iter())));
+        let clock = driven_ms.map_or_else(Clock::new, Clock::starting_at);
+        let engine = Engine::new(store, state, group, clock, options.limits);
+        for event in before.attempts {
+            engine.enact(&mut engine.lock(), event, 0);
+        }
+        Ok(Self {
+            engine,
+            journal,
+            wake,
+            recovered,
+            #[cfg(feature = "simulation")]
+            image,
+        })
+    }
+}
+
+fn journal_options(options: &EmbeddedOptions, threads: bool) -> Options {
+    Options {
+        segment_bytes: options.segment_bytes,
+        checkpoint_bytes: options.checkpoint_bytes,
+        syncing: match options.durability {
+            Durability::Power => Syncing::Always,
+            Durability::Interval => Syncing::Every(options.sync_interval),
+            Durability::Process | Durability::Memory => Syncing::Rarely,
+        },
+        threads,
+    }
+}
+
+/// What the process before had in hand, and the files for what this one will have.
+fn hand_files(fs: Arc<dyn FileSystem>, options: &EmbeddedOptions, state: &State<Place>) -> Result<(Option<HandFiles>, Before)> {
+    let mut before = Before::default();
+    if options.durability == Durability::Memory {
+        return Ok((None, before));
+    }
+    let opened = HandFiles::open(fs, options.segment_bytes, |all| {
+        before = Before::of(state, all);
+        before.kept.clone()
+    });
+    let directory = options.dir.display();
+    let failed = |error| BrokerError::new(ErrorKind::Storage, format!("journal `{directory}`: what was in hand: {error}"));
+    Ok((Some(opened.map_err(failed)?), before))
+}
 
 /// The threads that commit and do the duties; they end with the last handle of the broker.
 struct Duties {

@@ -3,6 +3,7 @@
 use super::{Engine, Store, feed::Taken, plan};
 use crate::{
     BoxFuture, BrokerError, Consumer, Delivery, ErrorKind, HandOff, Message, Position, Result, Step,
+    planted::{self, Bug},
     state::{Attempt, Event, SubscriptionId, TopicId},
 };
 use std::sync::Arc;
@@ -55,7 +56,7 @@ impl<S: Store> EngineConsumer<S> {
     async fn hand_out(&mut self, max: usize) -> Result<Option<Vec<Delivery>>> {
         let Some(prepared) = &mut self.prepared else { return Ok(None) };
         let store = &self.engine.store;
-        if let Some(published) = prepared.published.filter(|_| !self.eager) {
+        if let Some(published) = prepared.published.filter(|_| !self.eager && !planted::is(Bug::HandOverUnsynced)) {
             store.durable(published).await?;
         }
         // An earlier call may have asked for more than this one does.

@@ -19,6 +19,7 @@ pub(crate) use store::Store;
 
 use crate::{
     BrokerError, Confirm, Consumer, ErrorKind, MessageId, Outcome, Position, Publish, Result, Start, Step, Subscribe, TopicSpec,
+    planted::{self, Bug},
     state::{Event, Span, State, SubscriptionId, TopicId},
 };
 use feed::Feed;
@@ -240,7 +241,7 @@ impl<S: Store> Engine<S> {
     fn published(&self, core: &mut Core<S::Handle, S::Group>, topic: TopicId, sequence: u64) {
         let found = &core.state.topics[topic.0 as usize];
         for subscription in &found.subscriptions {
-            if let Some(feed) = core.feeds.get(subscription) {
+            if let Some(feed) = core.feeds.get(subscription).filter(|_| !planted::is(Bug::PublishTellsNobody)) {
                 feed.notify.notify_waiters();
             }
         }
@@ -364,8 +365,8 @@ impl<S: Store> Engine<S> {
             (sequence, plan.positions)
         };
         match confirm {
-            Confirm::Durable => self.store.durable(sequence).await?,
-            Confirm::Applied => self.store.check()?,
+            Confirm::Durable if !planted::is(Bug::TellBeforeSync) => self.store.durable(sequence).await?,
+            Confirm::Durable | Confirm::Applied => self.store.check()?,
         }
         Ok(positions)
     }
@@ -387,7 +388,7 @@ impl<S: Store> Engine<S> {
             self.enact(&mut core, Event::Delay { subscription, position: position.0, until_ms }, bytes);
         }
         if let Some(feed) = core.feeds.get_mut(&subscription) {
-            feed.give_back(position.0, due_ms);
+            feed.give_back(position.0, due_ms.filter(|_| !planted::is(Bug::DelayIgnored)));
             feed.notify.notify_waiters();
         }
         Ok(())
