@@ -81,7 +81,7 @@ impl Store for MemoryStore {
 
     fn hand_out(&self, (): &mut (), _subscription: SubscriptionId, _position: u64, _attempt: u32, _id: MessageId) {}
 
-    fn hand_back(&self, (): &mut (), _subscription: SubscriptionId, _start: u64, _end: u64) {}
+    fn hand_back(&self, (): &mut (), _subscription: SubscriptionId, _start: u64, _end: u64, _attempt: u32) {}
 
     fn forget_hand(&self, (): &mut (), _subscription: SubscriptionId) {}
 

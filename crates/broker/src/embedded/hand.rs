@@ -7,13 +7,17 @@
 //! its attempts go on from there; that is why the id is noted, and why it must follow from where the message comes from.
 //!
 //! A file is a header (magic `LEATHND1`, generation, CRC32C, twelve bytes after the magic) and blocks: length, CRC32C over generation and content, content. A block is a
-//! list of entries: `1`, subscription, attempt, position, id: handed out; `2`, subscription, start, end: back.
+//! list of entries: `1`, subscription, attempt, position, id: handed out; `2`, subscription, attempt, start, end: back, up to this attempt.
 
-use crate::state::SubscriptionId;
+use crate::{
+    ErrorKind,
+    planted::{self, Bug},
+    state::SubscriptionId,
+};
 use leatworks_journal::{File, FileSystem};
 use rustc_hash::FxHashMap;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -49,8 +53,20 @@ pub(crate) struct Hand {
     notes: Vec<u8>,
     /// Whether something is in `notes` that must be written before messages are handed out.
     out: bool,
+    /// What is back, by the commit group that says so: as long as that one can be lost with the process, this must not be known without it.
+    backs: VecDeque<(u64, Back)>,
     /// Attempts of messages that were lost while they were in hand.
     lost: FxHashMap<(SubscriptionId, u128), u32>,
+}
+
+/// Messages that are back: settled, or given back with their attempts counted.
+#[derive(Clone, Copy, Debug)]
+struct Back {
+    subscription: SubscriptionId,
+    /// A later attempt is another matter.
+    attempt: u32,
+    start: u64,
+    end: u64,
 }
 
 impl Hand {
@@ -68,16 +84,37 @@ impl Hand {
         self.notes.extend_from_slice(&id.to_le_bytes());
     }
 
-    pub(crate) fn back(&mut self, subscription: SubscriptionId, start: u64, end: u64) {
+    /// Messages are back, as this commit group says, up to this attempt.
+    pub(crate) fn back(&mut self, group: u64, subscription: SubscriptionId, start: u64, end: u64, attempt: u32) {
+        match self.backs.back_mut() {
+            Some((last, back))
+                if (*last, back.subscription, back.attempt, back.end) == (group, subscription, attempt, start) =>
+            {
+                back.end = end;
+            }
+            _ => self.backs.push_back((group, Back { subscription, attempt, start, end })),
+        }
+    }
+
+    /// Groups up to this one survive the end of the process: what they say is back may be known.
+    pub(crate) fn written(&mut self, group: u64) {
+        while let Some((_, back)) = self.backs.pop_front_if(|(of, _)| *of <= group || planted::is(Bug::BackTooEarly)) {
+            self.note_back(back);
+        }
+    }
+
+    fn note_back(&mut self, Back { subscription, attempt, start, end }: Back) {
         self.notes.push(BACK);
         self.notes.extend_from_slice(&subscription.0.to_le_bytes());
+        self.notes.extend_from_slice(&attempt.to_le_bytes());
         self.notes.extend_from_slice(&start.to_le_bytes());
         self.notes.extend_from_slice(&end.to_le_bytes());
     }
 
     /// Nothing of this subscription is in hand, and that must be known even though nothing is handed out.
     pub(crate) fn forget(&mut self, subscription: SubscriptionId) {
-        self.back(subscription, 0, u64::MAX);
+        self.backs.retain(|(_, back)| back.subscription != subscription);
+        self.note_back(Back { subscription, attempt: u32::MAX, start: 0, end: u64::MAX });
         self.out = true;
     }
 
@@ -212,6 +249,14 @@ impl Writing {
     }
 }
 
+/// What a failure to note what is in hand means to the broker's callers: a full disk passes.
+pub(crate) fn error_kind(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+        _ => ErrorKind::Storage,
+    }
+}
+
 fn header(generation: u64) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
     bytes[..8].copy_from_slice(MAGIC);
@@ -280,12 +325,14 @@ fn replay_out<'a>(bytes: &'a [u8], all: &mut AllInHand) -> Option<&'a [u8]> {
 
 fn replay_back<'a>(bytes: &'a [u8], all: &mut AllInHand) -> Option<&'a [u8]> {
     let (subscription, bytes) = bytes.split_first_chunk::<4>()?;
+    let (attempt, bytes) = bytes.split_first_chunk::<4>()?;
     let (start, bytes) = bytes.split_first_chunk::<8>()?;
     let (end, bytes) = bytes.split_first_chunk::<8>()?;
-    let subscription = SubscriptionId(u32::from_le_bytes(*subscription));
+    let (subscription, attempt) = (SubscriptionId(u32::from_le_bytes(*subscription)), u32::from_le_bytes(*attempt));
     let (start, end) = (u64::from_le_bytes(*start), u64::from_le_bytes(*end));
     if start < end {
-        let within: Vec<_> = all.range((subscription, start)..(subscription, end)).map(|(place, _)| *place).collect();
+        let within = all.range((subscription, start)..(subscription, end)).filter(|(_, in_hand)| in_hand.attempt <= attempt);
+        let within: Vec<_> = within.map(|(place, _)| *place).collect();
         for place in within {
             all.remove(&place);
         }
@@ -324,7 +371,8 @@ mod tests {
                 hand.out(SUB, position, in_hand);
                 expected.insert((SUB, position), in_hand);
                 if round >= 5 {
-                    hand.back(SUB, position - 5, position - 4);
+                    hand.back(1, SUB, position - 5, position - 4, u32::MAX);
+                    hand.written(1);
                     expected.remove(&(SUB, position - 5));
                 }
                 files.write(|take| take(&mut hand)).unwrap();

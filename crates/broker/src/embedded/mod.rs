@@ -261,7 +261,9 @@ fn hand_files(fs: Arc<dyn FileSystem>, options: &EmbeddedOptions, state: &State<
         before.kept.clone()
     });
     let directory = options.dir.display();
-    let failed = |error| BrokerError::new(ErrorKind::Storage, format!("journal `{directory}`: what was in hand: {error}"));
+    let failed = |error: std::io::Error| {
+        BrokerError::new(hand::error_kind(&error), format!("journal `{directory}`: what was in hand: {error}"))
+    };
     Ok((Some(opened.map_err(failed)?), before))
 }
 

@@ -3,7 +3,7 @@
 use super::{
     Durability, Lock, block, commit,
     group::Group,
-    hand::{Hand, HandFiles, InHand},
+    hand::{self, Hand, HandFiles, InHand},
     place::{Location, Place},
 };
 use crate::{
@@ -284,9 +284,9 @@ impl Store for JournalStore {
         }
     }
 
-    fn hand_back(&self, group: &mut JournalGroup, subscription: SubscriptionId, start: u64, end: u64) {
+    fn hand_back(&self, group: &mut JournalGroup, subscription: SubscriptionId, start: u64, end: u64, attempt: u32) {
         if self.hand.is_some() {
-            group.hand.back(subscription, start, end);
+            group.hand.back(self.open(), subscription, start, end, attempt);
         }
     }
 
@@ -300,10 +300,16 @@ impl Store for JournalStore {
         let Some(files) = &self.hand else { return Ok(()) };
         let failed = |error: std::io::Error| {
             let text = format!("journal `{}`: noting which messages are handed out: {error}", self.directory);
-            let full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
-            BrokerError::new(if full { ErrorKind::Full } else { ErrorKind::Storage }, text)
+            BrokerError::new(hand::error_kind(&error), text)
         };
-        files.write(|notes| take(&mut |group: &mut JournalGroup| notes(&mut group.hand))).map_err(failed)
+        let written = self.journal.written_now();
+        let notes = |notes: &mut dyn FnMut(&mut Hand)| {
+            take(&mut |group: &mut JournalGroup| {
+                group.hand.written(written);
+                notes(&mut group.hand);
+            });
+        };
+        files.write(notes).map_err(failed)
     }
 
     async fn load(&self, handles: &[Place]) -> Vec<Result<Arc<Message>>> {

@@ -195,7 +195,7 @@ impl<S: Store> Engine<S> {
         for (position, key) in keys {
             feed.settled(*position, *key, &subscription.settled);
         }
-        self.store.hand_back(&mut core.group, span.subscription, span.start, span.end);
+        self.store.hand_back(&mut core.group, span.subscription, span.start, span.end, u32::MAX);
     }
 
     /// Consumers whose permits were used up, or whose keys were, may go on.
@@ -233,7 +233,7 @@ impl<S: Store> Engine<S> {
             return;
         }
         for run in &attempts {
-            self.store.hand_back(&mut core.group, subscription, run.start, run.end);
+            self.store.hand_back(&mut core.group, subscription, run.start, run.end, run.attempt);
         }
         self.enact(core, Event::Attempts { subscription, attempts }, bytes);
     }

@@ -51,8 +51,8 @@ pub(crate) trait Store: Send + Sync + Sized + 'static {
     /// A message is about to be handed out.
     fn hand_out(&self, group: &mut Self::Group, subscription: SubscriptionId, position: u64, attempt: u32, id: MessageId);
 
-    /// Messages that were handed out are settled or have been given back, with their attempts noted.
-    fn hand_back(&self, group: &mut Self::Group, subscription: SubscriptionId, start: u64, end: u64);
+    /// Messages that were handed out are settled or are given back, up to this attempt, by an event of the open group.
+    fn hand_back(&self, group: &mut Self::Group, subscription: SubscriptionId, start: u64, end: u64, attempt: u32);
 
     /// Nothing of this subscription is in hand, and its attempts start over.
     fn forget_hand(&self, group: &mut Self::Group, subscription: SubscriptionId);

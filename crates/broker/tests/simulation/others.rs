@@ -232,8 +232,8 @@ impl Beside {
                 return finding("corrupt", format!("beside:{} is {number:?}, not {told:?}", position.0));
             }
             let from = self.newest.map_or(self.acknowledged, |newest| newest + 1);
-            let skipped = self.told.range(from..position.0).next();
-            if let Some((skipped, _)) = skipped.filter(|_| !self.seeking) {
+            let skipped = self.told.keys().find(|told| (from..position.0).contains(*told));
+            if let Some(skipped) = skipped.filter(|_| !self.seeking) {
                 return finding("lost", format!("beside:{skipped} was passed over for {}", position.0));
             }
             self.newest = Some(position.0);
@@ -264,7 +264,9 @@ impl Beside {
                     None => {}
                 }
             }
-            Answer::Joined(Err(error)) if error.kind() == ErrorKind::NotFound && self.seeking => {
+            Answer::Joined(Err(error)) | Answer::Committed(Err(error), _) | Answer::Done(Err(error))
+                if error.kind() == ErrorKind::NotFound && self.seeking =>
+            {
                 // The process ended between removing it and making it anew.
                 let broker = shared.broker();
                 self.call = Some(Box::pin(async move {

@@ -6,6 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use leatworks_broker::*;
+use leatworks_journal::simulation::SimulatedFileSystem;
 use std::{
     fmt::Write,
     future::Future,
@@ -64,6 +65,7 @@ pub(crate) struct Shared {
     pub(crate) trace: String,
     pub(crate) oracle: Oracle,
     pub(crate) broker: Option<Embedded>,
+    pub(crate) fs: SimulatedFileSystem,
     pub(crate) began: Instant,
     /// Steps of consumers that have left.
     pub(crate) left_behind: Vec<(Call, Trial)>,
@@ -102,7 +104,7 @@ impl Shared {
         self.note(format_args!("{who}: {:?}", error.kind()));
         match error.kind() {
             ErrorKind::Full if self.plan.full_disk => Ok(()),
-            ErrorKind::Storage | ErrorKind::Closed if self.failed || self.broker_failed() => {
+            ErrorKind::Storage | ErrorKind::Closed if self.failed || self.fs.has_ended() || self.broker_failed() => {
                 self.failed = true;
                 Ok(())
             }

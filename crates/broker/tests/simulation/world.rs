@@ -108,6 +108,7 @@ impl World {
             trace: String::new(),
             oracle: Oracle::default(),
             broker: None,
+            fs: fs.clone(),
             began: Instant::now(),
             left_behind: Vec::new(),
             holders: 0,
@@ -225,7 +226,7 @@ impl World {
     }
 
     fn may_fail(&self) -> bool {
-        self.fs.has_ended() || self.faults.failing_sync.is_some() || self.shared.plan.full_disk
+        self.fs.has_ended() || self.faults.failing_sync.is_some() || self.shared.plan.full_disk || self.shared.plan.unreadable
     }
 
     async fn fault(&mut self) -> Verdict {
