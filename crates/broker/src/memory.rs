@@ -75,7 +75,7 @@ impl Store for MemoryStore {
         true
     }
 
-    fn attempts_before(&self, (): &mut (), _subscription: SubscriptionId, _id: MessageId) -> Option<u32> {
+    fn attempts_before(&self, (): &mut (), _subscription: SubscriptionId, _position: u64, _id: MessageId) -> Option<u32> {
         None
     }
 

@@ -189,10 +189,11 @@ pub(super) fn snapshot(engine: &Engine<JournalStore>) -> (leatworks_journal::Mar
 pub(super) fn close(engine: &Engine<JournalStore>) -> Result<(), JournalError> {
     let journal = engine.store.journal.clone();
     let done = duties::checkpoint(engine, &journal).and_then(|()| {
-        // Nothing is in hand any more: all attempts that were under way are in the checkpoint.
+        // All attempts that were under way are in the checkpoint. What the process before had begun and this one has not met is left.
         if let Some(hand) = &engine.store.hand {
+            let rest = engine.lock().group.hand.rest();
             // What fails here would count attempts twice at worst.
-            let _ = hand.clear();
+            let _ = hand.replace(&rest);
         }
         Ok(())
     });

@@ -4,7 +4,8 @@
 //! for each batch that is handed out. The journal has no record of an attempt that ends well.
 //!
 //! A message that was handed out before it was written can be lost with the process while the one it came of is not. It then comes again with the same id, and
-//! its attempts go on from there; that is why the id is noted, and why it must follow from where the message comes from.
+//! its attempts go on from there; that is why the id is noted, and why it must follow from where the message comes from. Its position may be given to another
+//! message meanwhile, so whoever opens the files notes what is lost under positions that no message gets, from the last one down.
 //!
 //! A file is a header (magic `LEATHND1`, generation, CRC32C, twelve bytes after the magic) and blocks: length, CRC32C over generation and content, content. A block is a
 //! list of entries: `1`, subscription, attempt, position, id: handed out; `2`, subscription, attempt, start, end: back, up to this attempt.
@@ -12,7 +13,7 @@
 use crate::{
     ErrorKind,
     planted::{self, Bug},
-    state::SubscriptionId,
+    state::{State, SubscriptionId},
 };
 use leatworks_journal::{File, FileSystem};
 use rustc_hash::FxHashMap;
@@ -34,11 +35,14 @@ const BLOCK_HEADER_BYTES: usize = 8;
 const OUT: u8 = 1;
 const BACK: u8 = 2;
 
-/// Messages that were lost while they were in hand and have not come again: so many are remembered, the newest. Each takes 24 bytes.
-const LOST_MAX: usize = 65_536;
+/// Messages that were lost while they were in hand and have not come again: so many are remembered. Each takes 32 bytes.
+const LOST_MAX: u64 = 65_536;
+
+/// The first position that no message gets.
+const LOST_FIRST: u64 = u64::MAX - LOST_MAX;
 
 /// A message in hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct InHand {
     pub(crate) attempt: u32,
     pub(crate) id: u128,
@@ -55,8 +59,10 @@ pub(crate) struct Hand {
     out: bool,
     /// What is back, by the commit group that says so: as long as that one can be lost with the process, this must not be known without it.
     backs: VecDeque<(u64, Back)>,
-    /// Attempts of messages that were lost while they were in hand.
-    lost: FxHashMap<(SubscriptionId, u128), u32>,
+    /// What the process before had in hand and this one has not handed out yet.
+    before: FxHashMap<(SubscriptionId, u64), InHand>,
+    /// What was lost with it: under which of the last positions.
+    lost: FxHashMap<(SubscriptionId, u128), u64>,
 }
 
 /// Messages that are back: settled, or given back with their attempts counted.
@@ -70,9 +76,14 @@ struct Back {
 }
 
 impl Hand {
-    /// Notes are only taken where something survives the process.
-    pub(crate) fn new(lost: FxHashMap<(SubscriptionId, u128), u32>) -> Self {
-        Self { lost, ..Self::default() }
+    /// What the process before had in hand, as [`sort`] has sorted it.
+    pub(crate) fn new(before: &AllInHand) -> Self {
+        let lost = before.iter().filter(|((_, position), _)| *position >= LOST_FIRST);
+        Self {
+            before: before.iter().map(|(place, in_hand)| (*place, *in_hand)).collect(),
+            lost: lost.map(|((subscription, position), in_hand)| ((*subscription, in_hand.id), *position)).collect(),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn out(&mut self, subscription: SubscriptionId, position: u64, InHand { attempt, id }: InHand) {
@@ -114,17 +125,50 @@ impl Hand {
     /// Nothing of this subscription is in hand, and that must be known even though nothing is handed out.
     pub(crate) fn forget(&mut self, subscription: SubscriptionId) {
         self.backs.retain(|(_, back)| back.subscription != subscription);
+        self.before.retain(|(of, _), _| *of != subscription);
+        self.lost.retain(|(of, _), _| *of != subscription);
         self.note_back(Back { subscription, attempt: u32::MAX, start: 0, end: u64::MAX });
         self.out = true;
     }
 
-    /// Attempts of a message that has come again.
-    pub(crate) fn lost(&mut self, subscription: SubscriptionId, id: u128) -> Option<u32> {
-        if self.lost.is_empty() {
+    /// Attempts of a message that the process before had in hand, here or where it was lost.
+    pub(crate) fn attempts(&mut self, subscription: SubscriptionId, position: u64, id: u128) -> Option<u32> {
+        if self.before.is_empty() {
             return None;
         }
-        self.lost.remove(&(subscription, id))
+        let here = self.before.remove(&(subscription, position)).filter(|in_hand| in_hand.id == id);
+        let place = self.lost.remove(&(subscription, id));
+        let lost = place.and_then(|place| {
+            // It is noted where it is now.
+            self.note_back(Back { subscription, attempt: u32::MAX, start: place, end: place + 1 });
+            self.before.remove(&(subscription, place))
+        });
+        here.max(lost).map(|in_hand| in_hand.attempt)
     }
+
+    /// What the process before had in hand and this one has not handed out.
+    pub(crate) fn rest(&self) -> AllInHand {
+        self.before.iter().map(|(place, in_hand)| (*place, *in_hand)).collect()
+    }
+}
+
+/// What still matters of what the process before had in hand. What was lost with it gets the last positions.
+pub(crate) fn sort<H>(state: &State<H>, all: AllInHand) -> AllInHand {
+    let mut sorted = AllInHand::new();
+    let mut place = u64::MAX;
+    for ((subscription, position), in_hand) in all {
+        let Some(found) = state.subscription_of(subscription) else { continue };
+        if position < state.log(found.topic).next() {
+            if !found.settled.contains(position) {
+                sorted.insert((subscription, position), in_hand);
+            }
+        } else if place > LOST_FIRST {
+            // The last of all is the end of everything that is back.
+            place -= 1;
+            sorted.insert((subscription, place), in_hand);
+        }
+    }
+    sorted
 }
 
 /// The files.
@@ -172,7 +216,11 @@ impl HandFiles {
             true => fs.open(NAMES[slot])?,
             false => fs.create(NAMES[slot], file_bytes)?,
         };
-        let file = fs.create(NAMES[current], file_bytes)?;
+        let file = match names.iter().any(|name| name == NAMES[current]) {
+            // Its space is taken already, and there may be no more: what is in it is told from what comes by its generation.
+            true => fs.open(NAMES[current])?,
+            false => fs.create(NAMES[current], file_bytes)?,
+        };
         let mut files = [file.clone(), other.clone()];
         files[current] = file;
         files[1 - current] = other;
@@ -201,11 +249,11 @@ impl HandFiles {
         result
     }
 
-    /// Nothing is in hand any more.
-    pub(crate) fn clear(&self) -> io::Result<()> {
+    /// Nothing but this is in hand any more.
+    pub(crate) fn replace(&self, all: &AllInHand) -> io::Result<()> {
         let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let other = 1 - writing.current;
-        writing.begin(&self.fs, other, &AllInHand::new())
+        writing.begin(&self.fs, other, all)
     }
 }
 
@@ -340,13 +388,6 @@ fn replay_back<'a>(bytes: &'a [u8], all: &mut AllInHand) -> Option<&'a [u8]> {
     Some(bytes)
 }
 
-/// Keeps the newest of what was lost in hand.
-pub(crate) fn remember(all: impl Iterator<Item = (SubscriptionId, InHand)>) -> FxHashMap<(SubscriptionId, u128), u32> {
-    let all: Vec<_> = all.collect();
-    let skip = all.len().saturating_sub(LOST_MAX);
-    all.into_iter().skip(skip).map(|(subscription, in_hand)| ((subscription, in_hand.id), in_hand.attempt)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -381,7 +422,7 @@ mod tests {
         }
         assert_eq!(expected.len(), 25);
         let files = HandFiles::open(Arc::new(fs.clone()), 4_096, |all| all).unwrap();
-        files.clear().unwrap();
+        files.replace(&AllInHand::new()).unwrap();
         let none = |found: AllInHand| {
             assert!(found.is_empty());
             found

@@ -20,10 +20,10 @@ pub use driven::{Driven, Replayed, Work};
 use crate::{
     BrokerError, ErrorKind, Result,
     engine::{Clock, Engine, Limits},
-    state::{Attempt, Event, State, SubscriptionId},
+    state::State,
 };
 use group::{Group, Part};
-use hand::{Hand, HandFiles, InHand};
+use hand::{AllInHand, Hand, HandFiles};
 use leatworks_journal::{FileSystem, Journal, Options, RealFileSystem, Record, Recovered, Syncing, Visitor};
 use place::Place;
 use std::{
@@ -194,7 +194,7 @@ struct Opened {
     journal: Journal,
     wake: Arc<commit::Wake>,
     recovered: Recovered,
-    /// The state as it was found, before the attempts of what was in hand were added.
+    /// The state as it was found.
     #[cfg(feature = "simulation")]
     image: image::Image,
 }
@@ -220,12 +220,9 @@ impl Opened {
         let ends = (lock, driven_ms.is_some());
         let store =
             JournalStore::new(journal.clone(), options.durability, options.cache_bytes_max, directory, files, wake.clone(), ends);
-        let group = JournalGroup::new(Group::new(&state, options.elision), Hand::new(hand::remember(before.lost.into_iter())));
+        let group = JournalGroup::new(Group::new(&state, options.elision), Hand::new(&before));
         let clock = driven_ms.map_or_else(Clock::new, Clock::starting_at);
         let engine = Engine::new(store, state, group, clock, options.limits);
-        for event in before.attempts {
-            engine.enact(&mut engine.lock(), event, 0);
-        }
         Ok(Self {
             engine,
             journal,
@@ -251,14 +248,14 @@ fn journal_options(options: &EmbeddedOptions, threads: bool) -> Options {
 }
 
 /// What the process before had in hand, and the files for what this one will have.
-fn hand_files(fs: Arc<dyn FileSystem>, options: &EmbeddedOptions, state: &State<Place>) -> Result<(Option<HandFiles>, Before)> {
-    let mut before = Before::default();
+fn hand_files(fs: Arc<dyn FileSystem>, options: &EmbeddedOptions, state: &State<Place>) -> Result<(Option<HandFiles>, AllInHand)> {
+    let mut before = AllInHand::new();
     if options.durability == Durability::Memory {
         return Ok((None, before));
     }
     let opened = HandFiles::open(fs, options.segment_bytes, |all| {
-        before = Before::of(state, all);
-        before.kept.clone()
+        before = hand::sort(state, all);
+        before.clone()
     });
     let directory = options.dir.display();
     let failed = |error: std::io::Error| {
@@ -298,37 +295,6 @@ impl Drop for Duties {
             // A panic in it has been printed; there is nothing to add.
             let _ = thread.join();
         }
-    }
-}
-
-/// What the process before had in hand.
-#[derive(Default)]
-struct Before {
-    /// All that still matters.
-    kept: hand::AllInHand,
-    /// Attempts of messages that are there.
-    attempts: Vec<Event<Place>>,
-    /// Messages that were lost with the process and may come again.
-    lost: Vec<(SubscriptionId, InHand)>,
-}
-
-impl Before {
-    fn of(state: &State<Place>, all: hand::AllInHand) -> Self {
-        let mut before = Self::default();
-        for ((subscription, position), in_hand) in all {
-            let Some(found) = state.subscription_of(subscription) else { continue };
-            if position >= state.log(found.topic).next() {
-                before.lost.push((subscription, in_hand));
-            } else if !found.settled.contains(position) {
-                let counted = found.attempts.get(&position).copied().unwrap_or(0);
-                let run = Attempt { start: position, end: position + 1, attempt: counted.max(in_hand.attempt) };
-                before.attempts.push(Event::Attempts { subscription, attempts: vec![run] });
-            } else {
-                continue;
-            }
-            before.kept.insert((subscription, position), in_hand);
-        }
-        before
     }
 }
 

@@ -274,8 +274,14 @@ impl Store for JournalStore {
         }
     }
 
-    fn attempts_before(&self, group: &mut JournalGroup, subscription: SubscriptionId, id: MessageId) -> Option<u32> {
-        group.hand.lost(subscription, id.0).filter(|_| !planted::is(Bug::LostAttemptsForgotten))
+    fn attempts_before(
+        &self,
+        group: &mut JournalGroup,
+        subscription: SubscriptionId,
+        position: u64,
+        id: MessageId,
+    ) -> Option<u32> {
+        group.hand.attempts(subscription, position, id.0).filter(|_| !planted::is(Bug::LostAttemptsForgotten))
     }
 
     fn hand_out(&self, group: &mut JournalGroup, subscription: SubscriptionId, position: u64, attempt: u32, id: MessageId) {

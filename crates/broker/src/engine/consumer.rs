@@ -108,7 +108,7 @@ impl<S: Store> EngineConsumer<S> {
             };
             let Some(subscription) = core.state.subscription_of(self.subscription) else { break };
             let known = if subscription.attempts.is_empty() { None } else { subscription.attempts.get(&position).copied() };
-            let before = self.engine.store.attempts_before(&mut core.group, self.subscription, message.id);
+            let before = self.engine.store.attempts_before(&mut core.group, self.subscription, position, message.id);
             let attempt = known.max(before).unwrap_or(0).saturating_add(1);
             let held = core.feeds.get_mut(&self.subscription).is_some_and(|feed| feed.hand_out(position, self.seat, attempt));
             if held {
