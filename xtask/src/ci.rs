@@ -1,6 +1,6 @@
 //! The parts of continuous integration, in the order in which the quick ones fail first.
 
-use crate::showcase;
+use crate::{faults, showcase};
 use anyhow::{Context, Result, bail};
 use std::{
     path::Path,
@@ -27,9 +27,11 @@ const PARTS: &[Part] = &[
         name: "clippy",
         run: || cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"], &[]),
     },
+    Part { name: "stores", run: stores },
     Part { name: "test", run: || cargo(&["test", "--workspace"], &[]) },
     Part { name: "showcase", run: || showcase::check().map(|()| Outcome::Passed) },
     Part { name: "graph", run: graph },
+    Part { name: "faults", run: few_faults },
     Part { name: "docs", run: || cargo(&["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")]) },
     Part { name: "deny", run: deny },
 ];
@@ -87,6 +89,13 @@ pub(crate) fn run_command(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// The comparison of stores is a workspace of its own, which nothing else here compiles.
+fn stores() -> Result<Outcome> {
+    let manifest = ["--manifest-path", "benches/stores/Cargo.toml"];
+    cargo(&[&["fmt", "--check"][..], &manifest, &["--", "--config-path", "rustfmt.toml"]].concat(), &[])?;
+    cargo(&[&["clippy", "--locked", "--target-dir", "target"][..], &manifest, &["--", "-D", "warnings"]].concat(), &[])
+}
+
 /// The flowchart in the README is the one that the graph draws.
 fn graph() -> Result<Outcome> {
     cargo(
@@ -105,6 +114,14 @@ fn graph() -> Result<Outcome> {
         ],
         &[],
     )
+}
+
+/// The short tier of the fault harness, and that its oracle objects to a broken product.
+fn few_faults() -> Result<Outcome> {
+    let not_run = faults::run(&["--tier", "pr"])?;
+    let without_teeth = faults::run(&["--tier", "pr", "--teeth"])?;
+    let all: Vec<_> = not_run.into_iter().chain(without_teeth).collect();
+    Ok(if all.is_empty() { Outcome::Passed } else { Outcome::Skipped(format!("{} cannot run here", all.join(", "))) })
 }
 
 /// The policy on licences, sources and bans. The advisories need a database that is not on any package registry, so they are checked

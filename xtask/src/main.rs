@@ -1,21 +1,53 @@
 //! Development tasks of this repository: `cargo xtask ci` runs everything that continuous integration runs.
 
+mod bench;
 mod ci;
+mod clients;
+mod faults;
+mod services;
 mod showcase;
 
 use anyhow::{Result, bail};
+use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask <task>
 
   ci [PART …]   run all of continuous integration, or only the named parts, and print how long each took
-  ci --list     name the parts";
+  ci --list     name the parts
+  bench stores [--seconds N] [--rounds N] [--dir DIR]
+                run the workload of the broker on fjall, redb and SQLite too, and print how they compare
+  faults [--tier pr|nightly] [--seed N] [--teeth] [--report PAGE] [RULE …]
+                let faults come to the embedded broker, by all rules or only the named ones, and judge what is there afterwards;
+                with --teeth the product is broken, and the oracle must object
+  services up|down pulsar | status | fetch pulsar|clients
+                Apache Pulsar on loopback, and the clients that the protocol server is tested with";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    if std::env::var_os(faults::BINARY).is_some() {
+        return faults::binary();
+    }
     let args: Vec<String> = std::env::args().skip(1).collect();
-    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    if let [faults::ROLE, job] = args.as_slice() {
+        return faults::child(job);
+    }
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[&str]) -> Result<()> {
+    match args {
         ["ci", "--list"] => ci::list(),
         ["ci", parts @ ..] => ci::run(parts)?,
+        ["bench", "stores", rest @ ..] => bench::stores(rest)?,
+        ["services", rest @ ..] => services::run(rest)?,
+        ["faults", words @ ..] => _ = faults::run(words)?,
         _ => bail!("{USAGE}"),
     }
     Ok(())

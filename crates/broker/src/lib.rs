@@ -21,7 +21,7 @@ pub use embedded::{Driven, Replayed, Work};
 pub use embedded::{Durability, Embedded, EmbeddedOptions, STORAGE_EXIT_CODE};
 pub use engine::Limits;
 pub use error::{BrokerError, ErrorKind};
-pub use leatworks_journal::{FileSystem, Recovered};
+pub use leatworks_journal::{Damage, File, FileSystem, RealFileSystem, Recovered, Report, verify};
 pub use memory::MemoryBroker;
 pub use message::{Codec, Delivery, Message, MessageId, Position};
 

@@ -95,14 +95,23 @@ pub(crate) enum Command {
         after_help = "Examples:\n  leat dlq list\n  leat dlq show orders 'parse-->store'\n  leat dlq redrive orders --yes"
     )]
     Dlq(Dlq),
+    /// Serve a broker to other programs over the Pulsar protocol
+    ///
+    /// Every Pulsar client can use it, in any language. Ctrl-C ends it when what was taken is safe.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  leat broker\n  leat broker verify\n  leat broker --listen 127.0.0.1:6650 --dir data/journal\n  leat broker --listen 0.0.0.0:6650 --token-key secret.key"
+    )]
+    Broker(Broker),
     /// Explain a diagnostic code
     #[command(after_help = "Examples:\n  leat explain LW0101\n  leat explain --list")]
     Explain(Explain),
     /// Measure speed and cost beside the machine's own limit
     ///
-    /// Sends messages through a diamond of four edges and measures the disk in the same run.
+    /// Sends messages through a diamond of four edges and measures the disk in the same run. Each target is printed as met or missed, and a missed one with
+    /// what the process and the disk were doing.
     #[command(
-        after_help = "Examples:\n  leat bench\n  leat bench --messages 200000 --size 200 -o json\n  leat bench --broker memory"
+        after_help = "Examples:\n  leat bench\n  leat bench --all -o json\n  leat bench --messages 200000 --size 200\n  leat bench --broker memory"
     )]
     Bench(Bench),
     /// Print a completion script
@@ -290,6 +299,56 @@ pub(crate) struct DlqChange {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct BrokerVerify {
+    /// The journal's folder, instead of that of the project
+    #[arg(long, value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) data: Data,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Broker {
+    #[command(subcommand)]
+    pub(crate) command: Option<BrokerCommand>,
+    #[command(flatten)]
+    pub(crate) serve: BrokerServe,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BrokerCommand {
+    /// Serve; this is also what happens without a command
+    Serve(BrokerServe),
+    /// Check every record, segment and checkpoint of the journal; change nothing
+    ///
+    /// Exits with 10 if something is damaged. Nobody may have the journal open meanwhile.
+    #[command(after_help = "Examples:\n  leat broker verify\n  leat broker verify --dir /var/lib/shop/journal -o json")]
+    Verify(BrokerVerify),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BrokerServe {
+    /// The address to listen on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6650")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// The journal's folder, made if it is not there
+    #[arg(long, default_value = "journal", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: PathBuf,
+    /// What an acknowledged write survives
+    #[arg(long, value_enum, default_value_t = Level::Power)]
+    pub(crate) durability: Level,
+    /// Ask for tokens signed with this key: a file with a secret, or with an RSA public key in PEM
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) token_key: Option<PathBuf>,
+    /// Drop what producers with a name of their own send again with a sequence that is not higher
+    #[arg(long)]
+    pub(crate) deduplicate: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Explain {
     /// The code, for example LW0101
     #[arg(required_unless_present = "list")]
@@ -316,9 +375,18 @@ pub(crate) struct Bench {
     /// What an acknowledged write survives on the embedded broker
     #[arg(long, value_enum, default_value_t = Level::Power)]
     pub(crate) durability: Level,
-    /// Where the journal and the disk's test file lie; by default a new folder here that is removed afterwards
+    /// Also measure many topics and subscriptions, recovery and start-up; about a minute
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Also publish so many messages before the first is consumed, and measure memory; 50M takes about 13 GB of disk
+    #[arg(long, value_name = "MESSAGES", value_parser = count)]
+    pub(crate) backlog: Option<u64>,
+    /// Where to make the folder for the journals and the disk's test file, which is removed afterwards; by default here
     #[arg(long, value_hint = ValueHint::DirPath)]
     pub(crate) dir: Option<PathBuf>,
+    /// Fill a journal and wait to be killed: the other half of measuring recovery
+    #[arg(long, hide = true)]
+    pub(crate) fill: Option<PathBuf>,
     /// How to print the result
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,
@@ -364,6 +432,16 @@ pub(crate) struct Version {
     /// How to print the result
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,
+}
+
+/// A number that may end with `k` for thousands or `M` for millions.
+fn count(text: &str) -> Result<u64, String> {
+    let (digits, factor) = match text.strip_suffix('M') {
+        Some(digits) => (digits, 1_000_000),
+        None => text.strip_suffix('k').map_or((text, 1), |digits| (digits, 1_000)),
+    };
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).filter(|number| *number > 0);
+    number.ok_or_else(|| "not a number such as 500k or 50M".to_owned())
 }
 
 fn styles() -> clap::builder::Styles {

@@ -23,6 +23,8 @@ pub(crate) enum Code {
     TimedOut = 8,
     /// A difference was found by a command that looks for one.
     Different = 10,
+    /// The journal failed: nothing is acknowledged any more.
+    Storage = 74,
     /// The build failed.
     Build = 101,
 }

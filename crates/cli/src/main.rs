@@ -3,6 +3,7 @@
 mod about;
 mod args;
 mod bench;
+mod broker;
 mod exit;
 mod graph;
 mod operate;
@@ -42,6 +43,7 @@ fn run(leat: Leat, color: bool) -> exit::Result<ExitCode> {
         Command::Status(args) => operate::status(&args, &project::load(&global, color)?)?,
         Command::Dlq(args) => operate::dlq(&args, &project::load(&global, color)?)?,
         Command::Explain(args) => about::explain(&args)?,
+        Command::Broker(args) => return broker::run(args, &global, color),
         Command::Bench(args) => bench::run(&args, &global)?,
         Command::Completions(args) => about::completions(&args),
         Command::Man(args) => about::man(&args)?,

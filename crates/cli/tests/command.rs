@@ -43,6 +43,7 @@ fn each_kind_of_end_has_its_exit_code() {
         (good.path(), &["graph", "orderz"], 4, "there are `orders`"),
         (good.path(), &["explain", "LW9999"], 4, "explain --list"),
         (good.path(), &["bench", "--messages", "0"], 2, "--messages"),
+        (good.path(), &["bench", "--backlog", "5G"], 2, "50M"),
     ];
     for (dir, args, code, words) in cases {
         let output = leat(dir, args);
@@ -148,16 +149,9 @@ fn bench_accounts_for_every_message_and_has_every_key() {
         let output = leat(dir.path(), &["bench", "--messages", "500", "--rate", "50", "--broker", broker, "-o", "json", "-q"]);
         assert!(output.status.success(), "{}", text(&output.stderr));
         let result: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON value");
-        for key in [
-            "edge_hops_per_s",
-            "latency_ms",
-            "bytes_written_per_hop",
-            "cpu_us_per_hop",
-            "peak_rss_bytes",
-            "account",
-            "disk_limit",
-            "ratio_to_limit",
-        ] {
+        for key in
+            ["messages", "throughput", "latency_ms", "peak_rss_bytes", "account", "disk_limit", "scale", "recovery", "backlog"]
+        {
             assert!(result.get(key).is_some(), "`{key}` is missing in {result}");
         }
         let account = &result["account"];
@@ -166,8 +160,21 @@ fn bench_accounts_for_every_message_and_has_every_key() {
             (&account["done"], &0.into(), &0.into()),
             "{result}"
         );
-        assert_eq!(account["sent"], 500 + 50 * 5, "throughput and five seconds of latency: {result}");
-        assert_eq!(result["ratio_to_limit"].is_number(), has_disk, "{result}");
+        let throughputs = if has_disk { 2 } else { 1 };
+        assert_eq!(
+            account["sent"],
+            throughputs * 500 + 50 * 5,
+            "with and without elision, and five seconds of latency: {result}"
+        );
+        assert_eq!(result["throughput"]["ratio_to_limit"].is_number(), has_disk, "{result}");
+        let targets = result["targets"].as_array().expect("an array");
+        assert_eq!(targets.is_empty(), !has_disk, "{result}");
+        for target in targets {
+            let (figure, limit) = (target["figure"].as_f64().expect("a figure"), target["target"].as_f64().expect("a target"));
+            let met = if target["comparison"] == "at least" { figure >= limit } else { figure <= limit };
+            assert_eq!(target["met"], met, "{target}");
+            assert_eq!(target["profile"].is_null(), met, "what is missed says what was busy: {target}");
+        }
         assert!(fs::read_dir(dir.path()).expect("read").next().is_none(), "nothing is left behind");
     }
 }

@@ -39,14 +39,26 @@ pub struct Options {
     /// Bytes appended after which a checkpoint is due. It is put off while the last snapshot was larger than half of this, so
     /// that checkpoints take at most a third of what is written.
     pub checkpoint_bytes: u64,
-    /// Whether threads write, sync and prepare. Without them [`Journal::drive`] does, so that a test decides when.
-    pub threads: bool,
+    /// Who writes, syncs and prepares.
+    pub work: Work,
+}
+
+/// Who does a journal's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Threads of its own.
+    Threads,
+    /// Its owner writes and syncs with [`Journal::commit`], in a thread that may block; threads prepare segments and sync at intervals. It spares two
+    /// changes of threads for each group, which is more than a sync takes on a quick disk.
+    Owner,
+    /// Nobody but [`Journal::drive`], so that a test decides when.
+    Driven,
 }
 
 impl Default for Options {
     /// 32 MiB segments: three of them are what an idle journal takes on disk. A checkpoint every two.
     fn default() -> Self {
-        Self { segment_bytes: 32 << 20, syncing: Syncing::Always, checkpoint_bytes: 64 << 20, threads: true }
+        Self { segment_bytes: 32 << 20, syncing: Syncing::Always, checkpoint_bytes: 64 << 20, work: Work::Threads }
     }
 }
 
@@ -209,7 +221,7 @@ impl Journal {
         debug_assert!(!body.is_empty() && body.len() <= self.record_bytes_max(), "a record of {} bytes", body.len());
         let mut queue = self.shared.lock();
         let (sequence, address) = queue.append(body, syncing, self.shared.segment_bytes);
-        if queue.records.len() == 1 {
+        if queue.records.len() == 1 && self.shared.options.work == Work::Threads {
             self.shared.to_write.notify_one();
         }
         queue.checkpoint_failed = false;
@@ -221,7 +233,10 @@ impl Journal {
 
     /// The sequence of the last record that was appended.
     pub fn last(&self) -> u64 {
-        self.shared.lock().tail.sequence - 1
+        let queue = self.shared.lock();
+        let last = queue.tail.sequence - 1;
+        // Nobody waits for a mark: what was appended before it is synced.
+        if last == queue.marked_synced { last - 1 } else { last }
     }
 
     /// Fails if the journal has ended, with the reason.
@@ -370,6 +385,25 @@ impl Journal {
         self.shared.next_duty(&mut self.shared.lock())
     }
 
+    /// Appends a record that only says that everything before it is synced, so that damage of the last records is not taken for a torn end; `false` if it would say
+    /// nothing new. For [`Work::Owner`], when nothing was appended for a while: [`Journal::commit`] writes it.
+    pub fn mark_synced(&self) -> bool {
+        self.shared.append_mark()
+    }
+
+    /// Writes what was appended, and syncs it if that is wanted at once. Blocks. For [`Work::Owner`].
+    ///
+    /// # Errors
+    /// Why the journal has ended.
+    pub fn commit(&self) -> Result<(), JournalError> {
+        while self.shared.write_some()? {}
+        let wait = self.shared.lock().wants.wait(Duration::ZERO, self.shared.synced.get());
+        match wait {
+            Some(wait) if wait.is_zero() => self.shared.sync(),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes, syncs and prepares what there is to, in a journal without threads.
     pub fn drive(&self) -> Result<(), JournalError> {
         self.shared.prepare_spares();
@@ -399,7 +433,8 @@ impl Journal {
     pub fn close(&self) -> Result<(), JournalError> {
         let result = self.shared.alive().and_then(|()| {
             while self.shared.write_some()? {}
-            self.shared.sync()
+            self.shared.sync()?;
+            self.shared.mark_synced()
         });
         self.shared.end();
         self.threads.join();

@@ -2,13 +2,17 @@
 //!
 //! - A record is whole or not there. After any crash the records that are there are a prefix of those that were appended, and it holds at
 //!   least every record whose durability was waited for.
+//! - Damage costs the damaged record. [`Visitor::lost`] is told what is missing, with the bytes as they are, and decides whether to go on; where going
+//!   on would be to guess, opening fails. [`verify()`] finds damage without opening the journal.
+//! - What opening has accepted is written again and synced before anything is acknowledged: after a kill or a failed sync it may be in memory only.
 //! - Appending never blocks. A writer thread writes what has gathered, a syncing thread syncs what was written: while one sync runs, the next
 //!   commit group forms by itself, and its size follows the load without a timer.
 //! - A checkpoint holds the owner's state, so that what lies before it is not replayed, and segments that hold nothing alive are used again.
 //!   There are two, written in turn, and a segment is only used again when the older one does not need it either.
 //! - After a failed sync nothing is acknowledged any more. A full disk is told before anything is accepted, and passes.
 //!
-//! The bytes are described in the source of `format.rs`; it never reads a clock but for the interval between syncs.
+//! The bytes are described in the source of `format.rs`; it never reads a clock but for the interval between syncs, and for how long nothing was
+//! appended. With the feature `simulation` there is a disk in memory with faults of all kinds, and with `planted` there are bugs for a test to find.
 
 mod error;
 mod format;
@@ -33,7 +37,7 @@ pub mod simulation;
 
 pub use error::JournalError;
 pub use fs::{File, FileSystem, RealFileSystem};
-pub use journal::{Appended, Duty, Journal, Mark, Options, Recovered, Syncing, Usage};
+pub use journal::{Appended, Duty, Journal, Mark, Options, Recovered, Syncing, Usage, Work};
 pub use recovery::Visitor;
 pub use verify::{Damage, Report, verify};
 

@@ -5,7 +5,7 @@ use crate::{
     format::{RECORD_HEADER_BYTES, SegmentHeader, records_end},
     journal::{Checkpoints, Options, Recovered, Shared, Syncing},
     planted::{self, Bug},
-    queue::Queue,
+    queue::{Queue, Wants},
     recovery::{Found, Repair, spare_name},
     segment::segment_name,
     work::{WRITE_BYTES_MAX, Writer},
@@ -13,7 +13,6 @@ use crate::{
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Condvar, Mutex, RwLock},
-    time::Duration,
 };
 use tokio::sync::{Notify, watch};
 
@@ -45,8 +44,8 @@ pub(crate) fn start(
         tail: Position { epoch, ..found.tail },
         spares,
         promised: 0,
-        wants_sync: 0,
-        wants_sync_within: (0, Duration::ZERO),
+        marked_synced: 0,
+        wants: Wants::default(),
         next_spare,
         spare_wanted: false,
         full: false,

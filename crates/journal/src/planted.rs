@@ -4,16 +4,22 @@
 macro_rules! bugs {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// A bug, and the promise that it breaks.
+        #[cfg(feature = "planted")]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[cfg_attr(not(feature = "planted"), expect(dead_code, reason = "nothing can plant one then"))]
         pub enum Bug {
             $($(#[$doc])* $name,)*
         }
 
+        #[cfg(feature = "planted")]
         impl Bug {
             /// All of them.
-            #[cfg(feature = "planted")]
             pub const ALL: &[Self] = &[$(Self::$name,)*];
+        }
+
+        #[cfg(not(feature = "planted"))]
+        #[derive(Clone, Copy)]
+        pub(crate) enum Bug {
+            $($(#[$doc])* $name,)*
         }
     };
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     File, Position,
-    format::{SEGMENT_HEADER_BYTES, body_bytes_max, record_bytes, records_end},
+    format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, body_bytes_max, record_bytes, records_end},
     journal::{Duty, Options, Syncing},
 };
 use std::{
@@ -32,9 +32,9 @@ pub(crate) struct Queue {
     /// Files that are ready, and how many of them records in the queue have taken.
     pub(crate) spares: VecDeque<String>,
     pub(crate) promised: usize,
-    /// The last written record that wants a sync at once, and the last that wants one within a time, with the shortest such time.
-    pub(crate) wants_sync: u64,
-    pub(crate) wants_sync_within: (u64, Duration),
+    /// The sequence of the last mark that says that everything before it is synced.
+    pub(crate) marked_synced: u64,
+    pub(crate) wants: Wants,
     pub(crate) next_spare: u64,
     /// Somebody waits for room.
     pub(crate) spare_wanted: bool,
@@ -53,6 +53,39 @@ pub(crate) struct Queue {
     pub(crate) compact_from: u64,
     pub(crate) closing: bool,
     pub(crate) duties_ended: bool,
+}
+
+/// What written records want of the syncing thread.
+#[derive(Debug, Default)]
+pub(crate) struct Wants {
+    /// The sequence of the last that wants a sync at once.
+    at_once: u64,
+    /// That of the last that wants one within a time, and the shortest time of those that are not synced.
+    within: (u64, Duration),
+}
+
+impl Wants {
+    /// A record is written, when everything up to `synced` is synced.
+    pub(crate) fn add(&mut self, sequence: u64, syncing: Syncing, synced: u64) {
+        match syncing {
+            Syncing::Always => self.at_once = sequence,
+            Syncing::Every(time) => {
+                let (last, shortest) = self.within;
+                let time = if last > synced { time.min(shortest) } else { time };
+                self.within = (sequence, time);
+            }
+            Syncing::Rarely => {}
+        }
+    }
+
+    /// How long to wait before a sync, when the last one was so long ago; `None` for as long as nobody asks.
+    pub(crate) fn wait(&self, elapsed: Duration, synced: u64) -> Option<Duration> {
+        let (last, time) = self.within;
+        match self.at_once > synced {
+            true => Some(Duration::ZERO),
+            false => (last > synced).then(|| time.saturating_sub(elapsed)),
+        }
+    }
 }
 
 /// What is alive in a segment.
@@ -111,26 +144,10 @@ impl Queue {
         (sequence, address)
     }
 
-    /// A record that wants to be synced is written.
-    pub(crate) fn want_sync(&mut self, record: &Waiting, synced: u64) {
-        match record.syncing {
-            Syncing::Always => self.wants_sync = record.sequence,
-            Syncing::Every(time) => {
-                let (last, shortest) = self.wants_sync_within;
-                let time = if last > synced { time.min(shortest) } else { time };
-                self.wants_sync_within = (record.sequence, time);
-            }
-            Syncing::Rarely => {}
-        }
-    }
-
-    /// How long to wait before a sync, when the last one was so long ago; `None` for as long as nobody asks.
-    pub(crate) fn wait_before_sync(&self, elapsed: Duration, synced: u64) -> Option<Duration> {
-        let (last, time) = self.wants_sync_within;
-        match self.wants_sync > synced {
-            true => Some(Duration::ZERO),
-            false => (last > synced).then(|| time.saturating_sub(elapsed)),
-        }
+    /// Whether a mark would say something new: the last record that somebody has appended is synced, nothing on disk says so, and there is space.
+    pub(crate) fn can_mark(&self, synced: u64, segment_bytes: u64) -> bool {
+        let last = self.tail.sequence - 1;
+        last == synced && last > self.marked_synced && self.fits(RECORD_HEADER_BYTES, segment_bytes)
     }
 
     /// Whether the next spare should be made: there are too few, and the segment in use has got somewhere.
@@ -177,5 +194,46 @@ impl Queue {
         self.compact_from = number + 1;
         self.compacted = tail;
         Some(Duty::Compact(number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_record_is_synced_as_it_asks_and_never_later_than_the_others() {
+        let (always, second, minute, rarely) =
+            (Syncing::Always, Syncing::Every(SECOND), Syncing::Every(60 * SECOND), Syncing::Rarely);
+        // What was written, from sequence 1 on; what of it is synced; how long the wait is 0.4 s after the last sync.
+        let cases: [(&[Syncing], u64, Option<u64>); 9] = [
+            (&[], 0, None),
+            (&[rarely, rarely], 0, None),
+            (&[always], 0, Some(0)),
+            (&[always, rarely], 0, Some(0)),
+            (&[always, rarely], 1, None),
+            (&[second, rarely], 0, Some(600)),
+            (&[minute, second, minute], 0, Some(600)),
+            (&[second, always, rarely], 2, None),
+            (&[always, minute], 1, Some(59_600)),
+        ];
+        for (written, synced, wait) in cases {
+            let mut wants = Wants::default();
+            for (sequence, syncing) in (1..).zip(written) {
+                wants.add(sequence, *syncing, 0);
+            }
+            let told = wants.wait(Duration::from_millis(400), synced);
+            assert_eq!(told, wait.map(Duration::from_millis), "{written:?}, {synced} synced");
+        }
+    }
+
+    #[test]
+    fn a_time_that_was_asked_for_is_forgotten_with_the_sync() {
+        let mut wants = Wants::default();
+        wants.add(1, Syncing::Every(SECOND), 0);
+        wants.add(2, Syncing::Every(60 * SECOND), 1);
+        assert_eq!(wants.wait(Duration::ZERO, 1), Some(60 * SECOND));
     }
 }

@@ -8,6 +8,9 @@ use crate::{
 };
 use std::collections::{BTreeMap, VecDeque};
 
+/// Why a walk from the first record on ends where a file is missing: it may have been let go of, and then nothing is lost that a checkpoint would not have.
+const MISSING: &str = "missing, and there is no whole checkpoint to say that it is not needed";
+
 /// The walk.
 pub(crate) struct Scan<'a> {
     segments: &'a BTreeMap<u64, Segment>,
@@ -94,6 +97,10 @@ impl<'a> Scan<'a> {
                 let unproven = self.proven.unproven.front().map_or(offset, |(_, offset)| *offset);
                 return Ok(End { position: self.position, content, unproven, walked: self.found });
             };
+            let skipped = number + 1..next.address / self.segment_bytes;
+            if let Some(missing) = skipped.into_iter().find(|number| !self.gaps && !self.segments.contains_key(number)) {
+                return Err(JournalError::damaged(segment_name(missing), 0, MISSING));
+            }
             if next.sequence > self.position.sequence {
                 self.tell(&content, next, visitor)?;
             }
@@ -107,10 +114,9 @@ impl<'a> Scan<'a> {
 
     fn content(&mut self, number: u64) -> Result<Content, JournalError> {
         let Some(segment) = self.segments.get(&number) else {
-            let reason = "missing, and there is no whole checkpoint";
             return match self.gaps {
                 true => Ok(Content::missing(number, self.segment_bytes, self.salt)),
-                false => Err(JournalError::damaged(segment_name(number), 0, reason)),
+                false => Err(JournalError::damaged(segment_name(number), 0, MISSING)),
             };
         };
         if segment.header.is_some_and(|header| header.salt != self.salt) {
@@ -209,8 +215,10 @@ impl<'a> Scan<'a> {
             true => next.address % self.segment_bytes,
             false => content.end(),
         };
+        let missing = (content.number + 1..next.address / self.segment_bytes).find(|number| !self.segments.contains_key(number));
         let reason = match content.unreadable(offset..end) {
             _ if content.size == 0 => "there is no such file".to_owned(),
+            _ if missing.is_some() => format!("there is no file `{}`", segment_name(missing.unwrap_or_default())),
             Some(error) => format!("cannot be read: {error}"),
             None if content.size < end => format!("the file ends at byte {}", content.size),
             None => {

@@ -1,14 +1,21 @@
 //! The threads of a journal: one writes, one syncs, one prepares segments.
 
-use crate::{journal::Shared, work::FULL_RETRY};
+use crate::{
+    journal::{Shared, Work},
+    work::FULL_RETRY,
+};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+/// How long nothing must have been appended before a mark says that everything is synced. Whatever follows within this says it too, and for nothing; a
+/// mark takes one small write, which is nothing ten times a second.
+const MARK_AFTER: Duration = Duration::from_millis(100);
+
 /// A thread's name and what it does.
-type Work = (&'static str, fn(&Shared));
+type Task = (&'static str, fn(&Shared));
 
 /// The running threads; they end with this.
 pub(crate) struct Threads {
@@ -19,13 +26,15 @@ pub(crate) struct Threads {
 impl Threads {
     pub(crate) fn start(shared: &Arc<Shared>) -> Self {
         let mut running = Vec::new();
-        if shared.options.threads {
-            let works: [Work; 3] = [("journal-write", write), ("journal-sync", sync), ("journal-keep", keep)];
-            for (name, work) in works {
-                let shared = shared.clone();
-                let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&shared));
-                running.push(thread.expect("a process that cannot start a thread cannot go on"));
-            }
+        let works: &[Task] = match shared.options.work {
+            Work::Threads => &[("journal-keep", keep), ("journal-sync", sync), ("journal-write", write)],
+            Work::Owner => &[("journal-keep", keep), ("journal-sync", sync)],
+            Work::Driven => &[],
+        };
+        for (name, work) in works {
+            let (shared, work) = (shared.clone(), *work);
+            let thread = std::thread::Builder::new().name((*name).to_owned()).spawn(move || work(&shared));
+            running.push(thread.expect("a process that cannot start a thread cannot go on"));
         }
         Self { shared: shared.clone(), running: Mutex::new(running) }
     }
@@ -69,23 +78,48 @@ fn write(shared: &Shared) {
 /// Syncs as the options say. While a sync runs, the writer goes on, and what it has written by then is the next commit group.
 fn sync(shared: &Shared) {
     let mut last = Instant::now();
-    loop {
-        {
-            let mut queue = shared.lock();
-            loop {
-                if queue.closing || shared.failure.borrow().is_some() {
-                    return;
-                }
-                match queue.wait_before_sync(last.elapsed(), shared.synced.get()) {
-                    Some(wait) if wait.is_zero() => break,
-                    Some(wait) => queue = shared.to_sync.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0,
-                    None => queue = shared.to_sync.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                }
+    while let Some(work) = wait_for_sync(shared, last) {
+        let done = match work {
+            Next::Sync => {
+                last = Instant::now();
+                shared.sync()
             }
-        }
-        last = Instant::now();
-        if shared.sync().is_err() {
+            Next::Mark => shared.mark_synced(),
+        };
+        if done.is_err() {
             return;
+        }
+    }
+}
+
+/// What the syncing thread does next.
+enum Next {
+    Sync,
+    /// Say that everything is synced, since nothing has followed that would.
+    Mark,
+}
+
+/// Waits until there is something to sync; `None` at the end.
+fn wait_for_sync(shared: &Shared, last: Instant) -> Option<Next> {
+    let mut queue = shared.lock();
+    loop {
+        if queue.closing || shared.failure.borrow().is_some() {
+            return None;
+        }
+        let synced = shared.synced.get();
+        let (wait, idle) = match queue.wants.wait(last.elapsed(), synced) {
+            Some(wait) if wait.is_zero() => return Some(Next::Sync),
+            Some(wait) => (wait, false),
+            None if shared.marks() && queue.can_mark(synced, shared.segment_bytes) => (MARK_AFTER, true),
+            None => {
+                queue = shared.to_sync.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+        };
+        let (locked, timeout) = shared.to_sync.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
+        queue = locked;
+        if idle && timeout.timed_out() && queue.can_mark(shared.synced.get(), shared.segment_bytes) {
+            return Some(Next::Mark);
         }
     }
 }

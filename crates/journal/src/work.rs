@@ -6,7 +6,7 @@ use crate::{
         ALIGN_BYTES, CHECKPOINT_HEADER_BYTES, CheckpointHeader, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES,
         SegmentHeader,
     },
-    journal::{Mark, Shared},
+    journal::{Mark, Shared, Syncing, Work},
     opening::{create_segment, write_headers},
     planted::{self, Bug},
     queue::{QUEUE_BYTES_MAX, Queue, SPARES_READY, Waiting},
@@ -63,8 +63,11 @@ impl Shared {
         }
         // Under the lock, so that the syncing thread, which looks under it, is not just about to wait.
         let (mut queue, synced) = (self.lock(), self.synced.get());
-        batch.iter().for_each(|record| queue.want_sync(record, synced));
-        self.to_sync.notify_one();
+        batch.iter().for_each(|record| queue.wants.add(record.sequence, record.syncing, synced));
+        // The owner syncs what wants it at once.
+        if self.options.work != Work::Owner || queue.wants.wait(Duration::ZERO, synced).is_some_and(|wait| !wait.is_zero()) {
+            self.to_sync.notify_one();
+        }
         Ok(true)
     }
 
@@ -128,7 +131,7 @@ impl Shared {
             // Room was promised for this record, so this is a race with a spare that is being made, or a record that was larger than foreseen: the
             // disk being full must not end a journal that has accepted something.
             match self.make_spare() {
-                Err(JournalError::Full) if self.options.threads && !self.lock().closing => self.wait_for_space(),
+                Err(JournalError::Full) if self.options.work != Work::Driven && !self.lock().closing => self.wait_for_space(),
                 made => made?,
             }
         };
@@ -168,6 +171,30 @@ impl Shared {
         }
     }
 
+    /// Writes a record that only says that everything before it is synced, so that damage of the last records is not taken for a torn end. It asks for no
+    /// sync: the kernel writes it some time, and if it is lost nobody misses it.
+    pub(crate) fn mark_synced(&self) -> Result<(), JournalError> {
+        match self.append_mark() {
+            true => self.write_some().map(drop),
+            false => Ok(()),
+        }
+    }
+
+    /// Appends such a record, if it would say something new.
+    pub(crate) fn append_mark(&self) -> bool {
+        let mut queue = self.lock();
+        let can = queue.can_mark(self.synced.get(), self.segment_bytes);
+        if can {
+            queue.marked_synced = queue.append(Vec::new(), Syncing::Rarely, self.segment_bytes).0;
+        }
+        can
+    }
+
+    /// Whether the journal's own thread does that: an owner counts what it appends, and says when.
+    pub(crate) fn marks(&self) -> bool {
+        self.options.work == Work::Threads
+    }
+
     /// The right to sync segments. The kernel tells a failed write back to one of those who sync a file at the same time, and the others must not take
     /// their turn for a success.
     fn sync_alone(&self) -> Result<MutexGuard<'_, ()>, JournalError> {
@@ -181,8 +208,9 @@ impl Shared {
     /// Syncs a segment, and everything up to this sequence with it. Whoever calls it syncs alone.
     fn sync_segment(&self, number: u64, file: &dyn File, sequence: u64) -> Result<(), JournalError> {
         if let Err(error) = file.sync() {
-            if planted::is(Bug::RetryFailedSync) {
-                return self.sync_segment(number, file, sequence);
+            if planted::is(Bug::RetryFailedSync) && file.sync().is_ok() {
+                self.synced.raise(sequence);
+                return Ok(());
             }
             return Err(self.fail(JournalError::Io { action: "syncing", file: segment_name(number), error: Arc::new(error) }));
         }
@@ -192,7 +220,7 @@ impl Shared {
 
     /// Makes spares until there are enough; tells those who wait for room if the disk has none.
     pub(crate) fn prepare_spares(&self) {
-        while self.lock().spares_short(self.segment_bytes) {
+        while self.failure.borrow().is_none() && self.lock().spares_short(self.segment_bytes) {
             let made =
                 if planted::is(Bug::FullForEver) && self.lock().full { Err(JournalError::Full) } else { self.make_spare() };
             self.lock().full = made.is_err();

@@ -1,7 +1,7 @@
 //! Single situations that a random walk meets too seldom: a crash between two calls, two checkpoints at once, two syncs of which one fails.
 
 use leatworks_journal::{
-    File, FileSystem, Journal, Options, Record, Syncing, Visitor,
+    Duty, File, FileSystem, Journal, JournalError, Lost, Options, Record, Syncing, Visitor, Work,
     simulation::{Faults, SimulatedFileSystem},
 };
 use std::{
@@ -9,7 +9,8 @@ use std::{
     sync::{Arc, Condvar, Mutex},
 };
 
-const OPTIONS: Options = Options { segment_bytes: 4_096, syncing: Syncing::Always, checkpoint_bytes: 1 << 30, threads: false };
+const OPTIONS: Options =
+    Options { segment_bytes: 4_096, syncing: Syncing::Always, checkpoint_bytes: 1 << 30, work: Work::Driven };
 
 /// What recovery finds: the snapshot, and the first byte of each record.
 #[derive(Debug, Default)]
@@ -183,4 +184,92 @@ fn a_sync_that_succeeds_beside_one_that_failed_acknowledges_nothing() {
     });
     assert!(results.iter().all(Result::is_err), "{results:?}");
     assert_eq!(journal.synced_now(), durable);
+}
+
+/// Goes on without what is lost.
+#[derive(Default)]
+struct Agreeing(Found, Vec<Lost>);
+
+impl Visitor for Agreeing {
+    fn snapshot(&mut self, snapshot: &[u8]) -> Result<(), String> {
+        self.0.snapshot(snapshot)
+    }
+
+    fn record(&mut self, record: Record) -> Result<(), String> {
+        self.0.record(record)
+    }
+
+    fn lost(&mut self, lost: Lost) -> Result<(), String> {
+        self.1.push(lost);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn damage_of_the_last_records_of_an_idle_journal_is_not_taken_for_a_torn_end() {
+    let fs = SimulatedFileSystem::new(1, Faults::default());
+    let options = Options { work: Work::Threads, ..OPTIONS };
+    let (journal, _) = Journal::open(Arc::new(fs.clone()), options, &mut Found::default()).unwrap();
+    journal.append(vec![7; 100]);
+    let last = journal.append(vec![8; 100]);
+    journal.synced(last.sequence).await.unwrap();
+    // Nothing follows; after a moment a mark says what is synced.
+    journal.written(last.sequence + 1).await.unwrap();
+    assert_eq!(journal.last(), last.sequence);
+    fs.kill();
+    drop(journal);
+    fs.flip_bit("segment-0000000000000000", (last.address as usize + 50) * 8);
+    // Who does not agree is refused, and nothing has been changed.
+    let refused = Journal::open(Arc::new(fs.clone()), OPTIONS, &mut Found::default()).err().unwrap();
+    assert!(matches!(refused, JournalError::Damaged { .. }), "{refused}");
+    let mut agreeing = Agreeing::default();
+    let (journal, recovered) = Journal::open(Arc::new(fs), OPTIONS, &mut agreeing).unwrap();
+    assert_eq!((agreeing.0.records, recovered.lost, agreeing.1.len()), (vec![7], 1, 1));
+    let lost = agreeing.1.pop().and_then(|lost| lost.record).unwrap();
+    assert_eq!((lost.sequence, lost.address, lost.body.len()), (last.sequence, last.address, 100));
+    assert_eq!(lost.body.iter().filter(|byte| **byte != 8).count(), 1);
+    // What the owner has made of it is to be kept before anything can look different.
+    assert_eq!(journal.duty_now(), Some(Duty::Checkpoint));
+}
+
+#[tokio::test]
+async fn a_record_that_asks_for_no_sync_goes_with_one_that_does() {
+    let fs = SimulatedFileSystem::new(1, Faults::default());
+    let options = Options { work: Work::Threads, syncing: Syncing::Rarely, ..OPTIONS };
+    let (journal, _) = Journal::open(Arc::new(fs), options, &mut Found::default()).unwrap();
+    let lazy = journal.append(vec![1; 10]);
+    journal.written(lazy.sequence).await.unwrap();
+    assert!(journal.synced_now() < lazy.sequence);
+    let eager = journal.append_with(vec![2; 10], Syncing::Always);
+    journal.synced(eager.sequence).await.unwrap();
+    assert!(journal.synced_now() >= lazy.sequence);
+}
+
+#[test]
+fn what_nobody_can_read_is_not_guessed() {
+    let fs = SimulatedFileSystem::new(1, Faults::default());
+    let (journal, _) = open(Arc::new(fs.clone()));
+    append(&journal, 0..5);
+    fs.kill();
+    drop(journal);
+    // The journal ends in the third segment; whether another record is there cannot be seen.
+    let last = fs.list_names("segment-").pop().unwrap();
+    fs.make_unreadable(&last, 0..4_096);
+    let refused = Journal::open(Arc::new(fs.clone()), OPTIONS, &mut Agreeing::default()).err().unwrap();
+    assert!(matches!(refused, JournalError::Io { .. }), "{refused}");
+    fs.make_readable();
+    assert_eq!(open(Arc::new(fs)).1.records, [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn without_a_checkpoint_no_segment_may_be_missing() {
+    let fs = SimulatedFileSystem::new(1, Faults::default());
+    let (journal, _) = open(Arc::new(fs.clone()));
+    append(&journal, 0..9);
+    fs.kill();
+    drop(journal);
+    fs.lose("segment-0000000000000002");
+    // It may have been let go of, as far as anybody can know.
+    let refused = Journal::open(Arc::new(fs), OPTIONS, &mut Agreeing::default()).err().unwrap();
+    assert!(refused.to_string().contains("damaged `segment-0000000000000002` at byte 0: missing"), "{refused}");
 }

@@ -4,6 +4,7 @@ pub use bytes::Bytes;
 pub use leatworks_broker::Codec;
 
 use serde::{Serialize, de::DeserializeOwned};
+use std::cell::RefCell;
 
 /// A value could not be encoded.
 #[derive(Debug, thiserror::Error)]
@@ -27,15 +28,30 @@ pub enum DecodeError {
     MessagePack(#[from] rmp_serde::decode::Error),
 }
 
+/// What a thread keeps for encoding.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
+
 /// Encodes a value.
 ///
 /// # Errors
 /// If the value says so, or a map has keys that JSON cannot have.
 pub fn encode<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Result<Bytes, EncodeError> {
-    Ok(Bytes::from(match codec {
-        Codec::Json => serde_json::to_vec(value)?,
-        Codec::MessagePack => rmp_serde::to_vec_named(value)?,
-    }))
+    thread_local! {
+        /// Where values are encoded before their length is known: a payload is then one allocation of its very size.
+        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    // Taken out meanwhile: a value may encode others while it is encoded.
+    let mut buffer = BUFFER.take();
+    buffer.clear();
+    match codec {
+        Codec::Json => serde_json::to_writer(&mut buffer, value)?,
+        Codec::MessagePack => value.serialize(&mut rmp_serde::Serializer::new(&mut buffer).with_struct_map())?,
+    }
+    let bytes = Bytes::copy_from_slice(&buffer);
+    // One large value must not stretch it for ever.
+    buffer.shrink_to(BUFFER_BYTES_MAX);
+    BUFFER.set(buffer);
+    Ok(bytes)
 }
 
 /// Decodes a payload.

@@ -2,7 +2,10 @@
 
 use crate::codec::{Bytes, Codec};
 use leatworks_broker::{Message, MessageId};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    cell::RefCell,
+    time::{SystemTime, UNIX_EPOCH},
+};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 /// A root message: what [`Broker::publish`](leatworks_broker::Broker::publish) takes on an ingress topic.
@@ -19,10 +22,21 @@ pub(crate) fn now_ms() -> u64 {
 }
 
 pub(crate) fn random_id() -> MessageId {
-    let mut random = [0u8; 16];
-    // Without a source of randomness two ids could collide, and messages be lost as repetitions: stopping is the lesser harm.
-    getrandom::fill(&mut random).expect("the operating system gives random bytes");
-    let random = u128::from_le_bytes(random) >> 48;
+    thread_local! {
+        /// Random bytes and how many of them are left. One call of the system for 256 ids: it takes longer than publishing a message.
+        static RANDOM: RefCell<([u8; 4_096], usize)> = const { RefCell::new(([0; 4_096], 0)) };
+    }
+    let random = RANDOM.with_borrow_mut(|(bytes, left)| {
+        if *left < 16 {
+            // Without a source of randomness two ids could collide, and messages be lost as repetitions: stopping is the lesser harm.
+            getrandom::fill(bytes).expect("the operating system gives random bytes");
+            *left = bytes.len();
+        }
+        *left -= 16;
+        let mut random = [0; 16];
+        random.copy_from_slice(&bytes[*left..*left + 16]);
+        u128::from_le_bytes(random) >> 48
+    });
     MessageId((u128::from(now_ms()) << 80) | random)
 }
 

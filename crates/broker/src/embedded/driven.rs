@@ -35,13 +35,15 @@ pub enum Work {
     Checkpoint,
     /// Does what the journal asks for, if it does: a snapshot, or moving what is alive in an old segment.
     Duty,
+    /// Appends a record that says that everything is synced, if nothing else is to be said.
+    Mark,
     /// Lets go of what is kept for seeking and is too old.
     Expire,
 }
 
 impl Work {
     /// All of it.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Close,
         Self::Append,
         Self::Write,
@@ -49,6 +51,7 @@ impl Work {
         Self::Snapshot,
         Self::Checkpoint,
         Self::Duty,
+        Self::Mark,
         Self::Expire,
     ];
 }
@@ -109,6 +112,13 @@ impl Driven {
             }
             Work::Write => self.journal.drive_writing().map(|_| ()),
             Work::Sync => self.journal.drive_syncing(),
+            Work::Mark => {
+                if lock(&self.closed).is_none() && self.journal.check().is_ok() {
+                    let _core = self.engine.lock();
+                    self.engine.store.mark();
+                }
+                Ok(())
+            }
             Work::Snapshot => self.snapshot(),
             Work::Checkpoint => self.checkpoint(),
             Work::Duty => self.duty(),

@@ -13,8 +13,8 @@ use std::{collections::BTreeSet, sync::Arc};
 /// A part of a record.
 #[derive(Debug)]
 pub(crate) enum Part<H> {
-    /// A change of topics or subscriptions.
-    Structure(Event<H>),
+    /// A change of topics or subscriptions, and the number of the one that it makes: a change before it may be lost to damage.
+    Structure(Event<H>, u32),
     /// What else has changed since the part before.
     Net(Net<H>),
 }
@@ -41,6 +41,8 @@ pub(crate) struct Group {
     dropped: u64,
     /// Everything published, if nothing is to be elided.
     published: Option<Vec<(TopicId, u64, Arc<Message>)>>,
+    /// Messages on their way through this process: waiting a moment may spare writing them.
+    passing: usize,
     dirty: bool,
 }
 
@@ -62,13 +64,22 @@ impl Group {
         self.dirty
     }
 
+    /// Whether messages of this group are on their way through this process.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.passing > 0
+    }
+
     /// Takes note of an event that is about to be applied.
     pub(crate) fn note(&mut self, state: &State<Place>, event: &Event<Place>) {
         self.dirty = true;
         match event {
             Event::Topic(_) | Event::Subscription { .. } | Event::Unsubscribe(_) | Event::Seek { .. } => {
                 self.close_part(state);
-                self.parts.push(Part::Structure(event.clone()));
+                let number = match event {
+                    Event::Topic(spec) => state.find_topic(&spec.name).map_or(state.topics.len() as u32, |topic| topic.0),
+                    _ => state.subscriptions.len() as u32,
+                };
+                self.parts.push(Part::Structure(event.clone(), number));
             }
             Event::Step { settled, publishes, state: keyed } => {
                 self.settled.extend_from_slice(settled);
@@ -94,11 +105,14 @@ impl Group {
 
     fn note_published(&mut self, state: &State<Place>, publishes: &[Published<Place>]) {
         let mut last = None;
+        let mut passing = false;
         for published in publishes {
             if last != Some(published.topic) {
                 self.touch(state, published.topic);
                 last = Some(published.topic);
+                passing = state.topics[published.topic.0 as usize].passing;
             }
+            self.passing += usize::from(passing);
             if let Some((name, _)) = &published.producer
                 && self.producers.last().is_none_or(|(topic, known)| *topic != published.topic || known != name)
             {
@@ -135,11 +149,14 @@ impl Group {
         }
     }
 
-    /// Messages of so many bytes were settled before they were written.
-    pub(crate) fn elide(&mut self, bytes: usize) {
+    /// So many messages of so many bytes were settled before they were written. Tells whether they were the last on their way.
+    pub(crate) fn elide(&mut self, messages: usize, bytes: usize) -> bool {
         if self.published.is_none() {
             self.bytes = self.bytes.saturating_sub(bytes);
         }
+        let before = self.passing;
+        self.passing = before.saturating_sub(messages);
+        before > 0 && self.passing == 0
     }
 
     /// What applying an event has told of roots.
@@ -150,7 +167,7 @@ impl Group {
     /// Closes the group and gives its parts; it is empty then.
     pub(crate) fn close(&mut self, state: &State<Place>) -> Vec<Part<Place>> {
         self.close_part(state);
-        (self.dirty, self.bytes) = (false, 0);
+        (self.dirty, self.bytes, self.passing) = (false, 0, 0);
         std::mem::take(&mut self.parts)
     }
 

@@ -12,6 +12,7 @@
 
 use crate::{
     ErrorKind,
+    engine::Window,
     planted::{self, Bug},
     state::{State, SubscriptionId},
 };
@@ -49,7 +50,7 @@ pub(crate) struct InHand {
 }
 
 /// All that is in hand, by subscription and position.
-pub(crate) type AllInHand = BTreeMap<(SubscriptionId, u64), InHand>;
+pub(crate) type AllInHand = BTreeMap<SubscriptionId, Window<InHand>>;
 
 /// What was noted and is not written yet; it lies in the group, under the engine's lock.
 #[derive(Debug, Default)]
@@ -78,12 +79,14 @@ struct Back {
 impl Hand {
     /// What the process before had in hand, as [`sort`] has sorted it.
     pub(crate) fn new(before: &AllInHand) -> Self {
-        let lost = before.iter().filter(|((_, position), _)| *position >= LOST_FIRST);
-        Self {
-            before: before.iter().map(|(place, in_hand)| (*place, *in_hand)).collect(),
-            lost: lost.map(|((subscription, position), in_hand)| ((*subscription, in_hand.id), *position)).collect(),
-            ..Self::default()
+        let mut hand = Self::default();
+        for (subscription, position, in_hand) in listed(before) {
+            hand.before.insert((subscription, position), in_hand);
+            if position >= LOST_FIRST {
+                hand.lost.insert((subscription, in_hand.id), position);
+            }
         }
+        hand
     }
 
     pub(crate) fn out(&mut self, subscription: SubscriptionId, position: u64, InHand { attempt, id }: InHand) {
@@ -148,24 +151,38 @@ impl Hand {
 
     /// What the process before had in hand and this one has not handed out.
     pub(crate) fn rest(&self) -> AllInHand {
-        self.before.iter().map(|(place, in_hand)| (*place, *in_hand)).collect()
+        let mut rest = AllInHand::new();
+        for ((subscription, position), in_hand) in &self.before {
+            rest.entry(*subscription).or_default().insert(*position, *in_hand);
+        }
+        rest
     }
 }
 
+/// All that is in hand, in order.
+fn listed(all: &AllInHand) -> Vec<(SubscriptionId, u64, InHand)> {
+    let each = |(subscription, window): (&SubscriptionId, &Window<InHand>)| {
+        let mut held: Vec<_> = window.iter().map(|(position, in_hand)| (*subscription, position, in_hand)).collect();
+        held.sort_unstable_by_key(|(_, position, _)| *position);
+        held
+    };
+    all.iter().flat_map(|(subscription, window)| each((subscription, window))).collect()
+}
+
 /// What still matters of what the process before had in hand. What was lost with it gets the last positions.
-pub(crate) fn sort<H>(state: &State<H>, all: AllInHand) -> AllInHand {
+pub(crate) fn sort<H>(state: &State<H>, all: &AllInHand) -> AllInHand {
     let mut sorted = AllInHand::new();
     let mut place = u64::MAX;
-    for ((subscription, position), in_hand) in all {
+    for (subscription, position, in_hand) in listed(all) {
         let Some(found) = state.subscription_of(subscription) else { continue };
         if position < state.log(found.topic).next() {
             if !found.settled.contains(position) {
-                sorted.insert((subscription, position), in_hand);
+                sorted.entry(subscription).or_default().insert(position, in_hand);
             }
         } else if place > LOST_FIRST {
             // The last of all is the end of everything that is back.
             place -= 1;
-            sorted.insert((subscription, place), in_hand);
+            sorted.entry(subscription).or_default().insert(place, in_hand);
         }
     }
     sorted
@@ -277,8 +294,8 @@ impl Writing {
     fn begin(&mut self, fs: &Arc<dyn FileSystem>, slot: usize, all: &AllInHand) -> io::Result<()> {
         let generation = self.generation + 1;
         let mut hand = Hand::default();
-        for ((subscription, position), in_hand) in all {
-            hand.out(*subscription, *position, *in_hand);
+        for (subscription, window) in all {
+            window.iter().for_each(|(position, in_hand)| hand.out(*subscription, position, in_hand));
         }
         let mut block = vec![0; BLOCK_HEADER_BYTES];
         block.append(&mut hand.notes);
@@ -366,8 +383,9 @@ fn replay_out<'a>(bytes: &'a [u8], all: &mut AllInHand) -> Option<&'a [u8]> {
     let (attempt, bytes) = bytes.split_first_chunk::<4>()?;
     let (position, bytes) = bytes.split_first_chunk::<8>()?;
     let (id, bytes) = bytes.split_first_chunk::<16>()?;
-    let place = (SubscriptionId(u32::from_le_bytes(*subscription)), u64::from_le_bytes(*position));
-    all.insert(place, InHand { attempt: u32::from_le_bytes(*attempt), id: u128::from_le_bytes(*id) });
+    let in_hand = InHand { attempt: u32::from_le_bytes(*attempt), id: u128::from_le_bytes(*id) };
+    let subscription = SubscriptionId(u32::from_le_bytes(*subscription));
+    all.entry(subscription).or_default().insert(u64::from_le_bytes(*position), in_hand);
     Some(bytes)
 }
 
@@ -378,11 +396,15 @@ fn replay_back<'a>(bytes: &'a [u8], all: &mut AllInHand) -> Option<&'a [u8]> {
     let (end, bytes) = bytes.split_first_chunk::<8>()?;
     let (subscription, attempt) = (SubscriptionId(u32::from_le_bytes(*subscription)), u32::from_le_bytes(*attempt));
     let (start, end) = (u64::from_le_bytes(*start), u64::from_le_bytes(*end));
-    if start < end {
-        let within = all.range((subscription, start)..(subscription, end)).filter(|(_, in_hand)| in_hand.attempt <= attempt);
-        let within: Vec<_> = within.map(|(place, _)| *place).collect();
-        for place in within {
-            all.remove(&place);
+    if let Some(window) = all.get_mut(&subscription).filter(|_| start < end) {
+        let within: Vec<u64> = match end - start > window.len() as u64 {
+            true => window.iter().map(|(position, _)| position).filter(|position| (start..end).contains(position)).collect(),
+            false => (start..end).collect(),
+        };
+        for position in within {
+            if window.get(position).is_some_and(|in_hand| in_hand.attempt <= attempt) {
+                window.remove(position);
+            }
         }
     }
     Some(bytes)
@@ -395,14 +417,18 @@ mod tests {
 
     const SUB: SubscriptionId = SubscriptionId(3);
 
+    fn as_map(all: &AllInHand) -> BTreeMap<(SubscriptionId, u64), InHand> {
+        listed(all).into_iter().map(|(subscription, position, in_hand)| ((subscription, position), in_hand)).collect()
+    }
+
     #[test]
     fn what_is_in_hand_survives_the_process_over_many_changes_of_files() {
         let fs = SimulatedFileSystem::new(1, Faults::default());
-        let mut expected = AllInHand::new();
+        let mut expected = BTreeMap::new();
         let mut hand = Hand::default();
         for life in 0..5_u64 {
-            let check = |found| {
-                assert_eq!(found, expected, "life {life}");
+            let check = |found: AllInHand| {
+                assert_eq!(as_map(&found), expected, "life {life}");
                 found
             };
             let files = HandFiles::open(Arc::new(fs.clone()), 4_096, check).unwrap();
@@ -424,7 +450,7 @@ mod tests {
         let files = HandFiles::open(Arc::new(fs.clone()), 4_096, |all| all).unwrap();
         files.replace(&AllInHand::new()).unwrap();
         let none = |found: AllInHand| {
-            assert!(found.is_empty());
+            assert!(as_map(&found).is_empty());
             found
         };
         HandFiles::open(Arc::new(fs), 4_096, none).unwrap();
@@ -445,10 +471,10 @@ mod tests {
         for bit in 0..400 * 8 {
             let mut damaged = content.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(read(&damaged).is_none_or(|(_, all)| all.len() <= 4), "bit {bit}");
+            assert!(read(&damaged).is_none_or(|(_, all)| as_map(&all).len() <= 4), "bit {bit}");
         }
         for length in 0..400 {
-            let found = read(&content[..length]).map_or(0, |(_, all)| all.len());
+            let found = read(&content[..length]).map_or(0, |(_, all)| as_map(&all).len());
             assert!(found <= 4, "{length} bytes");
         }
     }

@@ -24,7 +24,7 @@ use crate::{
 };
 use group::{Group, Part};
 use hand::{AllInHand, Hand, HandFiles};
-use leatworks_journal::{FileSystem, Journal, Options, RealFileSystem, Record, Recovered, Syncing, Visitor};
+use leatworks_journal::{self as journal, FileSystem, Journal, Lost, Options, RealFileSystem, Record, Recovered, Syncing, Visitor};
 use place::Place;
 use std::{
     fs::{File, OpenOptions},
@@ -203,7 +203,7 @@ impl Opened {
     /// Reads what is there. With a time there are no threads, and the clock says that it is this time.
     fn new(fs: Arc<dyn FileSystem>, options: EmbeddedOptions, lock: Option<Lock>, driven_ms: Option<u64>) -> Result<Self> {
         let directory = options.dir.display().to_string();
-        let journal_options = journal_options(&options, driven_ms.is_none());
+        let journal_options = journal_options(&options, driven_ms.is_some());
         let mut replay = Replay(State::default());
         let opened = Journal::open(fs.clone(), journal_options, &mut replay);
         let (journal, recovered) = opened.map_err(|error| broker_error(&directory, error))?;
@@ -234,7 +234,7 @@ impl Opened {
     }
 }
 
-fn journal_options(options: &EmbeddedOptions, threads: bool) -> Options {
+fn journal_options(options: &EmbeddedOptions, driven: bool) -> Options {
     Options {
         segment_bytes: options.segment_bytes,
         checkpoint_bytes: options.checkpoint_bytes,
@@ -243,7 +243,7 @@ fn journal_options(options: &EmbeddedOptions, threads: bool) -> Options {
             Durability::Interval => Syncing::Every(options.sync_interval),
             Durability::Process | Durability::Memory => Syncing::Rarely,
         },
-        threads,
+        work: if driven { journal::Work::Driven } else { journal::Work::Owner },
     }
 }
 
@@ -254,7 +254,7 @@ fn hand_files(fs: Arc<dyn FileSystem>, options: &EmbeddedOptions, state: &State<
         return Ok((None, before));
     }
     let opened = HandFiles::open(fs, options.segment_bytes, |all| {
-        before = hand::sort(state, all);
+        before = hand::sort(state, &all);
         before.clone()
     });
     let directory = options.dir.display();
@@ -309,14 +309,31 @@ impl Visitor for Replay {
 
     fn record(&mut self, record: Record) -> std::result::Result<(), String> {
         for part in record::decode(&record.body, record.address, true)? {
-            match part {
-                Part::Structure(event) => self.0.apply(event),
-                Part::Net(net) => self.0.replay(net),
-            }
+            self.part(part);
+        }
+        Ok(())
+    }
+
+    /// What is damaged is lost and told; nothing else is. A group whose head is whole has only lost the messages that were hit, which is told when they are to be
+    /// delivered. What a lost group had settled comes again.
+    fn lost(&mut self, lost: Lost) -> std::result::Result<(), String> {
+        let saved = lost.record.as_ref().and_then(|record| record::decode(&record.body, record.address, false).ok());
+        tracing::error!(file = lost.file, offset = lost.offset, saved = saved.is_some(), "the journal is damaged: {lost}");
+        for part in saved.into_iter().flatten() {
+            self.part(part);
+        }
+        Ok(())
+    }
+}
+
+impl Replay {
+    fn part(&mut self, part: Part<Place>) {
+        match part {
+            Part::Structure(event, number) => self.0.replay_structure(event, number),
+            Part::Net(net) => self.0.replay(net),
         }
         self.0.freed.clear();
         self.0.finished.clear();
-        Ok(())
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) struct TopicRecord {
     retention_ms: u64,
     #[prost(uint64, tag = "5")]
     retention_bytes: u64,
+    #[prost(uint32, tag = "6")]
+    number: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -70,6 +72,8 @@ struct SubscriptionRecord {
     name: String,
     #[prost(uint64, tag = "3")]
     from: u64,
+    #[prost(uint32, tag = "4")]
+    number: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -190,13 +194,13 @@ impl Making {
     fn part(&mut self, part: Part<Place>) -> Kind {
         match part {
             Part::Net(net) => Kind::Net(self.net(net)),
-            Part::Structure(Event::Topic(spec)) => Kind::Topic(TopicRecord::from(&spec)),
-            Part::Structure(Event::Subscription { topic, name, from }) => {
-                Kind::Subscription(SubscriptionRecord { topic: topic.0, name, from })
+            Part::Structure(Event::Topic(spec), number) => Kind::Topic(TopicRecord { number, ..TopicRecord::from(&spec) }),
+            Part::Structure(Event::Subscription { topic, name, from }, number) => {
+                Kind::Subscription(SubscriptionRecord { topic: topic.0, name, from, number })
             }
-            Part::Structure(Event::Unsubscribe(subscription)) => Kind::Unsubscribe(subscription.0),
-            Part::Structure(Event::Seek { subscription, to }) => Kind::Seek(SeekRecord { subscription: subscription.0, to }),
-            Part::Structure(other) => unreachable!("{other:?} is no change of topics or subscriptions"),
+            Part::Structure(Event::Unsubscribe(subscription), _) => Kind::Unsubscribe(subscription.0),
+            Part::Structure(Event::Seek { subscription, to }, _) => Kind::Seek(SeekRecord { subscription: subscription.0, to }),
+            Part::Structure(other, _) => unreachable!("{other:?} is no change of topics or subscriptions"),
         }
     }
 
@@ -300,13 +304,16 @@ pub(crate) fn decode(body: &Bytes, address: u64, whole: bool) -> Result<Vec<Part
     let mut blocks = Blocks { address, rest: body.slice(..start), whole };
     let unknown = || "a record of a kind that this version does not know".to_owned();
     let part = |part: PartRecord| match part.kind.ok_or_else(unknown)? {
-        Kind::Topic(topic) => Ok(Part::Structure(Event::Topic(topic.try_into()?))),
-        Kind::Subscription(SubscriptionRecord { topic, name, from }) => {
-            Ok(Part::Structure(Event::Subscription { topic: TopicId(topic), name, from }))
+        Kind::Topic(topic) => {
+            let number = topic.number;
+            Ok(Part::Structure(Event::Topic(topic.try_into()?), number))
         }
-        Kind::Unsubscribe(subscription) => Ok(Part::Structure(Event::Unsubscribe(SubscriptionId(subscription)))),
+        Kind::Subscription(SubscriptionRecord { topic, name, from, number }) => {
+            Ok(Part::Structure(Event::Subscription { topic: TopicId(topic), name, from }, number))
+        }
+        Kind::Unsubscribe(subscription) => Ok(Part::Structure(Event::Unsubscribe(SubscriptionId(subscription)), 0)),
         Kind::Seek(SeekRecord { subscription, to }) => {
-            Ok(Part::Structure(Event::Seek { subscription: SubscriptionId(subscription), to }))
+            Ok(Part::Structure(Event::Seek { subscription: SubscriptionId(subscription), to }, 0))
         }
         Kind::Net(net) => decode_net(net, &mut blocks).map(Part::Net),
     };
@@ -397,7 +404,7 @@ impl From<&TopicSpec> for TopicRecord {
         };
         let retention_ms = u64::try_from(spec.retention.as_millis()).unwrap_or(u64::MAX);
         let TopicSpec { name, topology, retention_bytes, .. } = spec.clone();
-        Self { name, kind, topology, retention_ms, retention_bytes }
+        Self { name, kind, topology, retention_ms, retention_bytes, number: 0 }
     }
 }
 

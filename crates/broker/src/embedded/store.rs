@@ -109,7 +109,7 @@ impl JournalStore {
     pub(super) fn take_image(&self, state: &State<Place>) {
         if self.driven {
             let mut images = self.images.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            images.push((self.open(), super::image::of(state)));
+            images.push((self.open.load(Ordering::Acquire), super::image::of(state)));
         }
     }
 
@@ -131,9 +131,14 @@ impl JournalStore {
         self.open.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The sequence of the open group.
-    pub(super) fn open(&self) -> u64 {
-        self.open.load(Ordering::Acquire)
+    /// Lets the journal say that everything is synced, with the engine locked and nothing in the open group. It takes a sequence.
+    pub(super) fn mark(&self) -> bool {
+        let marked = !self.is_open() && self.journal.mark_synced();
+        if marked {
+            self.noted.store(self.journal.last(), Ordering::Release);
+            self.open.store(self.journal.last() + 1, Ordering::Release);
+        }
+        marked
     }
 
     pub(super) fn error(&self, error: JournalError) -> BrokerError {
@@ -226,15 +231,21 @@ impl Store for JournalStore {
         }
         let mut cached = 0;
         let mut unwritten = 0;
+        let mut elided = 0;
         for place in &state.freed {
             let bytes = place.message.as_ref().map_or(0, |message| message_size(message));
             match place.at {
                 Some(_) => cached += bytes,
-                None => unwritten += bytes,
+                None => {
+                    unwritten += bytes;
+                    elided += 1;
+                }
             }
         }
         group.cached_bytes = group.cached_bytes.saturating_sub(cached);
-        group.group.elide(unwritten);
+        if group.group.elide(elided, unwritten) {
+            self.wake.passed();
+        }
         let written = state.freed.drain(..).filter_map(|place| place.at);
         let mut written = written.map(|at| (at.address(), at.bytes())).peekable();
         if written.peek().is_some() {
@@ -292,7 +303,7 @@ impl Store for JournalStore {
 
     fn hand_back(&self, group: &mut JournalGroup, subscription: SubscriptionId, start: u64, end: u64, attempt: u32) {
         if self.hand.is_some() {
-            group.hand.back(self.open(), subscription, start, end, attempt);
+            group.hand.back(self.open.load(Ordering::Acquire), subscription, start, end, attempt);
         }
     }
 

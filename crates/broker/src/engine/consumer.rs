@@ -96,25 +96,32 @@ impl<S: Store> EngineConsumer<S> {
     /// Gives each message its attempt. What was settled or given back by somebody else since it was taken is not handed out.
     fn number(&self, positions: Vec<u64>, loaded: Vec<Result<Arc<Message>>>) -> Vec<Delivery> {
         let mut deliveries = Vec::with_capacity(positions.len());
+        let mut damaged = Vec::new();
         let mut core = self.engine.lock();
         let core = &mut *core;
+        let (Some(subscription), Some(feed)) =
+            (core.state.subscription_of(self.subscription), core.feeds.get_mut(&self.subscription))
+        else {
+            return deliveries;
+        };
         for (position, message) in positions.into_iter().zip(loaded) {
             let message = match message {
                 Ok(message) => message,
                 Err(error) => {
-                    self.pass_over(core, position, &error);
+                    damaged.push((position, error));
                     continue;
                 }
             };
-            let Some(subscription) = core.state.subscription_of(self.subscription) else { break };
             let known = if subscription.attempts.is_empty() { None } else { subscription.attempts.get(&position).copied() };
             let before = self.engine.store.attempts_before(&mut core.group, self.subscription, position, message.id);
             let attempt = known.max(before).unwrap_or(0).saturating_add(1);
-            let held = core.feeds.get_mut(&self.subscription).is_some_and(|feed| feed.hand_out(position, self.seat, attempt));
-            if held {
+            if feed.hand_out(position, self.seat, attempt) {
                 self.engine.store.hand_out(&mut core.group, self.subscription, position, attempt, message.id);
                 deliveries.push(Delivery { position: Position(position), attempt, message });
             }
+        }
+        for (position, error) in damaged {
+            self.pass_over(core, position, &error);
         }
         deliveries
     }
@@ -215,6 +222,7 @@ impl<S: Store> Drop for EngineConsumer<S> {
         let mut core = self.engine.lock();
         let Some(feed) = core.feeds.get_mut(&self.subscription) else { return };
         let handed = feed.leave(self.seat);
+        core.look_whether_passing(self.topic);
         if !core.closed {
             self.engine.count_attempts(&mut core, self.subscription, &handed);
         }

@@ -1,12 +1,11 @@
 //! Who is connected to one subscription and what is handed out. It is lost with the process and follows from the state.
 
-use super::Core;
+use super::{Core, Window};
 use crate::{
     BrokerError, ErrorKind, Result, Subscribe, SubscriptionKind,
     planted::{self, Bug},
     state::{Settled, Subscription, Topic},
 };
-use rustc_hash::FxHashMap;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
@@ -29,7 +28,7 @@ pub(crate) struct Feed {
     ready: BTreeSet<u64>,
     /// Not due yet: the time, then the position.
     delayed: BTreeSet<(u64, u64)>,
-    in_flight: FxHashMap<u64, Held>,
+    in_flight: Window<Held>,
     /// By key hash, for key-shared subscriptions only.
     keys: HashMap<u32, KeyQueue, rustc_hash::FxBuildHasher>,
     pub(crate) notify: Arc<Notify>,
@@ -41,6 +40,7 @@ struct Seat {
     id: u64,
     permits: usize,
     held: usize,
+    eager: bool,
 }
 
 /// A message that a consumer holds.
@@ -92,7 +92,8 @@ impl Feed {
             self.kind = Some(subscribe.kind);
             self.next = cursor;
         }
-        self.seats.push(Seat { id, permits: subscribe.permits, held: 0 });
+        let eager = subscribe.hand_off == crate::HandOff::Eager;
+        self.seats.push(Seat { id, permits: subscribe.permits, held: 0, eager });
         Ok(())
     }
 
@@ -108,9 +109,9 @@ impl Feed {
             return handed;
         }
         let returned: Vec<u64> =
-            self.in_flight.iter().filter(|(_, held)| held.seat == id).map(|(position, _)| *position).collect();
+            self.in_flight.iter().filter(|(_, held)| held.seat == id).map(|(position, _)| position).collect();
         for position in returned {
-            self.in_flight.remove(&position);
+            self.in_flight.remove(position);
             if !planted::is(Bug::LeaveForgets) {
                 self.ready.insert(position);
             }
@@ -122,18 +123,23 @@ impl Feed {
     /// What is handed out to these consumers, as position and attempt.
     pub(crate) fn handed(&self, to: impl Fn(u64) -> bool) -> Vec<(u64, u32)> {
         let handed = self.in_flight.iter().filter(|(_, held)| held.attempt > 0 && to(held.seat));
-        handed.map(|(position, held)| (*position, held.attempt)).collect()
+        handed.map(|(position, held)| (position, held.attempt)).collect()
     }
 
     /// A message that this consumer has taken is handed out now; `false` if it does not hold it any more.
     pub(crate) fn hand_out(&mut self, position: u64, id: u64, attempt: u32) -> bool {
-        match self.in_flight.get_mut(&position).filter(|held| held.seat == id) {
+        match self.in_flight.get_mut(position).filter(|held| held.seat == id) {
             Some(held) => {
                 held.attempt = attempt;
                 true
             }
             None => false,
         }
+    }
+
+    /// Whether some consumer gets messages before they are durable.
+    pub(crate) fn is_eager(&self) -> bool {
+        self.seats.iter().any(|seat| seat.eager)
     }
 
     pub(crate) fn consumers(&self) -> usize {
@@ -145,12 +151,12 @@ impl Feed {
     }
 
     pub(crate) fn holds(&self, position: u64) -> bool {
-        self.in_flight.contains_key(&position)
+        self.in_flight.get(position).is_some()
     }
 
     /// Which attempt of this message is handed out, if any is.
     pub(crate) fn attempt(&self, position: u64) -> Option<u32> {
-        self.in_flight.get(&position).map(|held| held.attempt).filter(|attempt| *attempt > 0)
+        self.in_flight.get(position).map(|held| held.attempt).filter(|attempt| *attempt > 0)
     }
 
     /// Takes up to `max` messages for a consumer, within its permits.
@@ -165,7 +171,7 @@ impl Feed {
             self.delayed.remove(&(due, position));
             self.ready.insert(position);
         }
-        let mut taken = Vec::new();
+        let mut taken = self.take_run(limit, topic, subscription);
         let mut scanned = 0;
         while taken.len() < limit && scanned < SCAN_MAX {
             let Some(position) = self.candidate(topic, subscription, now_ms) else { break };
@@ -185,6 +191,22 @@ impl Feed {
             (true, true) => Taken::Unfinished,
             (true, false) => Taken::Nothing { due_ms: self.delayed.first().map(|(due, _)| *due).filter(|_| limit > 0) },
         }
+    }
+
+    /// Takes messages in order where nothing else is to be looked at: no order of keys, no delays, nothing that came back.
+    fn take_run<H>(&mut self, limit: usize, topic: &Topic<H>, subscription: &Subscription) -> Vec<u64> {
+        let plain = self.kind != Some(SubscriptionKind::KeyShared) && self.ready.is_empty();
+        if !plain || !subscription.delays.is_empty() || !topic.deliver_at.is_empty() {
+            return Vec::new();
+        }
+        let start = subscription.settled.next_unsettled(self.next);
+        let end = subscription.settled.next_settled(start).min(topic.log.next()).min(start.saturating_add(limit as u64));
+        self.next = self.next.max(start.min(topic.log.next()));
+        if start >= end {
+            return Vec::new();
+        }
+        self.next = end;
+        (start..end).collect()
     }
 
     /// The next position to look at: `None` at the end, `Some(None)` for one that is not to be handed out now.
@@ -234,22 +256,12 @@ impl Feed {
 
     /// Messages are settled: their permits are free.
     pub(crate) fn let_go(&mut self, start: u64, end: u64) {
-        if self.in_flight.is_empty() {
-            return;
-        }
-        // A cumulative acknowledgement may span far more than is in flight.
-        if end - start > self.in_flight.len() as u64 {
-            let within: Vec<u64> = self.in_flight.keys().copied().filter(|at| (start..end).contains(at)).collect();
-            within.into_iter().for_each(|position| self.let_go_of(position));
-        } else {
-            (start..end).for_each(|position| self.let_go_of(position));
-        }
-    }
-
-    fn let_go_of(&mut self, position: u64) {
-        if let Some(held) = self.in_flight.remove(&position) {
-            self.unhold(held.seat);
-        }
+        let seats = &mut self.seats;
+        self.in_flight.remove_range(start, end, |held| {
+            if let Some(seat) = seats.iter_mut().find(|seat| seat.id == held.seat) {
+                seat.held = seat.held.saturating_sub(1);
+            }
+        });
     }
 
     /// A message with a key is settled: the next message of its key may go.
@@ -269,7 +281,7 @@ impl Feed {
 
     /// A message is given back, to be delivered again at this time.
     pub(crate) fn give_back(&mut self, position: u64, due_ms: Option<u64>) {
-        if let Some(held) = self.in_flight.remove(&position) {
+        if let Some(held) = self.in_flight.remove(position) {
             self.unhold(held.seat);
         }
         if planted::is(Bug::KeyOrderForgotten) {

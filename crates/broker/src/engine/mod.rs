@@ -10,12 +10,14 @@ mod feed;
 mod plan;
 mod queries;
 mod store;
+mod window;
 
 pub(crate) use clock::Clock;
 pub(crate) use consumer::EngineConsumer;
 pub(crate) use delegate::broker_by_engine;
 pub(crate) use plan::{OVERHEAD_BYTES as MESSAGE_BYTES_MIN, message_size};
 pub(crate) use store::Store;
+pub(crate) use window::Window;
 
 use crate::{
     BrokerError, Confirm, Consumer, ErrorKind, MessageId, Outcome, Position, Publish, Result, Start, Step, Subscribe, TopicSpec,
@@ -93,6 +95,14 @@ impl<H, G> Core<H, G> {
         let missing =
             || BrokerError::new(ErrorKind::NotFound, format!("subscription `{name}` of topic `{topic}` does not exist"));
         self.state.find_subscription(number, name).map(|subscription| (number, subscription)).ok_or_else(missing)
+    }
+
+    /// Looks again whether messages of a topic pass through this process.
+    fn look_whether_passing(&mut self, topic: TopicId) {
+        let numbers = &self.state.topics[topic.0 as usize].subscriptions;
+        let eager = |number| self.feeds.get(number).is_some_and(Feed::is_eager);
+        let passing = !numbers.is_empty() && numbers.iter().all(eager);
+        self.state.topics[topic.0 as usize].passing = passing;
     }
 
     fn idle(&self, subscription: SubscriptionId, topic: &str, name: &str) -> Result<()> {
@@ -311,7 +321,9 @@ impl<S: Store> Engine<S> {
                 None => {
                     // `Latest` means now, not when it was asked for.
                     let from = if start == Start::Latest { core.state.log(topic).next() } else { from };
-                    self.enact(&mut core, Event::Subscription { topic, name: name.to_owned(), from }, bytes)
+                    let sequence = self.enact(&mut core, Event::Subscription { topic, name: name.to_owned(), from }, bytes);
+                    core.look_whether_passing(topic);
+                    sequence
                 }
             }
         };
@@ -403,6 +415,7 @@ impl<S: Store> Engine<S> {
         let feed = core.feeds.entry(subscription).or_default();
         feed.join(seat, &subscribe, cursor)?;
         let notify = feed.notify.clone();
+        core.look_whether_passing(topic);
         drop(core);
         Ok(Box::new(EngineConsumer::new(self.clone(), (topic, subscription), seat, notify, subscribe.hand_off)))
     }

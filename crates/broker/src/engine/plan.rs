@@ -99,7 +99,9 @@ fn plan_acks<H, G>(core: &Core<H, G>, acks: &[Ack], guard: bool) -> Result<Vec<S
     let mut spans: Vec<Span> = Vec::new();
     let mut known: Option<(&Ack, SubscriptionId)> = None;
     for ack in acks {
-        let same = |other: &Ack| other.subscription == ack.subscription && other.topic == ack.topic;
+        // Mostly they are the very same texts.
+        let alike = |one: &Arc<str>, two: &Arc<str>| Arc::ptr_eq(one, two) || one == two;
+        let same = |other: &Ack| alike(&other.subscription, &ack.subscription) && alike(&other.topic, &ack.topic);
         let number = match known.filter(|(other, _)| same(other)) {
             Some((_, number)) => number,
             None => core.subscription(&ack.topic, &ack.subscription)?.1,
@@ -145,7 +147,8 @@ type Planned<H> = (Vec<Published<H>>, Vec<Position>);
 fn plan_publishes<H: From<Arc<Message>>, G>(core: &Core<H, G>, limits: &Limits, batch: Vec<Publish>) -> Result<Planned<H>> {
     let mut planned = Vec::with_capacity(batch.len());
     let mut positions = Vec::with_capacity(batch.len());
-    let mut added: FxHashMap<TopicId, u64> = FxHashMap::default();
+    // A step gives to a handful of topics, so looking through them is quicker than a map.
+    let mut added: Vec<(TopicId, u64)> = Vec::new();
     let mut sequences: FxHashMap<(TopicId, Arc<str>), (u64, u64)> = FxHashMap::default();
     let mut known: Option<(Arc<str>, TopicId)> = None;
     for Publish { topic, message, sequence } in batch {
@@ -153,7 +156,11 @@ fn plan_publishes<H: From<Arc<Message>>, G>(core: &Core<H, G>, limits: &Limits, 
             Some((name, number)) if Arc::ptr_eq(name, &topic) => *number,
             _ => core.topic(&topic)?,
         };
-        let before = added.entry(number).or_default();
+        let index = added.iter().position(|(other, _)| *other == number).unwrap_or_else(|| {
+            added.push((number, 0));
+            added.len() - 1
+        });
+        let before = &mut added[index].1;
         let position = core.state.log(number).next() + *before;
         if let Some((producer, next)) = &sequence {
             let named = (number, producer.clone());

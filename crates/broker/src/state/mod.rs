@@ -60,6 +60,8 @@ pub(crate) struct Topic<H> {
     pub(crate) deliver_at: FxHashMap<u64, u64>,
     /// Messages that could not be read back, once for each subscription.
     pub(crate) damaged: u64,
+    /// Whether each of its subscriptions has a consumer that gets messages before they are durable; not kept.
+    pub(crate) passing: bool,
 }
 
 /// One subscription.
@@ -358,6 +360,7 @@ impl<H> Topic<H> {
             producers: FxHashMap::default(),
             deliver_at: FxHashMap::default(),
             damaged: 0,
+            passing: false,
         }
     }
 }

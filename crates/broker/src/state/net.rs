@@ -3,8 +3,8 @@
 //! Only the effect is recorded, not how it came about: a message that was published and settled everywhere within a group leaves a
 //! position that is used up. Numbers are absolute wherever they can be, so that a group that is lost to damage does not falsify the next.
 
-use super::{Entry, Published, Span, State, SubscriptionId, TopicId, UNTRACKED};
-use crate::{Account, MessageId, TopicKind};
+use super::{Entry, Event, Published, Span, State, SubscriptionId, TopicId, UNTRACKED};
+use crate::{Account, MessageId, TopicKind, TopicSpec};
 use bytes::Bytes;
 use rustc_hash::FxHashSet;
 use std::sync::Arc;
@@ -112,6 +112,31 @@ impl<H> State<H> {
             self.roots.replay_account(topology, account);
         }
         self.roots.replay_dropped(dropped_before, net.dropped);
+    }
+
+    /// Applies a change of topics or subscriptions, unless what it is about was lost. `number` is that of the topic or subscription that it makes: one before it
+    /// whose making was lost leaves a gap, so that no message gets into a topic that it was not sent to.
+    pub(crate) fn replay_structure(&mut self, event: Event<H>, number: u32) {
+        let fits = match &event {
+            Event::Topic(_) => {
+                while self.topics.len() < number as usize {
+                    let spec = TopicSpec { name: format!("lost-{}", self.topics.len()), ..TopicSpec::default() };
+                    self.apply(Event::Topic(spec));
+                }
+                true
+            }
+            Event::Subscription { topic, .. } => {
+                self.subscriptions.resize_with(self.subscriptions.len().max(number as usize), || None);
+                (topic.0 as usize) < self.topics.len()
+            }
+            Event::Unsubscribe(number) | Event::Seek { subscription: number, .. } => {
+                (number.0 as usize) < self.subscriptions.len()
+            }
+            _ => true,
+        };
+        if fits {
+            self.apply(event);
+        }
     }
 
     /// Every root that was published again: what is said of the others is in the record's notes.

@@ -39,6 +39,11 @@ impl Settled {
         }
     }
 
+    /// The first settled position after `from`, which is not settled itself.
+    pub(crate) fn next_settled(&self, from: u64) -> u64 {
+        self.above.range(from..).next().map_or(u64::MAX, |(start, _)| *start)
+    }
+
     /// The unsettled ranges below `end`, in order.
     pub(crate) fn unsettled_below(&self, end: u64) -> Vec<(u64, u64)> {
         let mut found = Vec::new();
@@ -104,6 +109,10 @@ mod tests {
                     assert_eq!(settled.contains(position), model[position as usize], "{position} in {settled:?}");
                     let unsettled = (position..80).find(|p| !model[*p as usize]);
                     assert_eq!(Some(settled.next_unsettled(position)).filter(|p| *p < 80), unsettled);
+                    if !model[position as usize] {
+                        let next = (position..80).find(|p| model[*p as usize]).unwrap_or(u64::MAX);
+                        assert_eq!(settled.next_settled(position), next);
+                    }
                 }
                 let unsettled: Vec<u64> = settled.unsettled_below(80).into_iter().flat_map(|(start, end)| start..end).collect();
                 assert_eq!(unsettled, (0..80).filter(|p| !model[*p as usize]).collect::<Vec<_>>());

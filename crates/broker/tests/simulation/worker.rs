@@ -136,7 +136,7 @@ impl Worker {
         let mut reads = Vec::new();
         for Delivery { position, message, attempt } in &settled {
             let (id, root) = (message.id.0, message.root.0);
-            let success = *attempt > graph::failing(self.edge, id) && *attempt <= ATTEMPTS_MAX;
+            let success = self.edge == OUTSIDE || (*attempt > graph::failing(self.edge, id) && *attempt <= ATTEMPTS_MAX);
             step.acks.push(Ack { topic: (*topic).into(), subscription: (*subscription).into(), position: *position, cumulative: false });
             let outputs = match (success, output) {
                 (true, Some(output)) => graph::outputs(self.edge, id).into_iter().map(|id| (*output, id)).collect(),

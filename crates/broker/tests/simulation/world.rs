@@ -195,7 +195,7 @@ impl World {
     fn work(&mut self) -> Verdict {
         // The usual order of things, with everything else in between.
         let usual = [Work::Close, Work::Append, Work::Write, Work::Sync];
-        let rare = [Work::Snapshot, Work::Checkpoint, Work::Duty, Work::Duty, Work::Checkpoint, Work::Expire];
+        let rare = [Work::Snapshot, Work::Checkpoint, Work::Duty, Work::Duty, Work::Checkpoint, Work::Mark, Work::Expire];
         let work = match self.shared.random.below(8) {
             0 => self.shared.random.pick(&rare),
             _ => self.shared.random.pick(&usual),
@@ -255,6 +255,7 @@ impl World {
                 let from = self.shared.random.below(plan.segment_bytes) as usize;
                 let to = (from + 1 + self.shared.random.below(4_000) as usize).min(plan.segment_bytes as usize);
                 self.fs.make_unreadable(name, from..to);
+                self.shared.oracle.unreadable = true;
                 self.shared.note(format_args!("unreadable: {name} {from}..{to}"));
             }
             5 => {
@@ -274,6 +275,9 @@ impl World {
     }
 
     async fn restart_after(&mut self, cut: bool) -> Verdict {
+        if self.shared.random.one_in(6) {
+            self.close()?;
+        }
         // A failed sync is only known to cost something when the power goes.
         let (written, synced) = self.driven.as_ref().map_or((0, 0), Driven::kept);
         let kept = if cut { synced } else { written };
@@ -302,6 +306,24 @@ impl World {
                 }
                 other => return other,
             }
+        }
+    }
+
+    /// Ends the broker properly first; it may be killed in the middle of it all the same.
+    fn close(&mut self) -> Verdict {
+        if self.shared.failed || self.driven.is_none() {
+            return Ok(());
+        }
+        self.drive(Work::Append)?;
+        let broker = self.shared.broker();
+        let closed = match broker.close().as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(closed) => closed,
+            Poll::Pending => return finding("stuck", "closing waits for something".to_owned()),
+        };
+        self.shared.note(format_args!("closed: {:?}", closed.as_ref().map_err(BrokerError::kind)));
+        match closed {
+            Err(error) if !self.may_fail() => finding("failed", format!("closing: {error}")),
+            _ => Ok(()),
         }
     }
 

@@ -30,7 +30,38 @@ pub(crate) struct Syncs {
     pub(crate) p99_ms: f64,
 }
 
-/// Writes groups of these sizes to a test file in `dir`, each followed by a sync of its data.
+/// What one sync takes: its median over two measurements, one before and one after something else was measured.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct OneSync {
+    pub(crate) before_p50_ms: f64,
+    pub(crate) before_p99_ms: f64,
+    pub(crate) after_p50_ms: f64,
+    pub(crate) after_p99_ms: f64,
+}
+
+impl OneSync {
+    /// From what was measured before and after.
+    pub(crate) fn of(before: &Syncs, after: &Syncs) -> Self {
+        Self {
+            before_p50_ms: before.p50_ms,
+            before_p99_ms: before.p99_ms,
+            after_p50_ms: after.p50_ms,
+            after_p99_ms: after.p99_ms,
+        }
+    }
+
+    /// The sync that others are compared with, in milliseconds.
+    pub(crate) fn ms(self) -> f64 {
+        f64::midpoint(self.before_p50_ms, self.after_p50_ms)
+    }
+}
+
+/// Writes groups of this size to a test file in `dir`, each followed by a sync of its data.
+pub(crate) fn measure_one(dir: &Path, group_bytes: u64) -> io::Result<Syncs> {
+    measure(dir, &[group_bytes])?.pop().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+/// The same for several sizes.
 pub(crate) fn measure(dir: &Path, group_sizes: &[u64]) -> io::Result<Vec<Syncs>> {
     let path = dir.join("sync-limit");
     let file = OpenOptions::new().create(true).truncate(true).write(true).open(&path)?;
@@ -46,6 +77,7 @@ pub(crate) fn measure(dir: &Path, group_sizes: &[u64]) -> io::Result<Vec<Syncs>>
 }
 
 fn measure_size(file: &std::fs::File, group_bytes: u64) -> io::Result<Syncs> {
+    let group_bytes = group_bytes.clamp(1, FILE_BYTES / 2);
     let group: Vec<u8> = (0..group_bytes).map(|byte| (byte % 251) as u8).collect();
     let mut times = Vec::new();
     let mut offset = 0;

@@ -1,9 +1,16 @@
 //! Drives the diamond: as fast as it goes, and at a fixed rate.
 
-use super::{diamond::DIAMOND, disk::percentile, usage};
+use super::{
+    Failed,
+    diamond::DIAMOND,
+    disk::percentile,
+    pacer,
+    payload::Payloads,
+    phase::{Profile, Rig},
+};
 use leatworks::{
     Codec, Counts,
-    broker::{Broker, Publish},
+    broker::{Account, Publish},
     new_root,
     plan::Plan,
     run::{self, Report, RunError, RunOptions, Stop},
@@ -11,11 +18,7 @@ use leatworks::{
 };
 use serde::Serialize;
 use std::{path::PathBuf, sync::Arc, time::Duration};
-use tokio::{
-    sync::watch,
-    task::{JoinHandle, JoinSet},
-    time::{Instant, MissedTickBehavior},
-};
+use tokio::{sync::watch, task::JoinHandle};
 
 /// Messages in one publish: large enough that the journal, not the call, is measured.
 const BATCH: u64 = 500;
@@ -29,13 +32,6 @@ const LATENCY_TIME: Duration = Duration::from_secs(5);
 /// How often the account is asked for while waiting; it bounds the error of the measured time.
 const POLL: Duration = Duration::from_millis(1);
 
-/// What throughput cost.
-pub(crate) struct Throughput {
-    pub(crate) elapsed_s: f64,
-    pub(crate) cpu_s: Option<f64>,
-    pub(crate) written_bytes: Option<u64>,
-}
-
 /// Time from when a message was due to be sent until nothing of it was pending, in milliseconds.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Latency {
@@ -44,95 +40,80 @@ pub(crate) struct Latency {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) p999: f64,
+    /// How much later than due the messages were sent, which is part of the above: the sender's own share.
+    pub(crate) late_p50: f64,
+    pub(crate) late_p99: f64,
+    pub(crate) profile: Profile,
 }
 
 /// A running diamond.
-pub(crate) struct Load {
-    broker: Arc<dyn Broker>,
+pub(crate) struct Load<'a> {
+    rig: &'a Rig,
     stop: watch::Sender<Stop>,
     running: JoinHandle<Result<Report, RunError>>,
     ingress: Arc<str>,
+    payloads: Payloads,
 }
 
-type Failed = Box<dyn std::error::Error + Send + Sync>;
-
-impl Load {
+impl<'a> Load<'a> {
     /// Starts the dispatchers.
-    pub(crate) fn start(broker: Arc<dyn Broker>, data: PathBuf) -> Self {
+    pub(crate) fn start(rig: &'a Rig, data: PathBuf, payloads: Payloads) -> Self {
         let (stop, stopped) = watch::channel(Stop::Run);
         let options = RunOptions { serve: true, ..RunOptions::default() };
-        let running =
-            tokio::spawn(run::run(broker.clone(), Plan::new(&DIAMOND, data), options, Arc::new(Counts::new(&DIAMOND)), stopped));
-        let ingress = DIAMOND.edges[0].topic.into();
-        Self { broker, stop, running, ingress }
+        let plan = Plan::new(&DIAMOND, data);
+        let running = tokio::spawn(run::run(rig.broker.clone(), plan, options, Arc::new(Counts::new(&DIAMOND)), stopped));
+        Self { rig, stop, running, ingress: DIAMOND.edges[0].topic.into(), payloads }
     }
 
     /// Sends messages as fast as they are accepted, and waits until all are done.
-    pub(crate) async fn throughput(&self, messages: u64, size: u64) -> Result<Throughput, Failed> {
-        leatworks::topics::create(self.broker.as_ref(), &TopologyRef::from(&DIAMOND)).await?;
-        let before = self.broker.account(DIAMOND.name).await?;
-        let (cpu, written, start) = (usage::cpu_s(), usage::written_bytes(), Instant::now());
+    pub(crate) async fn throughput(&mut self, messages: u64) -> Result<Profile, Failed> {
+        let broker = self.rig.broker.clone();
+        leatworks::topics::create(broker.as_ref(), &TopologyRef::from(&DIAMOND)).await?;
+        let before = broker.account(DIAMOND.name).await?;
+        let phase = self.rig.begin();
         let mut sent = 0;
         while sent < messages {
             let batch = BATCH.min(messages - sent);
-            self.broker.publish((0..batch).map(|_| self.message(size)).collect()).await?;
+            broker.publish((0..batch).map(|_| self.message()).collect()).await?;
             sent += batch;
             self.wait(|account| account.in_flight <= IN_FLIGHT_MAX).await?;
         }
         self.wait(|account| account.done + account.dead_lettered >= before.done + before.dead_lettered + messages).await?;
-        Ok(Throughput {
-            elapsed_s: start.elapsed().as_secs_f64(),
-            cpu_s: usage::cpu_s().zip(cpu).map(|(now, then)| now - then),
-            written_bytes: usage::written_bytes().zip(written).map(|(now, then)| now - then),
-        })
+        Ok(phase.end())
     }
 
     /// Sends one message at each tick, whether or not earlier ones are done, so that a stall is counted for every message that it holds up.
-    pub(crate) async fn latency(&self, rate: u64, size: u64) -> Result<Latency, Failed> {
-        let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / rate as f64));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let mut pending: JoinSet<Result<Duration, leatworks::broker::BrokerError>> = JoinSet::new();
-        for _ in 0..(rate * LATENCY_TIME.as_secs()).max(1) {
-            let due = ticks.tick().await;
-            let (broker, publish) = (self.broker.clone(), self.message(size));
-            pending.spawn(async move {
-                let root = publish.message.root;
-                broker.publish(vec![publish]).await?;
-                broker.root_outcome(root).await?;
-                Ok(due.elapsed())
-            });
-        }
-        let mut times = Vec::with_capacity(pending.len());
-        while let Some(time) = pending.join_next().await {
-            times.push(time??);
-        }
-        times.sort_unstable();
-        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|part| percentile(&times, part));
-        Ok(Latency { rate, messages: times.len(), p50, p99, p999 })
+    pub(crate) async fn latency(&mut self, rate: u64) -> Result<Latency, Failed> {
+        let messages = (0..(rate * LATENCY_TIME.as_secs()).max(1)).map(|_| self.message()).collect();
+        let (broker, handle) = (self.rig.broker.clone(), tokio::runtime::Handle::current());
+        let phase = self.rig.begin();
+        // On a thread of its own: the timers of the runtime tick once a millisecond, which would be most of what is measured.
+        let sent = tokio::task::spawn_blocking(move || pacer::send(&handle, &broker, messages, rate)).await??;
+        let profile = phase.end();
+        let pacer::Sent { mut done_after, mut late } = sent;
+        done_after.sort_unstable();
+        late.sort_unstable();
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|part| percentile(&done_after, part));
+        let [late_p50, late_p99] = [0.5, 0.99].map(|part| percentile(&late, part));
+        Ok(Latency { rate, messages: done_after.len(), p50, p99, p999, late_p50, late_p99, profile })
     }
 
-    /// Drains, and ends the dispatchers.
-    pub(crate) async fn stop(self) -> Result<(), Failed> {
+    /// Drains, ends the dispatchers and closes the broker, which still knows its account.
+    pub(crate) async fn stop(self) -> Result<Account, Failed> {
+        let account = self.rig.broker.account(DIAMOND.name).await?;
         self.stop.send_replace(Stop::Drain);
         self.running.await??;
-        Ok(())
+        self.rig.broker.close().await?;
+        Ok(account)
     }
 
-    fn message(&self, size: u64) -> Publish {
-        // A JSON string: two quotes and letters that no store can compress to nothing.
-        let mut seed = fastrand();
-        let mut payload = Vec::with_capacity(size as usize);
-        payload.push(b'"');
-        while payload.len() + 1 < size as usize {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            payload.push(b'a' + ((seed >> 33) % 26) as u8);
-        }
-        payload.push(b'"');
-        Publish { topic: self.ingress.clone(), message: new_root(payload.into(), Codec::Json, None).into(), sequence: None }
+    fn message(&mut self) -> Publish {
+        let message = new_root(self.payloads.next(), Codec::Json, None).into();
+        Publish { topic: self.ingress.clone(), message, sequence: None }
     }
 
-    async fn wait(&self, enough: impl Fn(&leatworks::broker::Account) -> bool) -> Result<(), Failed> {
-        while !enough(&self.broker.account(DIAMOND.name).await?) {
+    async fn wait(&self, enough: impl Fn(&Account) -> bool) -> Result<(), Failed> {
+        while !enough(&self.rig.broker.account(DIAMOND.name).await?) {
             if self.running.is_finished() {
                 return Err("the dispatchers ended".into());
             }
@@ -140,10 +121,4 @@ impl Load {
         }
         Ok(())
     }
-}
-
-/// A number that differs from call to call.
-fn fastrand() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0)
 }

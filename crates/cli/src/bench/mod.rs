@@ -3,6 +3,13 @@
 mod diamond;
 mod disk;
 mod load;
+mod pacer;
+mod payload;
+mod phase;
+mod plain;
+mod recovery;
+mod report;
+mod timed;
 mod usage;
 
 use crate::{
@@ -10,77 +17,40 @@ use crate::{
     exit::{Code, Doing, Failure, Result, say},
 };
 use diamond::HOPS_PER_ROOT;
-use disk::Syncs;
-use leatworks_broker::{Account, Broker, Durability, Embedded, EmbeddedOptions, Limits, MemoryBroker};
-use load::{Latency, Throughput};
-use serde::Serialize;
-use std::{path::PathBuf, sync::Arc};
+use disk::{OneSync, Syncs};
+use leatworks_broker::Account;
+use load::Load;
+use payload::Payloads;
+use phase::{Elision, Rig};
+use report::{Counted, Report, Throughput};
+use std::path::PathBuf;
 
 /// The sizes at which the disk's own limit is measured: one small group, one of about 300 messages, and the journal's largest.
 const GROUP_BYTES: [u64; 3] = [4 << 10, 64 << 10, 1 << 20];
 
-/// What is printed.
-#[derive(Serialize)]
-struct Result_ {
-    schema: &'static str,
-    broker: &'static str,
-    durability: String,
-    messages: u64,
-    size_bytes: u64,
-    edge_hops_per_s: f64,
-    latency_ms: Latency,
-    bytes_written_per_hop: Option<f64>,
-    cpu_us_per_hop: Option<f64>,
-    peak_rss_bytes: Option<u64>,
-    account: Counted,
-    disk_limit: Vec<Syncs>,
-    /// Bytes that the journal wrote a second, as a part of what the disk carries at its best group size; none for memory.
-    ratio_to_limit: Option<f64>,
-}
+/// The bytes of the sync that latency is compared with: a page, the least that a disk writes.
+const ONE_SYNC_BYTES: u64 = 4 << 10;
 
-/// The account of every message that was sent, in both parts of the measurement.
-#[derive(Serialize)]
-struct Counted {
-    sent: u64,
-    done: u64,
-    dead_lettered: u64,
-    in_flight: u64,
-}
+/// The size of message that the targets are about.
+const TARGET_BYTES: u64 = 200;
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Measures.
 pub(crate) fn run(args: &Bench, global: &Global) -> Result {
-    let dir = Folder::new(args)?;
-    let note = |text: &str| {
-        if !global.quiet {
-            eprintln!("{:>12} {text}", "Measuring");
-        }
-    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let disk_limit = if args.broker == BenchBroker::Embedded {
-        note("the disk's own limit");
-        disk::measure(&dir.path, &GROUP_BYTES).doing(|| format!("measuring the disk of `{}`", dir.path.display()))?
-    } else {
-        Vec::new()
-    };
-    let result = runtime.block_on(async {
-        let broker = open(args, &dir)?;
-        let load = load::Load::start(broker.clone(), dir.path.clone());
-        note(&format!("throughput: {} messages of {} bytes through {HOPS_PER_ROOT} edges each", args.messages, args.size));
-        let throughput = load.throughput(args.messages, args.size).await.map_err(failed)?;
-        note(&format!("latency at {} messages a second", args.rate));
-        let latency = load.latency(args.rate, args.size).await.map_err(failed)?;
-        let account = broker.account(diamond::DIAMOND.name).await.map_err(failed)?;
-        let durability = broker.durability().to_owned();
-        load.stop().await.map_err(failed)?;
-        broker.close().await.map_err(failed)?;
-        Ok::<_, Failure>(summary(args, durability, throughput, latency, account, disk_limit))
-    })?;
+    if let Some(dir) = &args.fill {
+        return runtime.block_on(recovery::fill(args, dir)).map_err(failed);
+    }
+    let dir = Folder::new(args)?;
+    let bench = Measuring { args, dir: &dir, quiet: global.quiet };
+    let report = runtime.block_on(bench.measure())?;
     drop(dir);
     match args.output {
-        Output::Json => say!("{}", serde_json::to_string(&result).map_err(|error| Failure::new(Code::Internal, error))?),
-        Output::Table => print(&result),
+        Output::Json => say!("{}", serde_json::to_string(&report).map_err(|error| Failure::new(Code::Internal, error))?),
+        Output::Table => report.print(),
     }
-    if result.account.sent != result.account.done {
+    if report.account.sent != report.account.done {
         return Err(Failure::new(Code::Internal, "the account does not balance: every message that was sent must be done"));
     }
     Ok(())
@@ -90,114 +60,150 @@ fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::new(Code::Internal, format!("the benchmark failed: {error}"))
 }
 
-/// Where the journal lies. A folder that was made for the measurement goes with it.
+/// Where the journals lie; it goes with the measurement.
 struct Folder {
     path: PathBuf,
-    own: bool,
 }
 
 impl Folder {
     fn new(args: &Bench) -> Result<Self> {
-        let (path, own) = match &args.dir {
-            Some(path) => (path.clone(), false),
-            None => (std::env::current_dir()?.join(format!(".leat-bench-{}", std::process::id())), true),
-        };
+        let parent = args.dir.clone().map_or_else(std::env::current_dir, Ok)?;
+        let path = parent.join(format!(".leat-bench-{}", std::process::id()));
         std::fs::create_dir_all(&path).doing(|| format!("making `{}`", path.display()))?;
-        Ok(Self { path, own })
+        Ok(Self { path })
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if self.own {
-            // What cannot be removed is a folder whose name says whose it was; the figures are right all the same.
-            let _ = std::fs::remove_dir_all(&self.path);
+        // What cannot be removed is a folder whose name says whose it was; the figures are right all the same.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// One run of the benchmark.
+struct Measuring<'a> {
+    args: &'a Bench,
+    dir: &'a Folder,
+    quiet: bool,
+}
+
+impl Measuring<'_> {
+    fn note(&self, text: &str) {
+        if !self.quiet {
+            eprintln!("{:>12} {text}", "Measuring");
         }
     }
+
+    fn has_disk(&self) -> bool {
+        self.args.broker == BenchBroker::Embedded
+    }
+
+    async fn measure(&self) -> Result<Report> {
+        let Bench { messages, size, rate, .. } = *self.args;
+        let disk_limit = if self.has_disk() { self.disk_limit()? } else { Vec::new() };
+        let best = disk_limit.iter().map(|syncs| syncs.bytes_per_s).fold(0.0, f64::max);
+        let mut account = Counted::default();
+        let rig = self.rig("journal", Elision::On)?;
+        let mut load = Load::start(&rig, self.dir.path.clone(), Payloads::new(size));
+        self.note(&format!("throughput: {messages} messages of {size} bytes through {HOPS_PER_ROOT} edges each"));
+        let throughput = load.throughput(messages).await.map_err(failed)?;
+        self.note(&format!("latency at {rate} messages a second"));
+        let before = self.one_sync()?;
+        let latency_ms = load.latency(rate).await.map_err(failed)?;
+        let after = self.one_sync()?;
+        account.add(load.stop().await.map_err(failed)?);
+        let durability = rig.broker.durability().to_owned();
+        let mut report = Report {
+            schema: "leat.bench/v2",
+            broker: if self.has_disk() { "embedded" } else { "memory" },
+            durability,
+            messages,
+            size_bytes: size,
+            throughput: self.throughput(throughput, best)?,
+            throughput_without_elision: None,
+            latency_ms,
+            one_sync: before.zip(after).map(|(before, after)| OneSync::of(&before, &after)),
+            writes: None,
+            scale: None,
+            recovery: None,
+            backlog: None,
+            peak_rss_bytes: usage::peak_rss_bytes(),
+            account,
+            disk_limit,
+            targets: Vec::new(),
+        };
+        if self.has_disk() {
+            self.measure_disk_bound(&mut report, best).await?;
+            if self.args.durability == Level::Power && size == TARGET_BYTES {
+                report.targets = report.targets();
+            }
+        }
+        Ok(report)
+    }
+
+    /// What only a broker with a disk has.
+    async fn measure_disk_bound(&self, report: &mut Report, best: f64) -> Result {
+        let Bench { messages, size, .. } = *self.args;
+        self.note("throughput without elision");
+        let rig = self.rig("journal-all", Elision::Off)?;
+        let mut load = Load::start(&rig, self.dir.path.clone(), Payloads::new(size));
+        let throughput = load.throughput(messages).await.map_err(failed)?;
+        report.account.add(load.stop().await.map_err(failed)?);
+        report.throughput_without_elision = Some(self.throughput(throughput, best)?);
+        self.note("what writing costs");
+        report.writes = Some(plain::writes(self.args, &self.dir.path.join("writes")).await.map_err(failed)?);
+        if self.args.all {
+            self.note("many topics and subscriptions");
+            report.scale = Some(plain::scale(self.args, &self.dir.path).await.map_err(failed)?);
+            self.note("recovery after a kill, and start-up");
+            report.recovery = Some(recovery::measure(self.args, &self.dir.path).await.map_err(failed)?);
+        }
+        if let Some(messages) = self.args.backlog {
+            self.note(&format!("a backlog of {messages} messages"));
+            let path = self.dir.path.join("backlog");
+            report.backlog = Some(plain::backlog(self.args, &path, messages as usize).await.map_err(failed)?);
+        }
+        Ok(())
+    }
+
+    fn rig(&self, name: &str, elision: Elision) -> Result<Rig> {
+        Rig::open(self.args, &self.dir.path.join(name), elision)
+    }
+
+    fn disk_limit(&self) -> Result<Vec<Syncs>> {
+        self.note("the disk's own limit");
+        let path = &self.dir.path;
+        disk::measure(path, &GROUP_BYTES).doing(|| format!("measuring the disk of `{}`", path.display()))
+    }
+
+    /// One sync of the disk as it is now.
+    fn one_sync(&self) -> Result<Option<Syncs>> {
+        let path = &self.dir.path;
+        let measure = || disk::measure_one(path, ONE_SYNC_BYTES).doing(|| format!("measuring the disk of `{}`", path.display()));
+        self.has_disk().then(measure).transpose()
+    }
+
+    /// Puts what was measured beside what the disk does in groups of that size.
+    fn throughput(&self, profile: phase::Profile, best: f64) -> Result<Throughput> {
+        let disk = profile.disk.filter(|disk| disk.syncs > 0);
+        let mut throughput = Throughput::new(self.args.messages, best, profile);
+        if let Some(disk) = disk {
+            let path = &self.dir.path;
+            let limit = disk::measure_one(path, disk.bytes / disk.syncs)
+                .doing(|| format!("measuring the disk of `{}`", path.display()))?;
+            let written = disk.bytes as f64 / throughput.profile.spent.elapsed_s;
+            throughput.ratio_to_limit_in_such_groups = Some(written / limit.bytes_per_s);
+        }
+        Ok(throughput)
+    }
 }
 
-fn open(args: &Bench, dir: &Folder) -> Result<Arc<dyn Broker>> {
-    if args.broker == BenchBroker::Memory {
-        return Ok(Arc::new(MemoryBroker::new(Limits::default())));
+impl Counted {
+    fn add(&mut self, account: Account) {
+        self.sent += account.sent;
+        self.done += account.done;
+        self.dead_lettered += account.dead_lettered;
+        self.in_flight += account.in_flight;
     }
-    let durability = match args.durability {
-        Level::Power => Durability::Power,
-        Level::Interval => Durability::Interval,
-        Level::Process => Durability::Process,
-        Level::Memory => Durability::Memory,
-    };
-    let options = EmbeddedOptions { durability, ..EmbeddedOptions::new(dir.path.join("journal")) };
-    Ok(Arc::new(Embedded::open(options).map_err(failed)?))
-}
-
-fn summary(
-    args: &Bench,
-    durability: String,
-    throughput: Throughput,
-    latency: Latency,
-    account: Account,
-    disk_limit: Vec<Syncs>,
-) -> Result_ {
-    let hops = (args.messages * HOPS_PER_ROOT) as f64;
-    let written = throughput.written_bytes.filter(|_| args.broker == BenchBroker::Embedded).map(|bytes| bytes as f64);
-    let best = disk_limit.iter().map(|syncs| syncs.bytes_per_s).fold(0.0, f64::max);
-    Result_ {
-        schema: "leat.bench/v1",
-        broker: if args.broker == BenchBroker::Embedded { "embedded" } else { "memory" },
-        durability,
-        messages: args.messages,
-        size_bytes: args.size,
-        edge_hops_per_s: hops / throughput.elapsed_s,
-        latency_ms: latency,
-        bytes_written_per_hop: written.map(|bytes| bytes / hops),
-        cpu_us_per_hop: throughput.cpu_s.map(|seconds| seconds * 1e6 / hops),
-        peak_rss_bytes: usage::peak_rss_bytes(),
-        account: Counted {
-            sent: account.sent,
-            done: account.done,
-            dead_lettered: account.dead_lettered,
-            in_flight: account.in_flight,
-        },
-        ratio_to_limit: written.filter(|_| best > 0.0).map(|bytes| bytes / throughput.elapsed_s / best),
-        disk_limit,
-    }
-}
-
-fn print(result: &Result_) {
-    let or_none =
-        |value: Option<f64>, unit: &str| value.map_or("not measured here".to_owned(), |value| format!("{value:.2} {unit}"));
-    say!("broker            {} ({})", result.broker, result.durability);
-    say!("messages          {} of {} bytes, {HOPS_PER_ROOT} edges each", result.messages, result.size_bytes);
-    say!("edge hops         {:.0} /s", result.edge_hops_per_s);
-    let latency = &result.latency_ms;
-    say!(
-        "latency           p50 {:.2}, p99 {:.2}, p99.9 {:.2} ms through the graph, {} messages at {} /s",
-        latency.p50,
-        latency.p99,
-        latency.p999,
-        latency.messages,
-        latency.rate
-    );
-    say!("bytes written     {}", or_none(result.bytes_written_per_hop, "per hop"));
-    say!("CPU               {}", or_none(result.cpu_us_per_hop, "µs per hop"));
-    say!("peak memory       {}", or_none(result.peak_rss_bytes.map(|bytes| bytes as f64 / (1 << 20) as f64), "MiB"));
-    let account = &result.account;
-    say!(
-        "account           sent {} = done {} + dead-lettered {} + in flight {}",
-        account.sent,
-        account.done,
-        account.dead_lettered,
-        account.in_flight
-    );
-    for syncs in &result.disk_limit {
-        say!(
-            "disk, {:>4} KiB    {:.0} syncs/s, {:.1} MB/s, p50 {:.2}, p99 {:.2} ms",
-            syncs.group_bytes >> 10,
-            syncs.syncs_per_s,
-            syncs.bytes_per_s / 1e6,
-            syncs.p50_ms,
-            syncs.p99_ms
-        );
-    }
-    say!("ratio to limit    {} of the disk's best bandwidth", or_none(result.ratio_to_limit, ""));
 }

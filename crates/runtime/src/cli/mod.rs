@@ -2,6 +2,7 @@
 
 mod exit;
 mod inspect;
+mod listen;
 mod log;
 mod output;
 mod progress;

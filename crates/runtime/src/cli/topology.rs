@@ -4,6 +4,7 @@ use super::{
     Common,
     exit::{DEAD_LETTERS, Failure, INTERNAL, INVALID, OK, OUTPUT_CLOSED, USAGE},
     inspect::{self, DlqCommand, Send},
+    listen::ListenFlags,
     log,
     output::{self, Output},
     progress,
@@ -81,6 +82,8 @@ struct RunFlags {
     /// How long to finish what is pending after the first Ctrl-C
     #[arg(long, value_name = "TIME", value_parser = duration)]
     drain: Option<Duration>,
+    #[command(flatten)]
+    listen: ListenFlags,
 }
 
 impl RunFlags {
@@ -89,6 +92,7 @@ impl RunFlags {
         Self {
             message: self.message.or(before.message),
             serve: self.serve || before.serve,
+            listen: self.listen.over(before.listen),
             fail_on_dlq: self.fail_on_dlq || before.fail_on_dlq,
             drain: self.drain.or(before.drain),
             fresh: self.fresh || before.fresh,
@@ -239,6 +243,7 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
             |error| tracing::warn!(%error, "no control socket: send, status and dlq must wait for the end of this run"),
         )
     });
+    let served = run.flags.listen.start(topology, &broker, signals.stop.clone()).await?;
     if !common.quiet {
         super::output::tell(&format!(
             "{:>12} {} on the {} broker, durability {}, data in {}",
@@ -248,6 +253,9 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
             broker.durability(),
             config.data.display()
         ));
+        if let Some(served) = &served {
+            super::output::tell(&format!("{:>12} on pulsar://{}", "Listening", served.address));
+        }
     }
     let results = plan.results.clone();
     let sinks = sink_files(&plan);
@@ -256,6 +264,9 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     let result = run::run(broker.clone(), plan, options, counts, signals.stop.clone()).await;
     drop(progress);
     drop(listening);
+    if let Some(served) = served {
+        served.end(&signals.stop).await;
+    }
     let closed = broker.close().await;
     if matches!(result, Err(RunError::OutputClosed)) {
         return Ok(OUTPUT_CLOSED);
@@ -284,13 +295,14 @@ fn sink_files(plan: &Plan) -> Vec<(&'static str, PathBuf)> {
 }
 
 fn options(run: &Run) -> Result<RunOptions, Failure> {
-    let mut options =
-        RunOptions { input: run.input.clone(), serve: run.flags.serve, fresh: run.flags.fresh, ..RunOptions::default() };
-    if let Some(message) = &run.flags.message {
+    let flags = &run.flags;
+    let serve = flags.serve || flags.listen.listen.is_some();
+    let mut options = RunOptions { input: run.input.clone(), serve, fresh: flags.fresh, ..RunOptions::default() };
+    if let Some(message) = &flags.message {
         options.message =
             serde_json::from_str(message).map_err(|error| Failure::new(USAGE, format!("`--message` is no JSON: {error}")))?;
     }
-    if let Some(drain) = run.flags.drain {
+    if let Some(drain) = flags.drain {
         options.drain_limit = drain;
     }
     Ok(options)

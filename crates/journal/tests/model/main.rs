@@ -1,30 +1,43 @@
 //! Whatever is appended, written, synced, checkpointed, killed, cut off and damaged, what is found afterwards is what was appended, in order, and holds
 //! everything whose durability was reported, or it is reported as lost.
 
+mod scenarios;
+mod verify;
 mod world;
 
-use leatworks_journal::{JournalError, simulation::Faults};
+use leatworks_journal::simulation::Faults;
 use proptest::prelude::*;
-use world::{Action, World, actions, damage};
+use scenarios::damage;
+use world::{Action, World, actions, small_actions};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_durable_is_lost_and_nothing_is_invented(seed: u64, torn: bool, actions in actions()) {
-        world::crashes(seed, torn, &actions);
+        scenarios::crashes(seed, torn, &actions);
+    }
+
+    #[test]
+    fn space_that_is_missing_once_ends_nothing(seed: u64, creates in 1..12_u64, actions in actions()) {
+        scenarios::full_create(seed, creates, &actions);
+    }
+
+    #[test]
+    fn what_was_cut_off_never_comes_back(seed: u64, actions in small_actions()) {
+        scenarios::crashes(seed, false, &actions);
     }
 
     #[test]
     fn after_a_failed_sync_nothing_is_reported_durable(
         seed: u64, fails in 1..40_u64, dropping: bool, actions in actions(), later in actions(),
     ) {
-        world::failed_sync(seed, fails, dropping, &actions, &later);
+        scenarios::failed_sync(seed, fails, dropping, &actions, &later);
     }
 
     #[test]
     fn damage_is_reported_and_limited_to_what_it_hit(seed: u64, actions in actions(), damage in damage()) {
-        world::damaged(seed, &actions, damage);
+        scenarios::damaged(seed, &actions, damage);
     }
 }
 
@@ -84,32 +97,11 @@ fn a_damaged_checkpoint_loses_nothing() {
 }
 
 #[test]
+fn a_checkpoint_that_is_not_durable_replaces_none_that_is() {
+    scenarios::unsynced_checkpoint();
+}
+
+#[test]
 fn a_full_disk_is_told_before_anything_is_accepted_and_passes() {
-    let mut world = World::new(4, Faults { space_bytes: Some(4 * 4_096), ..Faults::default() });
-    world.holding = true;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let full = |world: &World| {
-        let journal = world.journal().clone();
-        runtime.block_on(async {
-            let mut room = std::pin::pin!(journal.room(1_000, false));
-            tokio::select! {
-                biased;
-                told = &mut room => told.err(),
-                () = std::future::ready(()) => { journal.drive().unwrap(); room.await.err() }
-            }
-        })
-    };
-    let mut accepted = 0;
-    while world.journal().has_room(1_000, false) || full(&world).is_none() {
-        world.act(&Action::Append(900)).unwrap();
-        world.journal().drive().unwrap();
-        accepted += 1;
-    }
-    assert!(matches!(full(&world), Some(JournalError::Full)), "after {accepted}");
-    assert!(world.journal().has_room(100, true), "what frees messages still has room");
-    world.fs.set_faults(Faults { space_bytes: Some(40 * 4_096), ..Faults::default() });
-    world.journal().drive().unwrap();
-    assert!(full(&world).is_none());
-    world.act(&Action::Append(900)).unwrap();
-    world.act(&Action::CutPower).unwrap();
+    scenarios::full_disk();
 }

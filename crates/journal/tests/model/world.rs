@@ -1,14 +1,14 @@
 //! The world of the model test: an owner whose state is the numbers it has appended, a simulated disk, and what must hold whenever a journal is opened.
 
 use leatworks_journal::{
-    Journal, JournalError, Lost, Options, Record, Recovered, Syncing, Visitor,
+    Journal, JournalError, Lost, Options, Record, Recovered, Syncing, Visitor, Work,
     simulation::{Faults, SimulatedFileSystem},
 };
 use proptest::prelude::*;
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 pub(crate) const OPTIONS: Options =
-    Options { segment_bytes: 4_096, syncing: Syncing::Always, checkpoint_bytes: 9_000, threads: false };
+    Options { segment_bytes: 4_096, syncing: Syncing::Always, checkpoint_bytes: 9_000, work: Work::Driven };
 
 /// What recovery finds: the numbers of all records so far, which are also the owner's snapshot, and what is lost.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +36,7 @@ impl Visitor for Found {
 }
 
 impl Found {
-    fn reports(&self, sequence: u64) -> bool {
+    pub(crate) fn reports(&self, sequence: u64) -> bool {
         self.lost.iter().any(|lost| lost.first <= sequence && lost.last.is_none_or(|last| sequence <= last))
     }
 }
@@ -64,6 +64,7 @@ pub(crate) enum Action {
     Kill,
     CutPower,
     Checkpoint,
+    Close,
     /// The process ends at a call soon, by itself or because the power is cut.
     EndSoon(u64, bool),
 }
@@ -76,9 +77,20 @@ pub(crate) fn actions() -> impl Strategy<Value = Vec<Action>> {
         1 => Just(Action::Kill),
         2 => Just(Action::CutPower),
         2 => Just(Action::Checkpoint),
+        1 => Just(Action::Close),
         2 => (1..20_u64, any::<bool>()).prop_map(|(calls, cut)| Action::EndSoon(calls, cut)),
     ];
     prop::collection::vec(action, 1..120)
+}
+
+/// Small records of few sizes, each written by itself, a power cut, a few more, and a kill: what was cut off fits exactly behind what came next.
+pub(crate) fn small_actions() -> impl Strategy<Value = Vec<Action>> {
+    let records = |most| prop::collection::vec(0..3_usize, 1..most);
+    let written = |sizes: Vec<usize>| sizes.into_iter().flat_map(|size| [Action::Append(size * 8), Action::Write]);
+    let life = (records(9), records(5)).prop_map(move |(before, after)| {
+        written(before).chain([Action::CutPower]).chain(written(after)).chain([Action::Sync, Action::Kill]).collect::<Vec<_>>()
+    });
+    prop::collection::vec(life, 1..6).prop_map(|lives| lives.concat())
 }
 
 /// What was appended.
@@ -102,7 +114,7 @@ pub(crate) struct World {
     /// Whether the disk has been damaged, so that something may be lost if it is reported.
     pub(crate) damaged: bool,
     /// How the process will end by itself: by the power being cut, or not.
-    ending: Option<bool>,
+    pub(crate) ending: Option<bool>,
 }
 
 impl World {
@@ -199,6 +211,14 @@ impl World {
                 Err(JournalError::Full) => Ok(()),
                 result => result,
             },
+            Action::Close => {
+                self.journal().close()?;
+                let synced = self.journal().synced_now();
+                assert!(self.entries.last().is_none_or(|entry| entry.sequence <= synced), "closed, and not durable");
+                self.fs.kill();
+                self.ending = None;
+                self.open(synced).map(drop)
+            }
             Action::Kill => {
                 let written = self.journal().written_now();
                 self.fs.kill();
@@ -240,201 +260,6 @@ impl World {
                 self.open(durable).map(drop)
             }
             result => result,
-        }
-    }
-}
-
-/// What is done to the disk while nobody uses it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Damage {
-    Rot(u64),
-    RotCheckpoint(u64),
-    Unreadable(usize),
-    Cut(prop::sample::Index),
-    LoseFile(prop::sample::Index),
-    Misdirect(u64),
-}
-
-pub(crate) fn damage() -> impl Strategy<Value = Damage> {
-    prop_oneof![
-        8 => (1..600_u64).prop_map(Damage::Rot),
-        1 => (1..30_u64).prop_map(Damage::RotCheckpoint),
-        2 => (1..3_000_usize).prop_map(Damage::Unreadable),
-        2 => any::<prop::sample::Index>().prop_map(Damage::Cut),
-        1 => any::<prop::sample::Index>().prop_map(Damage::LoseFile),
-        4 => (1..60_u64).prop_map(Damage::Misdirect),
-    ]
-}
-
-/// Crashes of every kind at every call: nothing durable is lost, nothing is invented.
-pub(crate) fn crashes(seed: u64, torn_bytes: bool, actions: &[Action]) {
-    let mut world = World::new(seed, Faults { torn_bytes, ..Faults::default() });
-    for action in actions {
-        world.act(action).unwrap();
-    }
-    world.act(&Action::CutPower).unwrap();
-}
-
-/// One sync fails. Nothing is acknowledged from then on; what a new process finds and acknowledges is there after a power cut.
-pub(crate) fn failed_sync(seed: u64, fails: u64, dropping_syncs: bool, actions: &[Action], later: &[Action]) {
-    let mut world = World::new(seed, Faults::default());
-    let at = world.fs.syncs() + fails;
-    world.fs.set_faults(Faults { failing_sync: Some(at), dropping_syncs, ..Faults::default() });
-    // Only the sync ends a process here; the disk goes on failing unless it drops.
-    let kept = |action: &&Action| !matches!(action, Action::Kill | Action::CutPower | Action::EndSoon(..));
-    let Some(error) = actions.iter().filter(kept).find_map(|action| world.act(action).err()) else { return };
-    assert!(matches!(error, JournalError::Io { .. }), "{error}");
-    let journal = world.journal().clone();
-    let (synced, written) = (journal.synced_now(), journal.written_now());
-    world.fs.set_faults(Faults::default());
-    for _ in 0..2 {
-        assert!(journal.drive().is_err() && journal.check().is_err(), "it went on after a failed sync");
-        assert!(journal.checkpoint(journal.mark(), &world.snapshot()).is_err());
-    }
-    assert_eq!(journal.synced_now(), synced, "acknowledged after a failed sync");
-    drop(journal);
-    if seed.is_multiple_of(4) {
-        world.fs.cut_power();
-        world.open(synced).unwrap();
-    } else {
-        world.fs.kill();
-        world.open(written).unwrap();
-    }
-    for action in later.iter().filter(kept) {
-        world.act(action).unwrap();
-    }
-    let all = later.len().is_multiple_of(2);
-    if all {
-        world.act(&Action::Sync).unwrap();
-    }
-    world.act(&Action::CutPower).unwrap();
-}
-
-/// The disk is damaged: what is lost is what was hit, and it is reported.
-pub(crate) fn damaged(seed: u64, actions: &[Action], damage: Damage) {
-    let mut world = World::new(seed, Faults::default());
-    let (before, after) = actions.split_at(actions.len() * 3 / 4);
-    for action in before {
-        world.act(action).unwrap();
-    }
-    world.act(&Action::Sync).unwrap();
-    world.ending = None;
-    world.damaged = true;
-    let mut hit = None;
-    match damage {
-        Damage::Misdirect(writes) => {
-            let at = world.fs.writes() + writes;
-            world.fs.set_faults(Faults { misdirected_write: Some(at), ..Faults::default() });
-            for action in after {
-                if !acceptable(world.act(action)) {
-                    return;
-                }
-            }
-        }
-        _ => hit = hurt(&mut world, damage),
-    }
-    // An end that has come and was not seen yet.
-    if !acceptable(world.act(&Action::Sync)) {
-        return;
-    }
-    world.fs.set_faults(Faults::default());
-    let durable = world.journal().synced_now();
-    world.fs.kill();
-    let before = world.entries.clone();
-    let opened = world.open(durable);
-    let Ok(found) = opened else {
-        let error = opened.unwrap_err();
-        assert!(!matches!(damage, Damage::Rot(_)), "rot in {hit:?} ended the journal: {error}");
-        acceptable(Err(error));
-        return;
-    };
-    if let Some((file, range)) = hit {
-        limited(&before, &found, &file, range);
-    }
-    // It goes on as if nothing had been, and says the same again.
-    world.fs.kill();
-    let again = match world.open(u64::MAX) {
-        // What cannot be read may come to lie where the journal ends.
-        Err(JournalError::Io { .. }) if matches!(damage, Damage::Unreadable(_)) => return,
-        again => again.unwrap(),
-    };
-    assert_eq!(again.numbers, found.numbers, "{found:?} and then {again:?}");
-    let appended = world.act(&Action::Append(10)).and_then(|()| world.act(&Action::Sync));
-    match appended {
-        // Nor can a part of what cannot be read be written.
-        Err(JournalError::Io { .. }) if matches!(damage, Damage::Unreadable(_)) => return,
-        appended => appended.unwrap(),
-    }
-    world.fs.cut_power();
-    match world.open(u64::MAX) {
-        Err(JournalError::Io { .. }) if matches!(damage, Damage::Unreadable(_)) => {}
-        last => assert_eq!(last.unwrap().numbers.len(), found.numbers.len() + 1),
-    }
-}
-
-/// Whether a call succeeded, or said in a typed error what is damaged or cannot be read.
-fn acceptable(result: Result<(), JournalError>) -> bool {
-    match result {
-        Ok(()) => true,
-        Err(JournalError::Damaged { .. } | JournalError::Io { .. }) => false,
-        Err(other) => panic!("{other}"),
-    }
-}
-
-/// Does it; for rot, says where.
-fn hurt(world: &mut World, damage: Damage) -> Option<(String, Range<u64>)> {
-    let pick = |index: prop::sample::Index, prefix: &str| {
-        let names = world.fs.list_names(prefix);
-        names.get(index.index(names.len().max(1))).cloned()
-    };
-    match damage {
-        Damage::Rot(bytes) => {
-            let rot = world.fs.rot("segment-", bytes)?;
-            return Some((rot.file, rot.offset as u64..(rot.offset + rot.bytes) as u64));
-        }
-        Damage::RotCheckpoint(bytes) => return world.fs.rot("checkpoint-", bytes).map(|rot| (rot.file, 0..0)),
-        Damage::Misdirect(_) => {}
-        Damage::Unreadable(bytes) => {
-            let names = world.fs.list_names("");
-            let name = &names[bytes % names.len()];
-            world.fs.make_unreadable(name, bytes / 2..bytes);
-        }
-        Damage::Cut(index) => {
-            if let Some(name) = pick(index, "segment-") {
-                world.fs.cut(&name, index.index(4_096));
-            }
-        }
-        Damage::LoseFile(index) => {
-            if let Some(name) = pick(index, "") {
-                world.fs.lose(&name);
-            }
-        }
-    }
-    None
-}
-
-/// What was not hit is there, but for what follows it at the very end: that looks torn. What was hit and is told comes with its bytes.
-fn limited(before: &[Entry], found: &Found, file: &str, range: Range<u64>) {
-    let segment = file.strip_prefix("segment-").and_then(|number| u64::from_str_radix(number, 16).ok());
-    let base = segment.map_or(0, |number| number * 4_096);
-    let is_hit = |entry: &Entry| entry.address < base + range.end && base + range.start < entry.end.next_multiple_of(8);
-    let missing: Vec<&Entry> = before.iter().filter(|entry| !found.numbers.contains(&entry.number)).collect();
-    let last_found = before.iter().rposition(|entry| found.numbers.contains(&entry.number));
-    let end = last_found.map_or(0, |index| index + 1);
-    for (index, entry) in before.iter().enumerate().filter(|(_, entry)| missing.iter().any(|other| other.number == entry.number))
-    {
-        assert!(is_hit(entry) || index >= end, "{entry:?} was not hit by rot in {file} {range:?}, and is missing: {found:?}");
-        if index >= end {
-            let torn = found.recovered.torn.is_some()
-                || before[end..].iter().all(|entry| is_hit(entry))
-                || found.reports(entry.sequence);
-            assert!(torn || is_hit(&before[end]), "{entry:?} is missing at the end, and nothing was said");
-        }
-    }
-    for lost in found.lost.iter().filter_map(|lost| lost.record.as_ref()) {
-        let entry = before.iter().find(|entry| entry.sequence == lost.sequence);
-        if let Some(entry) = entry {
-            assert_eq!((lost.address - 24, lost.address + lost.body.len() as u64), (entry.address, entry.end));
         }
     }
 }

@@ -1,0 +1,76 @@
+//! `leat broker serve`: serves the embedded broker over the Pulsar protocol.
+
+use crate::{
+    args::{BrokerServe, Global, Level},
+    exit::{Code, Failure, Result},
+};
+use leatworks_broker::{Broker as _, BrokerError, Durability, Embedded, EmbeddedOptions, ErrorKind};
+use leatworks_pulsar::{ServeError, Server, ServerOptions, TokenKey};
+use std::{process::ExitCode, sync::Arc};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Ended by SIGINT, as a shell reports it.
+const INTERRUPTED: u8 = 130;
+/// Ended by SIGTERM.
+const TERMINATED: u8 = 143;
+
+impl From<Level> for Durability {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Power => Self::Power,
+            Level::Interval => Self::Interval,
+            Level::Process => Self::Process,
+            Level::Memory => Self::Memory,
+        }
+    }
+}
+
+pub(super) async fn until_stopped(args: BrokerServe, global: &Global) -> Result<ExitCode> {
+    let token_key = args.token_key.as_deref().map(TokenKey::read).transpose();
+    let token_key = token_key.map_err(|error| Failure::new(Code::Invalid, error))?;
+    // Before the journal is touched: it would be refused anyway.
+    if !args.listen.ip().is_loopback() && token_key.is_none() {
+        return Err(Failure::new(Code::Refused, ServeError::NotLoopback(args.listen)));
+    }
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let options = EmbeddedOptions { durability: args.durability.into(), ..EmbeddedOptions::new(args.dir.clone()) };
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(options)).await;
+    let broker = opened.map_err(|error| Failure::new(Code::Internal, error))?.map_err(|error| broken(&error))?;
+    let failed = broker.failed();
+    let options = ServerOptions { token_key, deduplicate: args.deduplicate, ..ServerOptions::default() };
+    let server = Server::bind(args.listen, Arc::new(broker.clone()), options).await.map_err(|error| match &error {
+        ServeError::NotLoopback(_) => Failure::new(Code::Refused, error),
+        ServeError::Broker(inner) => broken(inner),
+        _ => Failure::new(Code::Unreachable, error),
+    })?;
+    if !global.quiet {
+        let (level, dir) = (broker.durability(), args.dir.display());
+        eprintln!("{:>12} on pulsar://{}, durability {level}, journal in {dir}", "Listening", server.address());
+    }
+    let (tell, mut told) = tokio::sync::oneshot::channel();
+    let stop = async move {
+        let code = tokio::select! {
+            _ = interrupt.recv() => INTERRUPTED,
+            _ = terminate.recv() => TERMINATED,
+        };
+        // It is received below, unless the journal fails meanwhile.
+        let _ = tell.send(code);
+    };
+    tokio::select! {
+        () = server.serve(stop) => {}
+        error = failed => return Err(broken(&error)),
+    }
+    broker.close().await.map_err(|error| broken(&error))?;
+    Ok(ExitCode::from(told.try_recv().unwrap_or_default()))
+}
+
+fn broken(error: &BrokerError) -> Failure {
+    let code = match error.kind() {
+        ErrorKind::Storage => Code::Storage,
+        ErrorKind::Conflict => Code::Conflict,
+        ErrorKind::Full => Code::Unreachable,
+        _ => Code::Internal,
+    };
+    Failure::new(code, error)
+}

@@ -1,0 +1,67 @@
+//! Unpacks compressed payloads, within a limit that is known before the first byte is unpacked.
+
+use super::proto::Compression;
+use bytes::Bytes;
+use std::io::Read;
+
+/// The most bytes of one entry when unpacked. A batch of many messages compresses well, so it may be larger than one message; clients make
+/// batches of 128 KiB by default.
+pub const UNPACKED_BYTES_MAX: usize = 16 << 20;
+
+/// A payload that cannot be unpacked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompressError {
+    /// The compression is none that is known.
+    #[error("compression {0} is not known: none, lz4, zlib, zstd and snappy are")]
+    Unknown(i32),
+    /// It is too large.
+    #[error("a payload of {bytes} bytes when unpacked, at most {UNPACKED_BYTES_MAX} are taken")]
+    TooLarge {
+        /// What it says that it has.
+        bytes: usize,
+    },
+    /// It is not what it says it is.
+    #[error("a compressed payload that does not unpack to the {bytes} bytes that it says it has")]
+    Damaged {
+        /// What it says that it has.
+        bytes: usize,
+    },
+}
+
+/// Unpacks a payload that says how large it is then.
+///
+/// # Errors
+/// See [`CompressError`].
+pub fn unpack(payload: &Bytes, compression: i32, bytes: usize) -> Result<Bytes, CompressError> {
+    let kind = Compression::try_from(compression).map_err(|_| CompressError::Unknown(compression))?;
+    if kind == Compression::None {
+        return Ok(payload.clone());
+    }
+    if bytes > UNPACKED_BYTES_MAX {
+        return Err(CompressError::TooLarge { bytes });
+    }
+    let damaged = || CompressError::Damaged { bytes };
+    let unpacked = match kind {
+        Compression::None => return Ok(payload.clone()),
+        Compression::Lz4 => lz4_flex::block::decompress(payload, bytes).map_err(|_| damaged())?,
+        Compression::Zlib => read(flate2::read::ZlibDecoder::new(&payload[..]), bytes).ok_or_else(damaged)?,
+        Compression::Zstd => {
+            let decoder = ruzstd::decoding::StreamingDecoder::new(&payload[..]).map_err(|_| damaged())?;
+            read(decoder, bytes).ok_or_else(damaged)?
+        }
+        Compression::Snappy => {
+            if snap::raw::decompress_len(payload).map_err(|_| damaged())? != bytes {
+                return Err(damaged());
+            }
+            snap::raw::Decoder::new().decompress_vec(payload).map_err(|_| damaged())?
+        }
+    };
+    if unpacked.len() != bytes { Err(damaged()) } else { Ok(unpacked.into()) }
+}
+
+/// Reads to the end, and one byte beyond what is expected at most.
+fn read(source: impl Read, bytes: usize) -> Option<Vec<u8>> {
+    let mut unpacked = Vec::with_capacity(bytes.min(64 << 10));
+    source.take(bytes as u64 + 1).read_to_end(&mut unpacked).ok()?;
+    Some(unpacked)
+}

@@ -1,0 +1,171 @@
+//! Producers by raw frames: their names, what is a repetition and what is not, and what a client hears when a publish fails.
+
+use crate::support::{Client, Rig, metadata};
+use leatworks_broker::{Limits, MemoryBroker, Start};
+use leatworks_pulsar::{ServerOptions, wire::proto::*};
+use std::sync::Arc;
+
+const T: &str = "persistent://public/default/orders";
+
+async fn rig(options: ServerOptions) -> (Rig, Client) {
+    let rig = Rig::start(options).await;
+    let mut client = rig.client().await;
+    client.subscribe(9, T, "s", SubType::Shared).await;
+    client.flow(9, 100).await;
+    (rig, client)
+}
+
+fn named(name: Option<&str>, epoch: u64) -> Command {
+    let producer_name = name.map(Into::into);
+    Command::Producer(Producer {
+        topic: T.into(),
+        producer_id: 1,
+        request_id: 5,
+        producer_name,
+        epoch: Some(epoch),
+        ..Default::default()
+    })
+}
+
+#[tokio::test]
+async fn every_producer_without_a_name_gets_one_of_its_own() {
+    let (rig, mut client) = rig(ServerOptions::default()).await;
+    let mut names = std::collections::HashSet::new();
+    for _ in 0..5 {
+        let mut other = rig.client().await;
+        names.insert(other.producer(T, None).await.producer_name);
+    }
+    names.insert(client.producer(T, None).await.producer_name);
+    // The same request on the same connection has the same answer.
+    names.insert(client.producer(T, None).await.producer_name);
+    assert_eq!(names.len(), 6);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_nameless_producer_sends_again_after_a_lost_connection_is_taken_once() {
+    let (rig, mut consumer) = rig(ServerOptions::default()).await;
+    let mut first = rig.client().await;
+    let name = first.producer(T, None).await.producer_name;
+    for sequence in 0..3 {
+        first.publish(sequence, &sequence.to_string()).await;
+    }
+    // It comes back while its lost connection still looks alive.
+    let mut second = rig.client().await;
+    let again = second.producer(T, Some(&name)).await;
+    assert_eq!((again.producer_name.as_str(), again.last_sequence_id), (name.as_str(), Some(2)));
+    for sequence in 1..5 {
+        let entry = second.publish(sequence, &sequence.to_string()).await;
+        assert_eq!(entry == u64::MAX, sequence < 3, "{sequence}");
+    }
+    assert_eq!(consumer.payloads(5).await, ["0", "1", "2", "3", "4"]);
+    // On one connection nothing is a repetition, whatever its sequences are.
+    assert_ne!(second.publish(4, "again").await, u64::MAX);
+    assert_eq!(consumer.payloads(1).await, ["again"]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_producer_with_a_name_of_its_own_may_begin_anew() {
+    for deduplicate in [false, true] {
+        let (rig, mut consumer) = rig(ServerOptions { deduplicate, ..ServerOptions::default() }).await;
+        for run in ["first", "second"] {
+            let mut client = rig.client().await;
+            let last = client.producer(T, Some("mine")).await.last_sequence_id;
+            assert_eq!(last, Some(if deduplicate && run == "second" { 1 } else { -1 }));
+            for sequence in 0..2 {
+                let entry = client.publish(sequence, &format!("{run} {sequence}")).await;
+                assert_eq!(entry == u64::MAX, deduplicate && run == "second");
+            }
+            let close = Command::CloseProducer(CloseProducer { producer_id: 1, request_id: 8 });
+            assert!(matches!(client.ask(close).await, Command::Success(Success { request_id: 8 })));
+        }
+        let expected = if deduplicate { vec!["first 0", "first 1"] } else { vec!["first 0", "first 1", "second 0", "second 1"] };
+        assert_eq!(consumer.payloads(expected.len()).await, expected);
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_for_one_at_a_time_and_goes_to_the_later_epoch_of_its_client() {
+    let (rig, mut first) = rig(ServerOptions::default()).await;
+    let mut second = rig.client().await;
+    assert!(matches!(first.ask(named(Some("mine"), 0)).await, Command::ProducerSuccess(_)));
+    assert_eq!(second.ask_in_vain(named(Some("mine"), 0)).await, ServerError::ProducerBusy);
+    assert!(matches!(second.ask(named(Some("mine"), 1)).await, Command::ProducerSuccess(_)));
+    second.publish(0, "by the later one").await;
+    drop(second);
+    let mut third = rig.client().await;
+    loop {
+        // Until the server has seen that the second is gone.
+        match third.ask(named(Some("mine"), 0)).await {
+            Command::ProducerSuccess(_) => break,
+            other => assert!(matches!(other, Command::Error(_)), "{other:?}"),
+        }
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_comes_again_after_a_lost_connection_is_the_same_root() {
+    let rig = Rig::start(ServerOptions::default()).await;
+    let mut ids = Vec::new();
+    rig.client().await.producer(T, None).await;
+    rig.broker.create_subscription("orders", "s", Start::Earliest).await.unwrap();
+    for _ in 0..2 {
+        let mut client = rig.client().await;
+        client.producer(T, Some("mine")).await;
+        client.publish(7, "x").await;
+        let close = Command::CloseProducer(CloseProducer { producer_id: 1, request_id: 8 });
+        assert!(matches!(client.ask(close).await, Command::Success(_)));
+    }
+    for (_, message) in rig.broker.peek("orders", "s", leatworks_broker::Position(0), 10).await.unwrap() {
+        ids.push((message.id, message.root));
+    }
+    assert_eq!((ids.len(), ids[0]), (2, ids[1]));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_topic_refuses_and_has_its_producer_come_back() {
+    let limits = Limits { backlog_messages_max: 3, ..Limits::default() };
+    let rig = Rig::on(Arc::new(MemoryBroker::new(limits)), ServerOptions::default()).await;
+    let mut client = rig.client().await;
+    client.subscribe(9, T, "s", SubType::Shared).await;
+    client.producer(T, None).await;
+    for sequence in 0..3 {
+        client.publish(sequence, "x").await;
+    }
+    client.send_message(3, metadata(3), b"too many").await;
+    let (Command::SendError(error), _) = client.receive().await else { panic!("taken, though the topic is full") };
+    assert_eq!((error.sequence_id, error.error), (3, ServerError::ProducerBlockedQuotaExceeded.into()));
+    // What it sends behind the failed one must not overtake it: the producer is closed, and sends both again.
+    assert!(matches!(client.receive().await.0, Command::CloseProducer(close) if close.producer_id == 1));
+    client.send_message(4, metadata(4), b"behind it").await;
+    client.flow(9, 1).await;
+    client.message().await;
+    assert_eq!(client.ack(9, 0, 0).await, None);
+    client.producer(T, None).await;
+    assert_eq!(client.publish(3, "now there is room").await, 3);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_spoils_no_other() {
+    let limits = Limits { message_bytes_max: 10, ..Limits::default() };
+    let rig = Rig::on(Arc::new(MemoryBroker::new(limits)), ServerOptions::default()).await;
+    let mut client = Client::open(rig.address).await;
+    assert_eq!(client.connect(None).await.max_message_size, Some(10));
+    client.producer(T, None).await;
+    for sequence in 0..4 {
+        client.send_message(sequence, metadata(sequence), if sequence == 1 { b"eleven byte" } else { b"fine" }).await;
+    }
+    for sequence in 0..4 {
+        match client.receive().await.0 {
+            Command::SendReceipt(receipt) => assert_eq!(receipt.sequence_id, sequence),
+            Command::SendError(error) => assert_eq!((error.sequence_id, sequence), (1, 1)),
+            other => panic!("{other:?}"),
+        }
+    }
+    rig.stop().await;
+}

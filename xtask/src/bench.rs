@@ -1,0 +1,21 @@
+//! Benchmarks that `leat bench` and criterion do not hold: the workload of the broker on other stores.
+
+use crate::ci::run_command;
+use anyhow::Result;
+use std::process::Command;
+
+/// Builds the comparison of stores, which is a workspace of its own, and runs it.
+pub(crate) fn stores(args: &[&str]) -> Result<()> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args([
+        "run",
+        "--release",
+        "--locked",
+        "--manifest-path",
+        "benches/stores/Cargo.toml",
+        "--target-dir",
+        "target",
+        "--",
+    ]);
+    run_command(command.args(args))
+}

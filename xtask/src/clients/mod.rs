@@ -1,0 +1,5 @@
+//! x
+use anyhow::Result;
+pub(crate) fn fetch() -> Result<()> {
+    Ok(())
+}

@@ -1,0 +1,303 @@
+//! The process that faults come to: this binary in another role, running the topology on the embedded broker with the runtime's own dispatchers.
+
+use super::{
+    log::{self, Log},
+    lying::{Lie, Lying},
+    oracle::{Dead, End},
+    workload::{INGRESS, NAME, Orders, Parcel, TOPOLOGY},
+};
+use anyhow::{Context, Result};
+use leatworks::{
+    Codec, Counts,
+    plan::Plan,
+    run::{self, RunError, RunOptions, Stop},
+    topics::{self, DEAD_LETTER_SUBSCRIPTION, TopologyRef},
+};
+use leatworks_broker::{
+    Broker, BrokerError, Embedded, EmbeddedOptions, ErrorKind, Limits, Message, MessageId, Position, Publish, STORAGE_EXIT_CODE,
+};
+use serde::{Deserialize, Serialize};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior},
+};
+
+/// The first argument that makes this binary the child.
+pub(crate) const ROLE: &str = "faults-child";
+
+/// The producer's name, by whose sequence repeated publishes are dropped.
+const PRODUCER: &str = "source";
+
+/// The file that tells what the broker said when all was quiet.
+pub(crate) const END_FILE: &str = "end.json";
+
+/// How often the account is asked for while waiting.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// How long the source waits after a refusal that may pass.
+const REFUSED_WAIT: Duration = Duration::from_millis(20);
+
+/// What the child is to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
+    /// The journal's directory.
+    pub(crate) journal: PathBuf,
+    /// `power`, `interval`, `process` or `memory`.
+    pub(crate) durability: String,
+    /// Bytes of a segment, and after which a checkpoint is taken: small, so that faults hit their changes too.
+    pub(crate) segment_bytes: u64,
+    pub(crate) checkpoint_bytes: u64,
+    /// The most unsettled messages of one topic.
+    pub(crate) backlog_max: u64,
+    /// How the file system lies, to show that the oracle sees it.
+    pub(crate) lie: Option<Lie>,
+    /// The last root that is sent.
+    pub(crate) roots: u64,
+    /// Roots in one publish.
+    pub(crate) batch: u64,
+    /// Roots in flight beyond which the source waits.
+    pub(crate) window: u64,
+    /// Roots a second; as fast as they are accepted if there is none.
+    pub(crate) rate: Option<u64>,
+    /// Letters in each parcel.
+    pub(crate) bytes: usize,
+    /// Tells the oracle that a root is acknowledged before the broker has said so: a broken source, to show that the oracle sees it.
+    pub(crate) hasty: bool,
+    /// Without dispatchers what is sent stays where it is.
+    pub(crate) dispatch: bool,
+    /// Ends when all roots are sent and nothing is in flight.
+    pub(crate) drain: bool,
+    /// Attempts at a message, and at one of `right`, where messages fail on purpose.
+    pub(crate) attempts: u32,
+    pub(crate) attempts_right: u32,
+    /// The time limit of a task.
+    pub(crate) timeout_ms: u64,
+    /// Messages of one edge that are handled at once.
+    pub(crate) parallelism: usize,
+    /// What the tasks are told.
+    pub(crate) orders: Orders,
+}
+
+impl Job {
+    /// A load on a journal with small segments, with its logs in this folder.
+    pub(crate) fn new(journal: impl Into<PathBuf>, logs: impl Into<PathBuf>) -> Self {
+        Self {
+            journal: journal.into(),
+            durability: "power".to_owned(),
+            segment_bytes: 1 << 20,
+            checkpoint_bytes: 1 << 20,
+            backlog_max: Limits::default().backlog_messages_max,
+            lie: None,
+            roots: u64::MAX,
+            batch: 32,
+            window: 1_000,
+            rate: None,
+            bytes: 120,
+            hasty: false,
+            dispatch: true,
+            drain: false,
+            // Faults take attempts too: so many that nothing is given up but what fails on purpose.
+            attempts: 1_000_000,
+            attempts_right: 1_000_000,
+            timeout_ms: 60_000,
+            parallelism: 64,
+            orders: Orders { logs: logs.into(), permanent_each: 101, ..Orders::default() },
+        }
+    }
+}
+
+/// The body of the child.
+pub(crate) fn main(job: &str) -> ExitCode {
+    let work = || -> Result<()> {
+        let job: Job = serde_json::from_str(job).context("reading the job")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let result = runtime.block_on(run(Arc::new(job)));
+        // A task that blocks its thread must not keep the process.
+        runtime.shutdown_background();
+        result
+    };
+    match work() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            // As the generated binaries do.
+            match error.downcast_ref::<BrokerError>().map(BrokerError::kind) {
+                Some(ErrorKind::Storage) => ExitCode::from(STORAGE_EXIT_CODE),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+async fn run(job: Arc<Job>) -> Result<()> {
+    let broker = open(&job)?;
+    let opened = Log::open(&job.orders.logs, log::OPENED)?;
+    let last = announce(&broker, &job, &opened).await?;
+    let failed = broker.failed();
+    tokio::spawn(async move {
+        let error = failed.await;
+        opened.append(&format!("h {}", log::now_ms()));
+        eprintln!("{error}");
+    });
+    if !job.dispatch {
+        send(Arc::new(broker), job.clone(), last + 1).await?;
+        return std::future::pending().await;
+    }
+    let (stop, stopped) = watch::channel(Stop::Run);
+    let options = RunOptions { serve: true, ..RunOptions::default() };
+    let broker: Arc<dyn Broker> = Arc::new(broker);
+    let mut running = tokio::spawn(run::run(broker.clone(), plan(&job), options, Arc::new(Counts::new(&TOPOLOGY)), stopped));
+    let feeding = async {
+        send(broker.clone(), job.clone(), last + 1).await?;
+        rest(broker.as_ref(), &job).await
+    };
+    let ended = tokio::select! {
+        ended = &mut running => ended?.map_err(broker_error).map(|_| ()),
+        fed = feeding => {
+            // A source that failed does not end the process: its dispatchers do.
+            if fed.is_ok() {
+                stop.send_replace(Stop::Drain);
+            }
+            running.await?.map_err(broker_error).map(|_| ())
+        }
+    };
+    let closed = broker.close().await;
+    ended?;
+    Ok(closed?)
+}
+
+fn broker_error(error: RunError) -> anyhow::Error {
+    match error {
+        RunError::Broker(error) => error.into(),
+        other => other.into(),
+    }
+}
+
+fn open(job: &Job) -> Result<Embedded> {
+    let options = EmbeddedOptions {
+        durability: job.durability.parse()?,
+        segment_bytes: job.segment_bytes,
+        checkpoint_bytes: job.checkpoint_bytes,
+        limits: Limits { backlog_messages_max: job.backlog_max, ..Limits::default() },
+        ..EmbeddedOptions::new(&job.journal)
+    };
+    Ok(match job.lie {
+        None => Embedded::open(options)?,
+        Some(lie) => Embedded::open_on(Arc::new(Lying::new(&job.journal, lie)?), options)?,
+    })
+}
+
+/// Makes the topics, tells the oracle what is there, and gives the last root that the broker has.
+async fn announce(broker: &Embedded, job: &Job, opened: &Log) -> Result<u64> {
+    topics::create(broker, &TopologyRef::from(&TOPOLOGY)).await?;
+    let last = broker.last_sequence(INGRESS, PRODUCER).await?.unwrap_or(0);
+    for name in [log::ACKED, log::OBSERVED] {
+        Log::open(&job.orders.logs, name)?.append(&format!("o {last}"));
+    }
+    let account = broker.account(NAME).await?;
+    let line = format!("o {} {} {} {}", account.sent, account.done, account.dead_lettered, account.in_flight);
+    opened.append(&format!("{line} {} {}", log::now_ms(), std::process::id()));
+    Ok(last)
+}
+
+fn plan(job: &Job) -> Plan {
+    let mut plan = Plan::new(&TOPOLOGY, &job.orders.logs);
+    for task in &mut plan.tasks {
+        task.settings = job.orders.settings();
+        task.parallelism = job.parallelism;
+        task.timeout = Duration::from_millis(job.timeout_ms);
+        task.retry.attempts = if task.def.name == "right" { job.attempts_right } else { job.attempts };
+        // The longer of what a failed message asks for and a random part of this: an error waits exactly so long, a panic or a timeout up to it.
+        task.retry.backoff = Duration::from_millis(job.orders.retry_after_ms.max(1));
+        task.retry.max_backoff = task.retry.backoff;
+    }
+    plan
+}
+
+/// Sends what is left to send.
+async fn send(broker: Arc<dyn Broker>, job: Arc<Job>, from: u64) -> Result<()> {
+    let open = |name| Log::open(&job.orders.logs, name);
+    let (invoked, acked, refused) = (open(log::INVOKED)?, open(log::ACKED)?, open(log::REFUSED)?);
+    let period = job.rate.map(|rate| Duration::from_secs_f64(job.batch as f64 / rate as f64));
+    let mut ticks = tokio::time::interval(period.unwrap_or(LOOK));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next = from;
+    while next <= job.roots {
+        if period.is_some() {
+            ticks.tick().await;
+        }
+        while broker.account(NAME).await?.in_flight > job.window {
+            tokio::time::sleep(LOOK).await;
+        }
+        let count = job.batch.min(job.roots - next + 1);
+        let batch: Vec<Publish> = (next..next + count).map(|sequence| root(sequence, job.bytes)).collect::<Result<_>>()?;
+        invoked.append(&format!("i {next} {count} {}", log::now_ms()));
+        let began = Instant::now();
+        if job.hasty {
+            acked.append(&format!("a {next} {count} {}", log::now_ms()));
+        }
+        match broker.publish(batch).await {
+            Ok(_) if job.hasty => next += count,
+            Ok(_) => {
+                acked.append(&format!("a {next} {count} {}", log::now_ms()));
+                next += count;
+            }
+            Err(error) if error.is_retryable() => {
+                refused.append(&format!("f {next} {:?} {} {}", error.kind(), began.elapsed().as_millis(), log::now_ms()));
+                tokio::time::sleep(REFUSED_WAIT).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn root(sequence: u64, bytes: usize) -> Result<Publish> {
+    let payload = serde_json::to_vec(&Parcel::new(sequence, bytes))?;
+    let id = MessageId(u128::from(sequence));
+    let message =
+        Message { id, root: id, created_ms: log::now_ms(), codec: Codec::Json, payload: payload.into(), ..Message::default() };
+    Ok(Publish { topic: INGRESS.into(), message: message.into(), sequence: Some((PRODUCER.into(), sequence)) })
+}
+
+/// Waits until nothing is in flight and writes down what the broker says then. Without an order to drain it waits for ever.
+async fn rest(broker: &dyn Broker, job: &Job) -> Result<()> {
+    if !job.drain {
+        return std::future::pending().await;
+    }
+    while broker.account(NAME).await?.in_flight > 0 {
+        tokio::time::sleep(LOOK).await;
+    }
+    let account = broker.account(NAME).await?;
+    let mut end = End {
+        sent: account.sent,
+        done: account.done,
+        dead_lettered: account.dead_lettered,
+        in_flight: account.in_flight,
+        last_sequence: broker.last_sequence(INGRESS, PRODUCER).await?.unwrap_or(0),
+        published: broker.stats().await?.into_iter().map(|topic| (topic.spec.name, topic.published)).collect(),
+        dead: Vec::new(),
+    };
+    for edge in TOPOLOGY.edges {
+        let letters = broker.peek(edge.dead_letter_topic, DEAD_LETTER_SUBSCRIPTION, Position(0), usize::MAX).await?;
+        for (_, message) in letters {
+            end.dead.push(dead(edge.id, &message));
+        }
+    }
+    std::fs::write(job.orders.logs.join(END_FILE), serde_json::to_vec_pretty(&end)?)?;
+    Ok(())
+}
+
+fn dead(edge: &str, message: &Message) -> Dead {
+    let property = |name: &str| {
+        let found = message.properties.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    };
+    Dead {
+        edge: edge.to_owned(),
+        sequence: u64::try_from(message.root.0).unwrap_or(u64::MAX),
+        cause: property("leat-cause"),
+        attempts: property("leat-attempts").parse().unwrap_or(0),
+    }
+}

@@ -1,0 +1,63 @@
+//! R1: the process is killed with `kill -9` at random moments, again and again.
+
+use super::{Finding, Setting, random::Random, rig::Rig};
+use anyhow::Result;
+use leatworks_broker::Durability;
+use std::time::Duration;
+
+/// One kill in this many comes at a random moment after the start, so that opening and recovery are hit too.
+const EARLY_EACH: u64 = 5;
+
+/// How long after its start such a kill comes at most: starting takes about half of it.
+const EARLY_MAX: Duration = Duration::from_millis(120);
+
+/// How long after the progress it has waited for a kill comes at most: several commit groups.
+const LATE_MAX: Duration = Duration::from_millis(30);
+
+/// Letters in a message: with its envelope it has about 200 bytes.
+const PAYLOAD: usize = 120;
+
+pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
+    let (kills, roots) = setting.pick((30, 50_000), (1_000, 1_000_000));
+    let mut rig = Rig::new(&setting.folder, None)?;
+    (rig.job.roots, rig.job.bytes) = (roots, PAYLOAD);
+    if setting.teeth {
+        rig.job.durability = Durability::Memory.name().to_owned();
+    }
+    let mut random = Random::new(setting.seed, "R1");
+    let (mut landed, mut pending) = (0, 0);
+    let mut finding = Finding::default();
+    for kill in 0..kills {
+        let mut running = rig.start()?;
+        let early = random.within(0..EARLY_EACH) == 0;
+        let wanted = (kill * 1_000 + random.within(0..1_000)) * roots / (kills * 1_000);
+        let ended = if early {
+            running.wait(random.below(EARLY_MAX)).await?.is_some()
+        } else {
+            let going = running.until_open().await? && running.until("progress", |rig| rig.acked() >= wanted).await?;
+            !going || running.wait(random.below(LATE_MAX)).await?.is_some()
+        };
+        if ended {
+            finding.objections.push(format!("the child ended by itself: {}", rig.last_words()));
+            break;
+        }
+        running.kill().await?;
+        pending += 1;
+        // What was in flight when the kill came is what the next opening finds.
+        if running.is_open() && kill > 0 && rig.last_opening()?.get(3).is_some_and(|in_flight| *in_flight > 0) {
+            landed += pending - 1;
+            pending = 1;
+        }
+    }
+    rig.drain().await?;
+    if rig.last_opening()?.get(3).is_some_and(|in_flight| *in_flight > 0) {
+        landed += pending;
+    }
+    let verdict = rig.judge(kills)?;
+    finding.seen = format!("{kills} kills, {landed} of them with messages in flight; {}", verdict.figures());
+    finding.objections.extend(verdict.objections());
+    finding.require(landed * 100 >= kills * 95, || format!("only {landed} of {kills} kills landed with messages in flight"));
+    let enough = verdict.acked * 100 >= roots * 90;
+    finding.require(enough, || format!("only {} of {roots} roots were acknowledged", verdict.acked));
+    Ok(finding)
+}

@@ -1,0 +1,230 @@
+//! R10: a poisonous message is tried exactly as often as it may be, with the process killed between every two attempts.
+
+use super::{
+    Finding, Setting,
+    child::Job,
+    log,
+    memory::Limited,
+    oracle::Dead,
+    rig::{Rig, STUCK},
+    workload::Poison,
+};
+use anyhow::{Result, bail};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+/// Attempts at each message.
+const ATTEMPTS: u32 = 3;
+
+/// The ways to fail.
+const KINDS: [Poison; 6] = [Poison::Error, Poison::Panic, Poison::Abort, Poison::Memory, Poison::Hang, Poison::Block];
+
+/// Roots between two poisonous ones, and how many come in a second: one of them is always on its way.
+const APART: u64 = 97;
+const RATE: u64 = 400;
+
+/// The time limit of a task: only what hangs gets near it.
+const TIMEOUT: Duration = Duration::from_millis(300);
+
+/// How long after an attempt has begun the kill comes: its failure is written down by then, and the next one is not due.
+const FAILED_BY: Duration = Duration::from_millis(60);
+
+/// The same after the last attempt, so that the dead letter tells of it and not of the kill.
+const GIVEN_UP_BY: Duration = Duration::from_millis(500);
+
+/// How long a failed message waits. The wait after a panic or a timeout is random below this, so some begin the next attempt before the kill.
+const RETRY_AFTER_MS: u64 = 2_000;
+
+/// Memory that the process may take: some times what it needs.
+const MEMORY_BYTES: u64 = 256 << 20;
+
+/// Among so many healthy roots one is poisonous while the rate is measured, and how many of these there are at most.
+const EACH: u64 = 100;
+const POISONED: u64 = 5_000;
+
+/// How often the broken counter is watched before the next message has its turn.
+const BROKEN_ROUNDS: u32 = 5;
+
+pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
+    let rounds = if setting.teeth { 1 } else { setting.pick(1, 10) };
+    let kinds = if setting.teeth { &KINDS[..1] } else { &KINDS[..] };
+    let mut rig = Rig::new(&setting.folder, None)?;
+    let limited = Limited::new(MEMORY_BYTES)?;
+    rig.wrapper = limited.wrapper();
+    rig.job.batch = 4;
+    rig.job.rate = Some(RATE);
+    rig.job.attempts_right = ATTEMPTS;
+    rig.job.timeout_ms = TIMEOUT.as_millis() as u64;
+    rig.job.orders.permanent_each = 0;
+    rig.job.orders.retry_after_ms = RETRY_AFTER_MS;
+    let poison = (0..rounds).flat_map(|_| kinds).zip(1..).map(|(kind, number): (_, u64)| (number * APART, *kind));
+    rig.job.orders.poison = poison.collect();
+    let mut finding = Finding::default();
+    for (sequence, kind) in rig.job.orders.poison.clone() {
+        rig.job.roots = sequence + APART / 2;
+        kill_between_attempts(&rig, sequence, kind, setting.teeth).await?;
+    }
+    rig.drain().await?;
+    let kills = rig.openings()? - 1;
+    let verdict = rig.judge(kills)?;
+    let runs = attempts(&rig)?;
+    let apart: u64 =
+        runs.values().map(|runs| runs.windows(2).filter(|pair| pair[0].process != pair[1].process).count() as u64).sum();
+    let letters: BTreeMap<u64, Dead> =
+        rig.end()?.into_iter().flat_map(|end| end.dead).map(|letter| (letter.sequence, letter)).collect();
+    let mut exact = 0;
+    for (sequence, kind) in &rig.job.orders.poison {
+        let numbers: Vec<u32> = runs.get(sequence).into_iter().flatten().map(|attempt| attempt.number).collect();
+        let wrong = inexact(*kind, &numbers, letters.get(sequence));
+        exact += u64::from(wrong.is_none());
+        finding.objections.extend(wrong.map(|wrong| format!("{kind:?} (root {sequence}): {wrong}")));
+    }
+    let total = rig.job.orders.poison.len() as u64;
+    let wanted = total * u64::from(ATTEMPTS - 1);
+    finding.seen = format!(
+        "{exact} of {total} poisonous messages (error, panic, abort, memory by {}, hang, block) given up after exactly {ATTEMPTS} attempts, \
+         {apart} of {wanted} pairs of attempts with kills of the process and of the broker alone between them; {}",
+        limited.name(),
+        verdict.figures()
+    );
+    finding.objections.extend(verdict.objections());
+    if !setting.teeth {
+        healthy(setting, &mut finding).await?;
+    }
+    finding.require(apart * 10 >= wanted * 8, || format!("only {apart} of {wanted} pairs of attempts had a kill between them"));
+    Ok(finding)
+}
+
+/// Lets a message have its attempts, each in a process of its own if its wait is long enough.
+async fn kill_between_attempts(rig: &Rig, sequence: u64, kind: Poison, broken: bool) -> Result<()> {
+    let kept = rig.folder.join("kept");
+    let begun = |rig: &Rig| attempts(rig).ok().and_then(|runs| runs.get(&sequence).map(Vec::len)).unwrap_or(0);
+    let mut round = 0;
+    while if broken { round < BROKEN_ROUNDS } else { begun(rig) < ATTEMPTS as usize } {
+        let before = begun(rig);
+        let mut running = rig.start()?;
+        if !running.until("the next attempt", |rig| begun(rig) > before).await? {
+            bail!("the child ended before the next attempt: {}", rig.last_words());
+        }
+        let is_last = begun(rig) >= ATTEMPTS as usize;
+        let failed_by = if is_last { GIVEN_UP_BY } else { FAILED_BY };
+        let limit = match kind {
+            Poison::Abort | Poison::Memory => STUCK,
+            Poison::Hang => TIMEOUT + failed_by,
+            _ => failed_by,
+        };
+        if running.wait(limit).await?.is_none() {
+            running.kill().await?;
+        }
+        // The broker alone, too, is opened and killed in between.
+        let mut running = rig.start_with(&Job { dispatch: false, roots: 0, ..rig.job.clone() })?;
+        if !running.until_open().await? {
+            bail!("the broker alone did not open: {}", rig.last_words());
+        }
+        running.kill().await?;
+        if broken {
+            // What a counter in memory comes to: after each kill it is where it was.
+            let (from, to) = if round == 0 { (&rig.job.journal, &kept) } else { (&kept, &rig.job.journal) };
+            copy(from, to)?;
+        }
+        round += 1;
+    }
+    Ok(())
+}
+
+/// Compares what comes through with and without poison, when nothing is killed.
+async fn healthy(setting: &Setting, finding: &mut Finding) -> Result<()> {
+    let time = Duration::from_secs(setting.pick(3, 15));
+    let (clean, poisoned) = (rate(setting, false, time).await?, rate(setting, true, time).await?);
+    finding.seen += &format!("; healthy messages at the sink: {clean}/s without poison, {poisoned}/s with one in {EACH}");
+    // Measured for moments on a machine with other work, so the short tier only sees that they go on.
+    let kept = setting.pick(50, 80);
+    finding.require(poisoned * 100 >= clean * kept, || format!("healthy messages fell from {clean}/s to {poisoned}/s"));
+    Ok(())
+}
+
+/// Messages a second at the sink.
+async fn rate(setting: &Setting, poisoned: bool, time: Duration) -> Result<u64> {
+    let mut rig = Rig::new(&setting.folder.join("healthy"), None)?;
+    rig.job.attempts_right = ATTEMPTS;
+    rig.job.timeout_ms = TIMEOUT.as_millis() as u64;
+    rig.job.orders.permanent_each = 0;
+    rig.job.orders.retry_after_ms = TIMEOUT.as_millis() as u64;
+    if poisoned {
+        let kinds = [Poison::Error, Poison::Panic, Poison::Hang].into_iter().cycle();
+        rig.job.orders.poison = kinds.zip(1..POISONED).map(|(kind, number): (_, u64)| (number * EACH, kind)).collect();
+    }
+    let mut running = rig.start()?;
+    running.until_open().await?;
+    // Until the first poisonous ones have used up their attempts, all is quicker than it stays.
+    running.wait(TIMEOUT * 2 * ATTEMPTS).await?;
+    let before = rig.count(log::OBSERVED);
+    if let Some(status) = running.wait(time).await? {
+        bail!("the child ended with {status}: {}", rig.last_words());
+    }
+    let count = rig.count(log::OBSERVED) - before;
+    running.kill().await?;
+    Ok(count / time.as_secs())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+/// One attempt as it began.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    number: u32,
+    process: u64,
+}
+
+/// The attempts at each poisonous message.
+fn attempts(rig: &Rig) -> Result<BTreeMap<u64, Vec<Attempt>>> {
+    let mut runs: BTreeMap<u64, Vec<Attempt>> = BTreeMap::new();
+    for line in log::read(&rig.folder, log::ATTEMPTS)? {
+        if let [_, sequence, number, _, process] = line.as_slice() {
+            runs.entry(sequence.parse()?).or_default().push(Attempt { number: number.parse()?, process: process.parse()? });
+        }
+    }
+    Ok(runs)
+}
+
+/// What is wrong with how a poisonous message was handled.
+fn inexact(kind: Poison, runs: &[u32], letter: Option<&Dead>) -> Option<String> {
+    let wanted: Vec<u32> = (1..=ATTEMPTS).collect();
+    if runs != wanted {
+        return Some(format!("its attempts were {runs:?}"));
+    }
+    let Some(letter) = letter else { return Some("it is no dead letter".to_owned()) };
+    let told = (letter.attempts, letter.cause.as_str());
+    (told != (ATTEMPTS, kind.cause())).then(|| format!("its dead letter tells of {} attempts and `{}`", told.0, told.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_exact_number_of_attempts_will_do() {
+        let letter = |attempts, cause: &str| Dead { edge: String::new(), sequence: 1, cause: cause.to_owned(), attempts };
+        let good = letter(3, "panic");
+        assert_eq!(inexact(Poison::Panic, &[1, 2, 3], Some(&good)), None);
+        for (runs, letter) in [
+            (&[1, 2][..], Some(good.clone())),
+            (&[1, 2, 3, 4], Some(good.clone())),
+            (&[1, 1, 2, 3], Some(good.clone())),
+            (&[1, 2, 3], None),
+            (&[1, 2, 3], Some(letter(2, "panic"))),
+            (&[1, 2, 3], Some(letter(3, "worker-died"))),
+        ] {
+            assert!(inexact(Poison::Panic, runs, letter.as_ref()).is_some(), "{runs:?} {letter:?}");
+        }
+    }
+}

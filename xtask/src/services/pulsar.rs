@@ -1,0 +1,323 @@
+//! Apache Pulsar standalone - broker, storage and metadata in one process - on loopback, from its Maven distribution.
+
+use super::{JAVA, MAVEN, cache, http, wait_for};
+use crate::ci::run_command;
+use anyhow::{Context, Result, bail, ensure};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// The newest release of the long-term line whose distribution is complete on Maven Central.
+const VERSION: &str = "4.0.8";
+
+/// A quiet machine needs 14 s, one whose cores are shared by builds was seen to need 80 s.
+const START_LIMIT: Duration = Duration::from_secs(240);
+
+/// An orderly end closes ledgers and the metadata store, seen to take up to 10 s; after this it is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// What the server's memory is held to, so that it runs beside builds: about 950 MB resident under load.
+const MEMORY: &str = "-Xms512m -Xmx512m -XX:MaxDirectMemorySize=512m";
+
+/// The storage inside asks for an interface where the broker asks for an address.
+const LOOPBACK: &str = if cfg!(target_os = "macos") { "lo0" } else { "lo" };
+
+/// Settings of every start. Loopback only; a record is on the disk before it is acknowledged, which the shipped configuration switches off
+/// and without which a comparison would be with memory; caches that fit into the memory above.
+const SETTINGS: &[(&str, &str)] = &[
+    ("bindAddress", "127.0.0.1"),
+    ("advertisedAddress", "127.0.0.1"),
+    ("listeningInterface", LOOPBACK),
+    ("journalSyncData", "true"),
+    ("webSocketServiceEnabled", "false"),
+    ("numHttpServerThreads", "8"),
+    ("managedLedgerCacheSizeMB", "64"),
+    ("dbStorage_writeCacheMaxSizeMb", "64"),
+    ("dbStorage_readAheadCacheMaxSizeMb", "32"),
+    ("dbStorage_rocksDB_blockCacheSize", "16777216"),
+];
+
+/// Settings that make the shipped server offer what a client can ask for: deduplication and acknowledgement inside a batch are off by default.
+pub(crate) const ALL_FEATURES: &[(&str, &str)] =
+    &[("brokerDeduplicationEnabled", "true"), ("acknowledgmentAtBatchIndexLevelEnabled", "true")];
+
+/// A server that runs.
+#[derive(Debug)]
+pub(crate) struct Pulsar {
+    process: Child,
+    folder: PathBuf,
+    /// Where clients connect.
+    pub(crate) port: u16,
+    /// The port of the admin API.
+    pub(crate) web_port: u16,
+}
+
+/// What a server is started with, beyond `SETTINGS`.
+#[derive(Debug, Default)]
+pub(crate) struct Options<'a> {
+    /// Lines of its configuration.
+    pub(crate) settings: &'a [(&'a str, &'a str)],
+    /// Only clients with a token get in.
+    pub(crate) secret: Option<&'a Secret>,
+}
+
+/// What tokens are signed with, and a signed one.
+#[derive(Debug)]
+pub(crate) struct Secret {
+    key: String,
+    /// A token of the role that may do everything.
+    pub(crate) token: String,
+}
+
+impl Secret {
+    /// Makes a key and a token with Pulsar's own tool.
+    pub(crate) fn new() -> Result<Self> {
+        let home = fetch()?;
+        let tokens = |args: &[&str]| -> Result<String> {
+            let output = Command::new(home.join("bin/pulsar")).arg("tokens").args(args).stderr(Stdio::inherit()).output()?;
+            ensure!(output.status.success(), "`pulsar tokens` ended with {}", output.status);
+            Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+        };
+        let key = format!("data:;base64,{}", tokens(&["create-secret-key", "--base64"])?);
+        let token = tokens(&["create", "--secret-key", &key, "--subject", "admin"])?;
+        Ok(Self { key, token })
+    }
+
+    fn settings(&self) -> [(&str, String); 6] {
+        [
+            ("authenticationEnabled", "true".into()),
+            ("authenticationProviders", "org.apache.pulsar.broker.authentication.AuthenticationProviderToken".into()),
+            ("tokenSecretKey", self.key.clone()),
+            ("superUserRoles", "admin".into()),
+            ("brokerClientAuthenticationPlugin", "org.apache.pulsar.client.impl.auth.AuthenticationToken".into()),
+            ("brokerClientAuthenticationParameters", format!("{{\"token\":\"{}\"}}", self.token)),
+        ]
+    }
+}
+
+/// Fetches the distribution unless it is there, and gives its folder.
+pub(crate) fn fetch() -> Result<PathBuf> {
+    JAVA.check()?;
+    let cache = cache()?;
+    let home = cache.join(format!("apache-pulsar-{VERSION}"));
+    if home.is_dir() {
+        return Ok(home);
+    }
+    MAVEN.check()?;
+    eprintln!("fetching Apache Pulsar {VERSION} (245 MB)");
+    let unpacked = tempfile::tempdir_in(&cache)?;
+    let artifact = format!("-Dartifact=org.apache.pulsar:pulsar-server-distribution:{VERSION}:tar.gz:bin");
+    let copy = format!("-DoutputDirectory={}", unpacked.path().display());
+    run_command(Command::new("mvn").args(["-B", "-q", "dependency:get", "-Dtransitive=false", &artifact]))?;
+    run_command(Command::new("mvn").args(["-B", "-q", "dependency:copy", "-Dmdep.useBaseVersion=true", &artifact, &copy]))?;
+    let archive = unpacked.path().join(format!("pulsar-server-distribution-{VERSION}-bin.tar.gz"));
+    run_command(Command::new("tar").arg("xzf").arg(archive).arg("-C").arg(unpacked.path()))?;
+    // The rename makes a half-unpacked distribution impossible to take for a whole one.
+    std::fs::rename(unpacked.path().join(format!("apache-pulsar-{VERSION}")), &home)?;
+    Ok(home)
+}
+
+impl Pulsar {
+    /// Starts a server with an empty store on free ports, and waits until it answers. It ends when this is dropped.
+    pub(crate) fn start(options: &Options<'_>) -> Result<Self> {
+        let ports = free_ports()?;
+        let folder = cache()?.join(format!("pulsar-{}-{}", std::process::id(), ports[0]));
+        let mut server = Self::spawn(folder, ports, options, |_| {})?;
+        let start = Instant::now();
+        server.wait_until_ready(options.secret.map(|secret| secret.token.as_str()))?;
+        eprintln!("Pulsar {VERSION} on port {}, ready after {:.0} s", server.port, start.elapsed().as_secs_f64());
+        Ok(server)
+    }
+
+    fn spawn(
+        folder: PathBuf,
+        [port, web_port]: [u16; 2],
+        options: &Options<'_>,
+        set_up: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
+        let home = fetch()?;
+        std::fs::create_dir_all(&folder)?;
+        let configuration = folder.join("standalone.conf");
+        let shipped = std::fs::read_to_string(home.join("conf/standalone.conf"))?;
+        let mut settings: BTreeMap<&str, String> = SETTINGS.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        settings.extend(options.settings.iter().map(|(key, value)| (*key, (*value).to_owned())));
+        settings.extend([("brokerServicePort", port.to_string()), ("webServicePort", web_port.to_string())]);
+        settings.extend(options.secret.into_iter().flat_map(Secret::settings));
+        std::fs::write(&configuration, configured(&shipped, &settings))?;
+        let console = File::create(folder.join("console.log"))?;
+        let mut command = Command::new(home.join("bin/pulsar"));
+        command
+            .args(["standalone", "--no-functions-worker", "--no-stream-storage", "--advertised-address", "127.0.0.1", "--config"])
+            .arg(&configuration)
+            .arg("--metadata-dir")
+            .arg(folder.join("metadata"))
+            .arg("--bookkeeper-dir")
+            .arg(folder.join("storage"))
+            .args(["--num-bookies", "1"])
+            .env("PULSAR_STANDALONE_CONF", &configuration)
+            .env("PULSAR_LOG_DIR", folder.join("logs"))
+            .env("PULSAR_MEM", MEMORY)
+            .env("PULSAR_GC", "-XX:+UseG1GC -XX:+PerfDisableSharedMem")
+            .stdin(Stdio::null())
+            .stdout(console.try_clone()?)
+            .stderr(console);
+        set_up(&mut command);
+        // The script ends in `exec java`, so the process that is started here is the server itself.
+        let process = command.spawn().context("starting Pulsar")?;
+        Ok(Self { process, folder, port, web_port })
+    }
+
+    fn wait_until_ready(&mut self, token: Option<&str>) -> Result<()> {
+        let console = self.folder.join("console.log");
+        wait_for("Pulsar's first answer", START_LIMIT, || {
+            if let Some(status) = self.process.try_wait()? {
+                let console = std::fs::read_to_string(&console).unwrap_or_default();
+                let lines: Vec<&str> = console.lines().collect();
+                bail!("Pulsar ended with {status}:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+            }
+            Ok(ready(self.web_port, token).then_some(()))
+        })
+    }
+
+    /// The server's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Drop for Pulsar {
+    fn drop(&mut self) {
+        // Its data goes with it, so nothing is worth an orderly end.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Two ports of loopback that nobody listens on. Both are held at the same time, so they differ.
+pub(crate) fn free_ports() -> Result<[u16; 2]> {
+    let held = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+    Ok([held[0].local_addr()?.port(), held[1].local_addr()?.port()])
+}
+
+/// The namespace that clients use is what standalone makes last, so an answer about it means that all else is there.
+fn ready(web_port: u16, token: Option<&str>) -> bool {
+    http::get(web_port, "/admin/v2/namespaces/public/default", token).is_ok_and(|(status, _)| status == 200)
+}
+
+/// A configuration file with some settings replaced, and those it does not have appended.
+fn configured(shipped: &str, settings: &BTreeMap<&str, String>) -> String {
+    let kept = shipped.lines().filter(|line| !line.split_once('=').is_some_and(|(key, _)| settings.contains_key(key.trim())));
+    let set = settings.iter().map(|(key, value)| format!("{key}={value}"));
+    kept.map(str::to_owned).chain(set).map(|line| line + "\n").collect()
+}
+
+/// The server that `up` leaves running: on Pulsar's usual ports, with its store kept.
+mod standing {
+    use super::{Path, PathBuf, Result, cache};
+
+    pub(super) const PORTS: [u16; 2] = [6650, 8080];
+
+    pub(super) fn folder() -> Result<PathBuf> {
+        Ok(cache()?.join("pulsar"))
+    }
+
+    pub(super) fn pid_file(folder: &Path) -> PathBuf {
+        folder.join("pid")
+    }
+}
+
+impl Pulsar {
+    /// Starts the standing server and leaves it running.
+    pub(super) fn up() -> Result<()> {
+        let folder = standing::folder()?;
+        if let Some(pid) = running(&folder)? {
+            bail!("Pulsar is up already, as process {pid}");
+        }
+        for port in standing::PORTS {
+            TcpListener::bind(("127.0.0.1", port)).with_context(|| format!("port {port} is taken"))?;
+        }
+        let options = Options { settings: ALL_FEATURES, secret: None };
+        // A process group of its own: an interrupt typed at the terminal is not meant for it.
+        let mut server = Self::spawn(folder.clone(), standing::PORTS, &options, |command| {
+            command.process_group(0);
+        })?;
+        std::fs::write(standing::pid_file(&folder), server.pid().to_string())?;
+        if let Err(error) = server.wait_until_ready(None) {
+            let _ = server.process.kill();
+            let _ = std::fs::remove_file(standing::pid_file(&folder));
+            std::mem::forget(server);
+            return Err(error);
+        }
+        println!("pulsar://127.0.0.1:{} http://127.0.0.1:{} process {}", server.port, server.web_port, server.pid());
+        // Left running on purpose; `down` ends it.
+        std::mem::forget(server);
+        Ok(())
+    }
+
+    /// Ends the standing server, and no other process.
+    pub(super) fn down() -> Result<()> {
+        let folder = standing::folder()?;
+        match running(&folder)? {
+            None => println!("Pulsar is not up"),
+            Some(pid) => {
+                signal(pid, "-TERM")?;
+                let ended = || Ok(running(&folder)?.is_none().then_some(()));
+                if wait_for("an orderly end", STOP_LIMIT, ended).is_err() {
+                    signal(pid, "-KILL")?;
+                    wait_for("the end of a killed process", STOP_LIMIT, ended)?;
+                }
+                println!("ended process {pid}");
+            }
+        }
+        let _ = std::fs::remove_file(standing::pid_file(&folder));
+        Ok(())
+    }
+
+    /// Prints whether the standing server runs and answers.
+    pub(super) fn status() -> Result<()> {
+        let [port, web_port] = standing::PORTS;
+        match running(&standing::folder()?)? {
+            None => println!("pulsar  down"),
+            Some(pid) if ready(web_port, None) => {
+                println!("pulsar  up, process {pid}, pulsar://127.0.0.1:{port} http://127.0.0.1:{web_port}")
+            }
+            Some(pid) => println!("pulsar  starting, process {pid}"),
+        }
+        Ok(())
+    }
+}
+
+/// The process in the pid file, if it is alive and runs on this folder's configuration: the number may belong to another by now.
+fn running(folder: &Path) -> Result<Option<u32>> {
+    let Ok(text) = std::fs::read_to_string(standing::pid_file(folder)) else { return Ok(None) };
+    let pid: u32 = text.trim().parse().with_context(|| format!("`{}` holds no process", standing::pid_file(folder).display()))?;
+    let output = Command::new("ps").args(["-ww", "-o", "command=", "-p", &pid.to_string()]).output().context("running ps")?;
+    let configuration = folder.join("standalone.conf");
+    Ok(String::from_utf8_lossy(&output.stdout).contains(&*configuration.to_string_lossy()).then_some(pid))
+}
+
+fn signal(pid: u32, signal: &str) -> Result<()> {
+    run_command(Command::new("kill").args([signal, &pid.to_string()]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_replaces_the_shipped_one_wherever_it_stands() {
+        let shipped = "# bindAddress=commented\nbindAddress=0.0.0.0\nother = 1\njournalSyncData=false\nbindAddress=again\n";
+        let settings = BTreeMap::from([("bindAddress", "127.0.0.1".to_owned()), ("extra", "a=b".to_owned())]);
+        assert_eq!(
+            configured(shipped, &settings),
+            "# bindAddress=commented\nother = 1\njournalSyncData=false\nbindAddress=127.0.0.1\nextra=a=b\n"
+        );
+    }
+}
