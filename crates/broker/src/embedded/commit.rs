@@ -14,7 +14,7 @@ use crate::{
     engine::{Core, Engine, message_size},
     planted::{self, Bug},
 };
-use leatworks_journal::JournalError;
+use leatworks_journal::{Appended, JournalError};
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
     time::{Duration, Instant},
@@ -164,6 +164,7 @@ pub(super) fn commit(engine: &Engine<JournalStore>) {
 
 /// A group that is closed and not appended yet. Whoever has one holds [`JournalStore::committing`].
 pub(super) struct Closed {
+    sequence: u64,
     parts: Vec<Part<Place>>,
     bytes: usize,
 }
@@ -179,19 +180,26 @@ pub(super) fn close_group(engine: &Engine<JournalStore>, core: &mut Core<Place, 
     store.closed_bytes.store(bytes, Ordering::Release);
     #[cfg(feature = "simulation")]
     store.take_image(&core.state);
-    store.next_group();
+    let sequence = store.next_group();
     store.closed.notify_waiters();
-    Some(Closed { parts, bytes })
+    Some(Closed { sequence, parts, bytes })
 }
 
 /// Appends a closed group and notes where its messages are.
-pub(super) fn append(engine: &Engine<JournalStore>, Closed { parts, bytes }: Closed) {
+pub(super) fn append(engine: &Engine<JournalStore>, closed: Closed) {
     let store = &engine.store;
-    let (body, placed) = record::encode(parts, bytes);
-    let appended = store.journal.append(body);
+    let (appended, placed) = append_body(store, closed);
     place(engine, &mut engine.lock(), appended.address, placed);
     store.closed_bytes.store(0, Ordering::Release);
     store.closed.notify_waiters();
+}
+
+fn append_body(store: &JournalStore, Closed { sequence, parts, bytes }: Closed) -> (Appended, Vec<record::Placed>) {
+    let (body, placed) = record::encode(parts, bytes);
+    let appended = store.journal.append(body);
+    // Whoever waits for the group waits for this record.
+    debug_assert_eq!(appended.sequence, sequence, "a group's record has another sequence than the group");
+    (appended, placed)
 }
 
 /// Notes where the messages of a record are.
@@ -224,9 +232,8 @@ pub(super) fn snapshot(engine: &Engine<JournalStore>) -> (leatworks_journal::Mar
     let store = &engine.store;
     let _committing = store.committing();
     let mut core = engine.lock();
-    if let Some(Closed { parts, bytes }) = close_group(engine, &mut core) {
-        let (body, placed) = record::encode(parts, bytes);
-        let appended = store.journal.append(body);
+    if let Some(closed) = close_group(engine, &mut core) {
+        let (appended, placed) = append_body(store, closed);
         place(engine, &mut core, appended.address, placed);
         store.closed_bytes.store(0, Ordering::Release);
         store.closed.notify_waiters();

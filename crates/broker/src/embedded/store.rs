@@ -126,19 +126,19 @@ impl JournalStore {
         self.noted.load(Ordering::Acquire) == self.open.load(Ordering::Acquire)
     }
 
-    /// The open group is closed, with the engine locked: what comes now is in the next one.
-    pub(super) fn next_group(&self) {
-        self.open.fetch_add(1, Ordering::AcqRel);
+    /// The open group is closed, with the engine locked: what comes now is in the next one. Gives the sequence of the one that is closed.
+    pub(super) fn next_group(&self) -> u64 {
+        self.open.fetch_add(1, Ordering::AcqRel)
     }
 
     /// Lets the journal say that everything is synced, with the engine locked and nothing in the open group. It takes a sequence.
     pub(super) fn mark(&self) -> bool {
-        let marked = !self.is_open() && self.journal.mark_synced();
-        if marked {
-            self.noted.store(self.journal.last(), Ordering::Release);
-            self.open.store(self.journal.last() + 1, Ordering::Release);
+        let marked = if self.is_open() { None } else { self.journal.mark_synced() };
+        if let Some(sequence) = marked {
+            // Nobody waits for the mark: what was noted last is what was synced before it.
+            self.open.store(sequence + 1, Ordering::Release);
         }
-        marked
+        marked.is_some()
     }
 
     pub(super) fn error(&self, error: JournalError) -> BrokerError {

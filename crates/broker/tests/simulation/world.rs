@@ -299,7 +299,10 @@ impl World {
             }
             match self.open(before) {
                 // It was killed while it began.
-                Err(_) if self.fs.has_ended() => self.fs.kill(),
+                Err(error) if self.fs.has_ended() => {
+                    self.shared.note(format_args!("ended while it began: {}", error.text));
+                    self.fs.kill();
+                }
                 Err(found) if found.kind == "full" => {
                     self.faults.space_bytes = None;
                     self.fs.set_faults(self.faults);
