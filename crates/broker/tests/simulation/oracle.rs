@@ -341,6 +341,11 @@ pub(crate) struct Facts {
 }
 
 impl Oracle {
+    /// Whether an edge has got a message, and no crash has taken that back.
+    fn is_there(&self, edge: usize, id: u128) -> bool {
+        self.known.get(&(edge, id)).is_some_and(|known| known.position.is_some())
+    }
+
     /// Follows a message on an edge to its end; says whether something of it lies in, or was dropped from, dead letters.
     pub(crate) fn follow(&self, edge: usize, id: u128, parked: &Parked, looked_after: bool, facts: &mut Facts) -> Found<bool> {
         let named = || format!("{id:032x} of `{}`", EDGES[edge].subscription);
@@ -358,12 +363,12 @@ impl Oracle {
         }
         let outputs = graph::outputs(edge, id);
         let topic = EDGES[edge].output.unwrap_or_default();
-        let there = |output: &u128| graph::readers(topic).all(|reader| self.known.contains_key(&(reader, *output)));
+        let there = |output: &u128| graph::readers(topic).all(|reader| self.is_there(reader, *output));
         let success = known.tried_success && outputs.iter().all(there);
         let letter = graph::dead(edge, id);
         let in_parked = parked.get(&edge).is_some_and(|parked| parked.contains(&letter));
         let fate = if looked_after { graph::fate(edge, letter) } else { Fate::Stays };
-        let redriven = fate == Fate::Redriven && self.known.contains_key(&(edge, graph::again(letter)));
+        let redriven = fate == Fate::Redriven && self.is_there(edge, graph::again(letter));
         let dead = in_parked || redriven || (known.tried_dead && fate == Fate::Dropped && self.dropped.contains(&letter));
         match (success, dead) {
             (true, true) if !outputs.is_empty() => finding("duplicate", format!("{} was done and given up", named())),

@@ -233,7 +233,7 @@ impl Beside {
             }
             let from = self.newest.map_or(self.acknowledged, |newest| newest + 1);
             let skipped = self.told.keys().find(|told| (from..position.0).contains(*told));
-            if let Some(skipped) = skipped.filter(|_| !self.seeking) {
+            if let Some(skipped) = skipped.filter(|_| !self.seeking && !shared.oracle.unreadable) {
                 return finding("lost", format!("beside:{skipped} was passed over for {}", position.0));
             }
             self.newest = Some(position.0);

@@ -5,7 +5,7 @@ use crate::{
     oracle::{Before, Facts, Found, Oracle, Parked, Verdict, finding},
     others::{Beside, Keeper, Looker},
     producer::Producer,
-    random::Random,
+    random::{Random, hash},
     shared::{Actor, Plan, Shared},
     worker::Worker,
 };
@@ -52,14 +52,25 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
-/// Runs a seed.
+/// Runs a seed. What panics is a finding too.
 pub(crate) fn run(seed: u64) -> Run {
+    std::panic::catch_unwind(|| run_to_end(seed)).unwrap_or_else(|panic| {
+        let text = panic.downcast::<String>().map_or_else(|_| "a panic".to_owned(), |text| *text);
+        Run { trace: String::new(), result: finding("panic", text) }
+    })
+}
+
+fn run_to_end(seed: u64) -> Run {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime without a thread can be made");
     runtime.block_on(tokio::task::unconstrained(async {
         let mut world = World::new(seed);
         let result = world.live().await;
         world.end_life(false);
+        let disk = world.fs.list_names("").iter().filter_map(|name| world.fs.bytes_of(name)).fold(0, |all, bytes| {
+            bytes.chunks(8).fold(all, |all, part| hash(all ^ part.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))))
+        });
+        world.shared.note(format_args!("disk {disk:016x}"));
         let counts = Counts { deliveries: world.shared.oracle.deliveries, damaged: world.shared.oracle.damaged, ..world.counts };
         Run { trace: std::mem::take(&mut world.shared.trace), result: result.map(|()| counts) }
     }))

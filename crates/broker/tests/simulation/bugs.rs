@@ -1,0 +1,49 @@
+//! The bugs that are planted, and how many seeds it takes to find each.
+
+use crate::{
+    oracle::Finding,
+    world,
+};
+use leatworks_broker::planted::{self, Bug};
+use leatworks_journal::planted::{self as journal, Bug as JournalBug};
+
+/// Seeds after which a bug must be found.
+pub(crate) const SEEDS_MAX: u64 = 1_000;
+
+/// A bug of the broker or of its journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Planted {
+    Broker(Bug),
+    Journal(JournalBug),
+}
+
+/// All that this simulation must find. The journal has more, about damage: its own model test finds those.
+pub(crate) fn all() -> Vec<Planted> {
+    let broker = Bug::ALL.iter().copied().map(Planted::Broker);
+    broker.chain(JournalBug::ALL.iter().copied().map(Planted::Journal)).collect()
+}
+
+impl Planted {
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Broker(bug) => format!("{bug:?}"),
+            Self::Journal(bug) => format!("{bug:?}"),
+        }
+    }
+
+    fn plant(self) {
+        match self {
+            Self::Broker(bug) => planted::plant(Some(bug)),
+            Self::Journal(bug) => journal::plant(Some(bug)),
+        }
+    }
+
+    /// Plants the bug and runs seeds until one finds it: how many it took, and what was found.
+    pub(crate) fn hunt(self) -> Option<(u64, Finding)> {
+        self.plant();
+        let found = (0..SEEDS_MAX).find_map(|seed| Some((seed + 1, world::run(seed).result.err()?)));
+        planted::plant(None);
+        journal::plant(None);
+        found
+    }
+}
