@@ -34,8 +34,6 @@ struct Known {
     attempt: u32,
     /// A crash that may cost attempts was since.
     inexact: bool,
-    /// It was handed out in this life.
-    handed: bool,
     holder: Option<Holder>,
     /// It is unsettled for certain: it was handed out since any step was tried.
     unsettled: bool,
@@ -44,6 +42,8 @@ struct Known {
     tried_success: bool,
     tried_dead: bool,
     steps: u32,
+    /// Those of them that have no answer yet, in this life: any of them may settle it at any time.
+    under_way: u32,
     /// Not again before this time, in this life.
     due_ms: u64,
 }
@@ -175,15 +175,14 @@ impl Oracle {
             let text = format!("{place}, after {}{}", known.attempt, if known.inexact { " at most" } else { "" });
             return finding(if *attempt > known.attempt { "under-attempt" } else { "over-attempt" }, text);
         }
-        let new = !known.handed;
+        let new = known.attempt == 0;
         *known = Known {
             root: message.root.0,
             position: Some(position),
             attempt: *attempt,
             inexact: false,
-            handed: true,
             holder: Some(holder),
-            unsettled: true,
+            unsettled: known.under_way == 0,
             due_ms: 0,
             ..std::mem::take(known)
         };
@@ -238,8 +237,17 @@ impl Oracle {
             let known = self.known.entry((trial.edge, *id)).or_default();
             known.unsettled = false;
             known.steps += 1;
+            known.under_way += 1;
             known.tried_success |= *success;
             known.tried_dead |= !*success;
+        }
+    }
+
+    /// A step has an answer, whatever it is.
+    pub(crate) fn answered(&mut self, trial: &Trial) {
+        for (id, ..) in &trial.inputs {
+            let known = self.known.entry((trial.edge, *id)).or_default();
+            known.under_way = known.under_way.saturating_sub(1);
         }
     }
 
@@ -252,7 +260,7 @@ impl Oracle {
                 return finding("duplicate", format!("two steps for {id:032x} of `{}`", EDGES[trial.edge].subscription));
             }
             known.told = if trial.durable { Told::Durable } else { Told::Applied };
-            known.holder = None;
+            (known.holder, known.unsettled) = (None, false);
             if trial.durable {
                 self.durable(topic, *position);
             }
@@ -285,10 +293,10 @@ impl Oracle {
             return finding("lost", format!("records up to {kept} were kept, {sequence} is the last that was found"));
         }
         // A process that ended while it began may have given the numbers of groups that were lost to records of its own, which change nothing.
-        let mut expected = self.images.range(..=sequence).rev();
-        let newest = expected.next().map_or(Ok(()), |(_, expected)| compare(expected, image, self.roomless));
-        let others = expected.take_while(|(number, _)| **number >= kept.saturating_sub(1)).take(8 * (tries - 1));
-        if newest.is_err() && !others.into_iter().any(|(_, other)| compare(other, image, self.roomless).is_ok()) {
+        let newest = self.images.range(..=sequence).next_back().map_or(Ok(()), |(_, expected)| self.compare(expected, image));
+        let beyond = self.images.range(..=sequence).filter(|(number, _)| **number > kept);
+        let mut others = beyond.chain(self.images.range(..=kept).next_back());
+        if newest.is_err() && !(tries > 1 && others.any(|(_, other)| self.compare(other, image).is_ok())) {
             return newest;
         }
         self.images.retain(|number, _| number <= sequence);
@@ -303,9 +311,9 @@ impl Oracle {
         self.at.retain(|(topic, position), _| survives(topic, *position));
         for ((edge, _), known) in &mut self.known {
             known.position = known.position.filter(|position| survives(EDGES[*edge].topic, *position));
-            known.unsettled &= known.position.is_some();
+            known.unsettled &= known.position.is_some() && known.under_way == 0;
             known.inexact |= !attempts_survive;
-            (known.holder, known.handed, known.due_ms) = (None, false, 0);
+            (known.holder, known.under_way, known.due_ms) = (None, 0, 0);
             if known.told == Told::Applied {
                 known.told = Told::Nothing;
             }
@@ -313,19 +321,6 @@ impl Oracle {
         self.newest.clear();
         Ok(())
     }
-}
-
-/// Whether what was found is what the last group that was kept has left.
-fn compare(expected: &[String], found: &[String], roomless: bool) -> Verdict {
-    let counts = |line: &&String| !(roomless && line.contains(" was tried "));
-    let (one, two): (BTreeSet<&String>, BTreeSet<&String>) =
-        (expected.iter().filter(counts).collect(), found.iter().filter(counts).collect());
-    if one == two {
-        return Ok(());
-    }
-    let missing: Vec<_> = one.difference(&two).take(4).collect();
-    let more: Vec<_> = two.difference(&one).take(4).collect();
-    finding("state", format!("after a crash, missing: {missing:?}; instead: {more:?}"))
 }
 
 /// What is left of dead letters at the end: by edge, their ids.
@@ -341,6 +336,19 @@ pub(crate) struct Facts {
 }
 
 impl Oracle {
+    /// Whether what was found is what the last group that was kept has left.
+    fn compare(&self, expected: &[String], found: &[String]) -> Verdict {
+        let counts = |line: &&String| !(self.roomless && line.contains(" was tried "));
+        let expected: BTreeSet<&String> = expected.iter().filter(counts).collect();
+        let found: BTreeSet<&String> = found.iter().filter(counts).collect();
+        if expected == found {
+            return Ok(());
+        }
+        let missing: Vec<_> = expected.difference(&found).take(4).collect();
+        let more: Vec<_> = found.difference(&expected).take(4).collect();
+        finding("state", format!("after a crash, missing: {missing:?}; instead: {more:?}"))
+    }
+
     /// Whether an edge has got a message, and no crash has taken that back.
     fn is_there(&self, edge: usize, id: u128) -> bool {
         self.known.get(&(edge, id)).is_some_and(|known| known.position.is_some())

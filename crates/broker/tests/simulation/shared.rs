@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) cache_bytes_max: usize,
     pub(crate) roots: u64,
     pub(crate) steps: u64,
+    /// Batches for the topic beside the graph.
+    pub(crate) beside: u64,
     /// Whether dead letters are dropped and published again.
     pub(crate) looked_after: bool,
     /// Whether the power is cut, and not only the process killed.
@@ -138,6 +140,7 @@ impl Shared {
 
     /// What a step's end means.
     pub(crate) fn committed(&mut self, who: &str, result: &Result<()>, trial: &Trial) -> Verdict {
+        self.oracle.answered(trial);
         match result {
             Ok(()) => self.oracle.stepped(trial),
             Err(error) if error.kind() == ErrorKind::Settled => self.oracle.refused(trial),

@@ -27,6 +27,8 @@ pub(crate) struct Worker {
     trial: Option<(Trial, Vec<Delivery>)>,
     /// The message that is being given back.
     giving: Option<u128>,
+    /// Whether the step under way was told to have happened, and is tried again as if that had not arrived.
+    again: bool,
     /// After a refusal: each message alone, to see which it was.
     single: bool,
     joined: bool,
@@ -50,6 +52,7 @@ impl Worker {
             held: Vec::new(),
             trial: None,
             giving: None,
+            again: false,
             single: false,
             joined: false,
         }
@@ -89,7 +92,8 @@ impl Worker {
 
     fn leave(&mut self, shared: &mut Shared) {
         shared.note(format_args!("{} leaves", self.name));
-        if let (Some(call), Some((trial, _))) = (self.call.take(), self.trial.take()) {
+        let again = std::mem::take(&mut self.again);
+        if let (Some(call), Some((trial, _)), false) = (self.call.take(), self.trial.take(), again) {
             shared.left_behind.push((call, trial));
         }
         (self.call, self.consumer, self.joined) = (None, None, false);
@@ -159,8 +163,10 @@ impl Worker {
             trial.inputs.push((id, position.0, success));
         }
         let positions: Vec<u64> = settled.iter().map(|delivery| delivery.position.0).collect();
-        shared.note(format_args!("{} settles {positions:?}", self.name));
-        shared.oracle.steps(&trial);
+        shared.note(format_args!("{} settles {positions:?}{}", self.name, if self.again { " again" } else { "" }));
+        if !self.again {
+            shared.oracle.steps(&trial);
+        }
         self.trial = Some((trial, settled));
         let broker = shared.broker();
         self.call = Some(Box::pin(async move {
@@ -227,6 +233,13 @@ impl Worker {
     fn committed(&mut self, result: Result<()>, found: Vec<(u128, Option<Bytes>)>, shared: &mut Shared) -> Verdict {
         let Some((trial, settled)) = self.trial.take() else { return Ok(()) };
         shared.note(format_args!("{} has settled: {:?}", self.name, result.as_ref().map_err(BrokerError::kind)));
+        if std::mem::take(&mut self.again) {
+            return match result {
+                Err(error) if error.kind() == ErrorKind::Settled => Ok(()),
+                Err(error) => shared.excused(&self.name, &error),
+                Ok(()) => finding("duplicate", format!("{} has settled the same twice", self.name)),
+            };
+        }
         for (id, value) in found {
             let from_state = shared.oracle.stateful.contains(&id);
             let right = value.as_deref() == Some(&id.to_le_bytes()[..]);
@@ -236,7 +249,13 @@ impl Worker {
         }
         shared.committed(&self.name, &result, &trial)?;
         match result.map_err(|error| error.kind()) {
-            Ok(()) => self.single = false,
+            Ok(()) => {
+                self.single = false;
+                self.again = !shared.draining && shared.random.one_in(20);
+                if self.again {
+                    self.step(settled, shared);
+                }
+            }
             Err(ErrorKind::Settled) if settled.len() == 1 => self.single = false,
             Err(_) => {
                 // Again: each alone, if one of several was refused.
@@ -250,7 +269,7 @@ impl Worker {
 
 impl Actor for Worker {
     fn turn(&mut self, shared: &mut Shared) -> Verdict {
-        let leaves = !shared.draining && self.joined && shared.random.one_in(120);
+        let leaves = !shared.draining && self.joined && shared.random.one_in(80);
         if leaves {
             self.leave(shared);
             return Ok(());
@@ -283,7 +302,7 @@ impl Actor for Worker {
 
     fn end(&mut self, _: &mut Shared) {
         (self.call, self.consumer, self.trial, self.giving) = (None, None, None, None);
-        (self.joined, self.single) = (false, false);
+        (self.joined, self.single, self.again) = (false, false, false);
         self.held.clear();
     }
 

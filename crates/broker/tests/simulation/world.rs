@@ -88,15 +88,18 @@ struct World {
 
 fn plan(random: &mut Random) -> Plan {
     let power_cuts = random.below(4) > 0;
+    // Most bugs show in a short life. Some need a journal that has gone round its segments a few times.
+    let long = random.one_in(5);
     Plan {
         // Where only the process ends, writing is enough.
         durability: if power_cuts || random.one_in(2) { Durability::Power } else { Durability::Process },
         elision: random.below(5) > 0,
-        segment_bytes: random.pick(&[16 << 10, 24 << 10, 64 << 10]),
-        checkpoint_bytes: random.pick(&[8 << 10, 24 << 10, 100 << 10]),
+        segment_bytes: if long { 8 << 10 } else { random.pick(&[8 << 10, 16 << 10, 64 << 10]) },
+        checkpoint_bytes: if long { 12 << 10 } else { random.pick(&[8 << 10, 24 << 10, 100 << 10]) },
         cache_bytes_max: random.pick(&[0, 4 << 10, 1 << 20]),
-        roots: 4 + random.below(16),
-        steps: 300 + random.below(900),
+        roots: if long { 24 } else { 4 + random.below(16) },
+        steps: if long { 2_500 } else { 300 + random.below(700) },
+        beside: if long { 48 } else { random.below(8) },
         looked_after: random.one_in(2),
         power_cuts,
         failing_syncs: random.one_in(4),
@@ -155,7 +158,7 @@ impl World {
             self.actors.extend((0..graph::OUTSIDE).map(|edge| Box::new(Keeper::new(edge)) as Box<dyn Actor>));
         }
         self.actors.push(Box::new(Looker::default()));
-        self.actors.push(Box::new(Beside::new(shared.random.below(12))));
+        self.actors.push(Box::new(Beside::new(shared.plan.beside)));
     }
 
     /// One step of whoever is next.
