@@ -11,6 +11,8 @@ mod hand;
 mod image;
 mod place;
 mod record;
+#[cfg(test)]
+mod replayed;
 mod snapshot;
 mod store;
 

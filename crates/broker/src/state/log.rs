@@ -19,6 +19,14 @@ pub(crate) struct Entry<H> {
     pub(crate) remaining: u32,
 }
 
+impl<H> Entry<H> {
+    /// A message that so many subscriptions need. What nobody needs says nothing of its root, whose slot may be another's when somebody does.
+    pub(crate) fn new(handle: H, root: u32, key: u32, remaining: u32) -> Self {
+        let root = if remaining == 0 { super::UNTRACKED } else { root };
+        Self { handle, root, key, remaining }
+    }
+}
+
 /// The held messages of one topic by position.
 #[derive(Debug)]
 pub(crate) struct Log<H> {

@@ -193,8 +193,9 @@ impl Roots {
             let sent = u64::from(root.sent);
             let account = &mut self.accounts[root.topology as usize];
             match root.phase {
-                Phase::Dead => account.dead_lettered -= sent,
-                Phase::InFlight | Phase::Free => account.in_flight -= sent,
+                // While a journal is replayed of which something is lost, there may be less: the account is set right by what is recorded of it.
+                Phase::Dead => account.dead_lettered = account.dead_lettered.saturating_sub(sent),
+                Phase::InFlight | Phase::Free => account.in_flight = account.in_flight.saturating_sub(sent),
             }
             match phase {
                 Phase::InFlight => account.in_flight += sent,
@@ -290,6 +291,10 @@ impl Roots {
 
     /// What a record says of a root, when it is replayed.
     pub(crate) fn replay_note(&mut self, id: u128, topology: u32, sent: u32, dropped: bool) {
+        // A topology whose topics were lost has no account.
+        if topology as usize >= self.accounts.len() {
+            return;
+        }
         let slot = self.slot(id, topology);
         let root = &mut self.slots[slot as usize];
         (root.sent, root.dropped) = (sent, dropped);
