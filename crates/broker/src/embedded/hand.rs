@@ -100,6 +100,11 @@ impl Hand {
 
     /// Messages are back, as this commit group says, up to this attempt.
     pub(crate) fn back(&mut self, group: u64, subscription: SubscriptionId, start: u64, end: u64, attempt: u32) {
+        // From here on the state tells.
+        match (end - start) as usize > self.before.len() {
+            true => self.before.retain(|(of, position), _| *of != subscription || !(start..end).contains(position)),
+            false => (start..end).for_each(|position| _ = self.before.remove(&(subscription, position))),
+        }
         match self.backs.back_mut() {
             Some((last, back))
                 if (*last, back.subscription, back.attempt, back.end) == (group, subscription, attempt, start) =>
@@ -139,14 +144,14 @@ impl Hand {
         if self.before.is_empty() {
             return None;
         }
-        let here = self.before.remove(&(subscription, position)).filter(|in_hand| in_hand.id == id);
-        let place = self.lost.remove(&(subscription, id));
-        let lost = place.and_then(|place| {
+        if let Some(place) = self.lost.remove(&(subscription, id)) {
             // It is noted where it is now.
             self.note_back(Back { subscription, attempt: u32::MAX, start: place, end: place + 1 });
-            self.before.remove(&(subscription, place))
-        });
-        here.max(lost).map(|in_hand| in_hand.attempt)
+            let lost = self.before.remove(&(subscription, place));
+            let here = self.before.get(&(subscription, position)).filter(|in_hand| in_hand.id == id).copied();
+            self.before.extend(lost.max(here).map(|in_hand| ((subscription, position), in_hand)));
+        }
+        self.before.get(&(subscription, position)).filter(|in_hand| in_hand.id == id).map(|in_hand| in_hand.attempt)
     }
 
     /// What the process before had in hand and this one has not handed out.
@@ -202,6 +207,8 @@ struct Writing {
     file_bytes: u64,
     /// Kept between writes, so that nothing is allocated for one.
     block: Vec<u8>,
+    /// The last write has failed, and what it should have written is still in `block`.
+    unwritten: bool,
 }
 
 impl HandFiles {
@@ -241,7 +248,7 @@ impl HandFiles {
         let mut files = [file.clone(), other.clone()];
         files[current] = file;
         files[1 - current] = other;
-        let mut writing = Writing { files, current, generation, offset: 0, file_bytes, block: Vec::new() };
+        let mut writing = Writing { files, current, generation, offset: 0, file_bytes, block: Vec::new(), unwritten: false };
         writing.begin(&fs, current, &sort(all))?;
         Ok(Self { fs, writing: Mutex::new(writing) })
     }
@@ -251,8 +258,10 @@ impl HandFiles {
     pub(crate) fn write(&self, take: impl FnOnce(&mut dyn FnMut(&mut Hand))) -> io::Result<()> {
         let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut block = std::mem::take(&mut writing.block);
-        block.clear();
-        block.resize(BLOCK_HEADER_BYTES, 0);
+        if !writing.unwritten {
+            block.clear();
+            block.resize(BLOCK_HEADER_BYTES, 0);
+        }
         take(&mut |hand: &mut Hand| {
             if std::mem::take(&mut hand.out) {
                 block.append(&mut hand.notes);
@@ -262,6 +271,8 @@ impl HandFiles {
             true => writing.append(&self.fs, &mut block),
             false => Ok(()),
         };
+        // What could not be written belongs to others too: nobody may take it for written.
+        writing.unwritten = result.is_err();
         writing.block = block;
         result
     }

@@ -87,10 +87,31 @@ impl<S: Store> EngineConsumer<S> {
             self.prepared = None;
         }
         let deliveries = self.number(positions, loaded);
-        if !deliveries.is_empty() {
-            store.write_hand(|take| take(&mut self.engine.lock().group))?;
+        if !deliveries.is_empty()
+            && let Err(error) = self.engine.store.write_hand(|take| take(&mut self.engine.lock().group))
+        {
+            self.take_back(deliveries);
+            return Err(error);
         }
         Ok(Some(deliveries).filter(|deliveries| !deliveries.is_empty()))
+    }
+
+    /// What could not be handed out is still prepared, and no attempt was made.
+    fn take_back(&mut self, deliveries: Vec<Delivery>) {
+        let mut prepared = Prepared { positions: Vec::new(), handles: Vec::new(), published: None };
+        if let Some(feed) = self.engine.lock().feeds.get_mut(&self.subscription) {
+            for Delivery { position, message, .. } in deliveries {
+                feed.hand_out(position.0, self.seat, 0);
+                prepared.positions.push(position.0);
+                prepared.handles.push(S::Handle::from(message));
+            }
+        }
+        if let Some(rest) = self.prepared.take() {
+            prepared.positions.extend(rest.positions);
+            prepared.handles.extend(rest.handles);
+            prepared.published = rest.published;
+        }
+        self.prepared = Some(prepared);
     }
 
     /// Gives each message its attempt. What was settled or given back by somebody else since it was taken is not handed out.

@@ -113,8 +113,8 @@ pub(crate) fn key(root: u128) -> String {
 /// Bytes that follow from the id: most are small, some are not.
 pub(crate) fn payload(id: u128) -> Vec<u8> {
     let length = match of(id, 600) {
-        large if large % 24 == 0 => large / 24 % 1_500,
-        small => small / 24 % 120,
+        large if large % 12 == 0 => large / 12 % 1_500,
+        small => small / 12 % 120,
     };
     (0..length).map(|index| of(id, 700 + index / 8) as u8 ^ index as u8).collect()
 }

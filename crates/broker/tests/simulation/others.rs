@@ -186,7 +186,7 @@ pub(crate) struct Beside {
 }
 
 /// Messages of one batch: several of them fill a block of what is held.
-const BATCH: u64 = 36;
+const BATCH: u64 = 28;
 
 impl Beside {
     pub(crate) fn new(batches: u64) -> Self {
@@ -214,7 +214,7 @@ impl Beside {
         self.under_way = (self.next..self.next + BATCH).collect();
         self.next += BATCH;
         let created_ms = shared.now_ms();
-        let payload = |number: &u64| number.to_le_bytes().repeat(6).into();
+        let payload = |number: &u64| number.to_le_bytes().repeat(12).into();
         let message = |number: &u64| Message { created_ms, payload: payload(number), ..Message::default() };
         let batch = self.under_way.iter().map(|number| Publish {
             topic: "beside".into(),

@@ -221,8 +221,7 @@ impl Worker {
                 Ok(())
             }
             Some(Err(error)) => {
-                if error.kind() == ErrorKind::Full {
-                    shared.oracle.lose_count(self.edge);
+                if error.kind() == ErrorKind::Full && shared.random.one_in(3) {
                     self.leave(shared);
                 }
                 shared.excused(&self.name, &error)

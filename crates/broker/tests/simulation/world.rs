@@ -22,6 +22,9 @@ use tokio::time::Instant;
 /// Rounds in which everything that is left must be done; each gives everybody a turn and lets 2 ms pass.
 const DRAIN_ROUNDS: usize = 6_000;
 
+/// Batches for the topic beside the graph in a short life; a long one has six times as many.
+const BESIDE_MAX: u64 = 8;
+
 /// How one run has ended.
 pub(crate) struct Run {
     pub(crate) trace: String,
@@ -99,14 +102,14 @@ fn plan(random: &mut Random) -> Plan {
         cache_bytes_max: random.pick(&[0, 4 << 10, 1 << 20]),
         roots: if long { 24 } else { 4 + random.below(16) },
         steps: if long { 2_500 } else { 300 + random.below(700) },
-        beside: if long { 48 } else { random.below(8) },
+        beside: if long { 6 * BESIDE_MAX } else { random.below(BESIDE_MAX) },
         looked_after: random.one_in(2),
         power_cuts,
         failing_syncs: random.one_in(4),
         full_disk: random.one_in(6),
         unreadable: random.one_in(10),
         seeks: random.one_in(2),
-        fault_every: random.pick(&[60, 120, 300]),
+        fault_every: if long { 300 } else { random.pick(&[60, 120, 300]) },
     }
 }
 
@@ -185,7 +188,9 @@ impl World {
 
     fn act(&mut self) -> Verdict {
         let people = self.producers.len() + self.actors.len() + 1;
-        let who = self.shared.random.below(people as u64) as usize;
+        // Whoever fills the journal is last but one.
+        let fills = self.shared.plan.beside > BESIDE_MAX && self.shared.random.one_in(4);
+        let who = if fills { people - 2 } else { self.shared.random.below(people as u64) as usize };
         self.turn(who)
     }
 
@@ -209,7 +214,7 @@ impl World {
     fn work(&mut self) -> Verdict {
         // The usual order of things, with everything else in between.
         let usual = [Work::Close, Work::Append, Work::Write, Work::Sync];
-        let rare = [Work::Snapshot, Work::Checkpoint, Work::Duty, Work::Duty, Work::Checkpoint, Work::Mark, Work::Expire];
+        let rare = [Work::Snapshot, Work::Checkpoint, Work::Duty, Work::Duty, Work::Duty, Work::Checkpoint, Work::Mark, Work::Expire];
         let work = match self.shared.random.below(8) {
             0 => self.shared.random.pick(&rare),
             _ => self.shared.random.pick(&usual),
