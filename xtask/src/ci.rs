@@ -1,6 +1,6 @@
 //! The parts of continuous integration, in the order in which the quick ones fail first.
 
-use crate::{faults, showcase};
+use crate::{faults, showcase, simulate};
 use anyhow::{Context, Result, bail};
 use std::{
     path::Path,
@@ -29,6 +29,7 @@ const PARTS: &[Part] = &[
     },
     Part { name: "stores", run: stores },
     Part { name: "test", run: || cargo(&["test", "--workspace"], &[]) },
+    Part { name: "simulate", run: simulated },
     Part { name: "showcase", run: || showcase::check().map(|()| Outcome::Passed) },
     Part { name: "graph", run: graph },
     Part { name: "faults", run: few_faults },
@@ -114,6 +115,13 @@ fn graph() -> Result<Outcome> {
         ],
         &[],
     )
+}
+
+/// A thousand seeds in which nothing is found, and every planted bug found within as many.
+fn simulated() -> Result<Outcome> {
+    simulate::run(&[])?;
+    simulate::run(&["--bugs"])?;
+    Ok(Outcome::Passed)
 }
 
 /// The short tier of the fault harness, and that its oracle objects to a broken product.

@@ -4,24 +4,29 @@
 macro_rules! bugs {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// A bug, and the promise that it breaks.
+        #[cfg(feature = "planted")]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[cfg_attr(not(feature = "planted"), expect(unreachable_pub, reason = "the module is private then"))]
         pub enum Bug {
             $($(#[doc = $doc])* $name,)*
         }
 
+        #[cfg(feature = "planted")]
         impl Bug {
             /// All of them.
-            #[cfg(feature = "planted")]
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
             /// What it breaks.
-            #[cfg(feature = "planted")]
             pub fn about(self) -> &'static str {
                 match self {
                     $(Self::$name => concat!($($doc),*).trim(),)*
                 }
             }
+        }
+
+        #[cfg(not(feature = "planted"))]
+        #[derive(Clone, Copy)]
+        pub(crate) enum Bug {
+            $($(#[doc = $doc])* $name,)*
         }
     };
 }
@@ -73,7 +78,7 @@ bugs! {
     SnapshotBetween,
     /// Where messages lie is not held: their segments are used again while they are needed.
     PlaceNotHeld,
-    /// That messages were moved is not recorded: after a restart they are looked for where others are by then.
+    /// Messages that are moved are not recorded at their new place: the next checkpoint leaves them out.
     MovedNotWritten,
     /// What is let go of for its age is let go of although a subscription needs it.
     ExpireUnsettled,

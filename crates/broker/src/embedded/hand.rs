@@ -106,9 +106,7 @@ impl Hand {
             false => (start..end).for_each(|position| _ = self.before.remove(&(subscription, position))),
         }
         match self.backs.back_mut() {
-            Some((last, back))
-                if (*last, back.subscription, back.attempt, back.end) == (group, subscription, attempt, start) =>
-            {
+            Some((last, back)) if (*last, back.subscription, back.attempt, back.end) == (group, subscription, attempt, start) => {
                 back.end = end;
             }
             _ => self.backs.push_back((group, Back { subscription, attempt, start, end })),

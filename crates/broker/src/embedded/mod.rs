@@ -26,7 +26,9 @@ use crate::{
 };
 use group::{Group, Part};
 use hand::{AllInHand, Hand, HandFiles};
-use leatworks_journal::{self as journal, FileSystem, Journal, Lost, Options, RealFileSystem, Record, Recovered, Syncing, Visitor};
+use leatworks_journal::{
+    self as journal, FileSystem, Journal, Lost, Options, RealFileSystem, Record, Recovered, Syncing, Visitor,
+};
 use place::Place;
 use std::{
     fs::{File, OpenOptions},
@@ -158,7 +160,6 @@ impl Embedded {
         Ok(Self { _duties: Arc::new(duties), engine, recovered })
     }
 
-
     /// What opening has found and replayed.
     pub fn recovered(&self) -> &Recovered {
         &self.recovered
@@ -250,7 +251,11 @@ fn journal_options(options: &EmbeddedOptions, driven: bool) -> Options {
 }
 
 /// What the process before had in hand, and the files for what this one will have.
-fn hand_files(fs: Arc<dyn FileSystem>, options: &EmbeddedOptions, state: &State<Place>) -> Result<(Option<HandFiles>, AllInHand)> {
+fn hand_files(
+    fs: Arc<dyn FileSystem>,
+    options: &EmbeddedOptions,
+    state: &State<Place>,
+) -> Result<(Option<HandFiles>, AllInHand)> {
     let mut before = AllInHand::new();
     if options.durability == Durability::Memory {
         return Ok((None, before));

@@ -46,13 +46,8 @@ pub(crate) trait Store: Send + Sync + Sized + 'static {
     fn is_durable(&self, sequence: u64) -> bool;
 
     /// Attempts of this message that the process before has begun and not ended, also if it was lost with it and has come again.
-    fn attempts_before(
-        &self,
-        group: &mut Self::Group,
-        subscription: SubscriptionId,
-        position: u64,
-        id: MessageId,
-    ) -> Option<u32>;
+    fn attempts_before(&self, group: &mut Self::Group, subscription: SubscriptionId, position: u64, id: MessageId)
+    -> Option<u32>;
 
     /// A message is about to be handed out.
     fn hand_out(&self, group: &mut Self::Group, subscription: SubscriptionId, position: u64, attempt: u32, id: MessageId);

@@ -238,7 +238,10 @@ impl<H> Log<H> {
         };
         let mut end = None;
         for (number, block) in self.numbered() {
-            if number >= last || (block.pending > 0 && !planted::is(Bug::ExpireUnsettled)) || (block.newest_ms >= created_ms && bytes <= bytes_max) {
+            if number >= last
+                || (block.pending > 0 && !planted::is(Bug::ExpireUnsettled))
+                || (block.newest_ms >= created_ms && bytes <= bytes_max)
+            {
                 break;
             }
             bytes = bytes.saturating_sub(block.bytes);

@@ -1,9 +1,6 @@
 //! The bugs that are planted, and how many seeds it takes to find each.
 
-use crate::{
-    oracle::Finding,
-    world,
-};
+use crate::{oracle::Finding, world};
 use leatworks_broker::planted::{self, Bug};
 use leatworks_journal::planted::{self as journal, Bug as JournalBug};
 
@@ -31,6 +28,14 @@ impl Planted {
         }
     }
 
+    /// What it breaks.
+    fn about(self) -> &'static str {
+        match self {
+            Self::Broker(bug) => bug.about(),
+            Self::Journal(bug) => bug.about(),
+        }
+    }
+
     fn plant(self) {
         match self {
             Self::Broker(bug) => planted::plant(Some(bug)),
@@ -46,4 +51,14 @@ impl Planted {
         journal::plant(None);
         found
     }
+}
+
+/// The table of the documentation.
+pub(crate) fn table() -> String {
+    let row = |bug: Planted| {
+        let place = if matches!(bug, Planted::Broker(_)) { "broker" } else { "journal" };
+        format!("| `{}` | {place} | {} |\n", bug.name(), bug.about())
+    };
+    let rows: String = all().into_iter().map(row).collect();
+    format!("| bug | in the | what it is, and what it breaks |\n|---|---|---|\n{rows}")
 }

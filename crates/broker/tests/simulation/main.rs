@@ -72,6 +72,7 @@ fn the_same_seed_gives_the_same_trace() {
 }
 
 #[test]
+#[ignore = "it takes minutes: `cargo xtask simulate` runs it"]
 fn every_planted_bug_is_found() {
     let _alone = alone();
     std::panic::set_hook(Box::new(|_| {}));
@@ -92,4 +93,12 @@ fn every_planted_bug_is_found() {
     }
     let _ = std::panic::take_hook();
     assert!(missed.is_empty(), "bugs that no seed has found: {missed:?}");
+}
+
+#[test]
+fn the_documentation_lists_every_planted_bug() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/explanation/simulation.md");
+    let text = std::fs::read_to_string(&page).unwrap();
+    let table = bugs::table();
+    assert!(text.contains(&table), "{} must contain this table:\n\n{table}", page.display());
 }

@@ -123,9 +123,7 @@ impl Oracle {
 
     fn place(&mut self, topic: &'static str, position: u64, id: u128) -> Verdict {
         match self.at.insert((topic, position), id) {
-            Some(other) if other != id => {
-                finding("position", format!("{topic}:{position} was {other:032x} and is {id:032x}"))
-            }
+            Some(other) if other != id => finding("position", format!("{topic}:{position} was {other:032x} and is {id:032x}")),
             _ => Ok(()),
         }
     }
@@ -147,7 +145,7 @@ impl Oracle {
         if !eager {
             self.durable(topic, position);
         }
-        if edge == OUTSIDE {
+        if edge == OUTSIDE && !eager {
             self.outside.insert(id);
         }
         self.check_order(edge, message.root.0, position, &place)?;
@@ -265,7 +263,10 @@ impl Oracle {
         let excused = |(id, ..): &(u128, u64, bool)| self.known.get(&(trial.edge, *id)).is_some_and(|known| known.steps > 1);
         match trial.inputs.iter().any(excused) || self.damaged > 0 {
             true => Ok(()),
-            false => finding("lost", format!("a step of `{}` was refused: nobody has settled its inputs", EDGES[trial.edge].subscription)),
+            false => finding(
+                "lost",
+                format!("a step of `{}` was refused: nobody has settled its inputs", EDGES[trial.edge].subscription),
+            ),
         }
     }
 
@@ -275,11 +276,7 @@ impl Oracle {
     }
 
     /// The process has ended and another has found this.
-    pub(crate) fn reopened(
-        &mut self,
-        before: Before,
-        Replayed { sequence, image, next }: &Replayed,
-    ) -> Verdict {
+    pub(crate) fn reopened(&mut self, before: Before, Replayed { sequence, image, next }: &Replayed) -> Verdict {
         let Before { kept, attempts_survive, tries } = before;
         if *sequence < kept {
             return finding("lost", format!("records up to {kept} were kept, {sequence} is the last that was found"));

@@ -125,9 +125,7 @@ impl Actor for Looker {
             self.call = Some(match shared.random.below(3) {
                 0 => Box::pin(async move { Answer::Account(broker.account("t").await) }),
                 1 => Box::pin(async move { Answer::Stats(broker.stats().await) }),
-                _ => Box::pin(async move {
-                    Answer::Peeked(broker.peek(edge.topic, edge.subscription, Position(0), 8).await)
-                }),
+                _ => Box::pin(async move { Answer::Peeked(broker.peek(edge.topic, edge.subscription, Position(0), 8).await) }),
             });
             return Ok(());
         }
@@ -270,9 +268,8 @@ impl Beside {
             {
                 // The process ended between removing it and making it anew.
                 let broker = shared.broker();
-                self.call = Some(Box::pin(async move {
-                    Answer::Done(broker.create_subscription("beside", "s", Start::Earliest).await)
-                }));
+                self.call =
+                    Some(Box::pin(async move { Answer::Done(broker.create_subscription("beside", "s", Start::Earliest).await) }));
             }
             Answer::Published(Err(error))
             | Answer::Joined(Err(error))

@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) steps: u64,
     /// Batches for the topic beside the graph.
     pub(crate) beside: u64,
+    /// Whether everybody is eager and the disk is slow, so that roots come and go within one commit group.
+    pub(crate) quick: bool,
     /// Whether dead letters are dropped and published again.
     pub(crate) looked_after: bool,
     /// Whether the power is cut, and not only the process killed.

@@ -37,8 +37,8 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(edge: usize, number: u64, shared: &mut Shared) -> Self {
         let outside = edge == OUTSIDE;
-        let eager = !outside && shared.random.below(3) > 0;
-        let applied = !outside && shared.random.below(3) > 0;
+        let eager = shared.plan.quick || (!outside && shared.random.below(3) > 0);
+        let applied = shared.plan.quick || (!outside && shared.random.below(3) > 0);
         Self {
             edge,
             name: format!("{}/{} {number}", EDGES[edge].topic, EDGES[edge].subscription),
@@ -141,7 +141,12 @@ impl Worker {
         for Delivery { position, message, attempt } in &settled {
             let (id, root) = (message.id.0, message.root.0);
             let success = self.edge == OUTSIDE || (*attempt > graph::failing(self.edge, id) && *attempt <= ATTEMPTS_MAX);
-            step.acks.push(Ack { topic: (*topic).into(), subscription: (*subscription).into(), position: *position, cumulative: false });
+            step.acks.push(Ack {
+                topic: (*topic).into(),
+                subscription: (*subscription).into(),
+                position: *position,
+                cumulative: false,
+            });
             let outputs = match (success, output) {
                 (true, Some(output)) => graph::outputs(self.edge, id).into_iter().map(|id| (*output, id)).collect(),
                 (true, None) => Vec::new(),
@@ -158,7 +163,8 @@ impl Worker {
             }
             if self.edge == OUTSIDE {
                 step.state.push((graph::state_key(id), None));
-                reads.push(id);
+                // Reading waits for what was written to be durable.
+                reads.extend((self.hand_off == HandOff::Durable).then_some(id));
             }
             trial.inputs.push((id, position.0, success));
         }

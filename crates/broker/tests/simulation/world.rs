@@ -103,6 +103,7 @@ fn plan(random: &mut Random) -> Plan {
         roots: if long { 24 } else { 4 + random.below(16) },
         steps: if long { 2_500 } else { 300 + random.below(700) },
         beside: if long { 6 * BESIDE_MAX } else { random.below(BESIDE_MAX) },
+        quick: !long && random.one_in(3),
         looked_after: random.one_in(2),
         power_cuts,
         failing_syncs: random.one_in(4),
@@ -176,6 +177,7 @@ impl World {
         }
         match self.shared.random.below(100) {
             0..=54 => self.act(),
+            55..=92 if self.shared.plan.quick && !self.shared.random.one_in(12) => self.act(),
             55..=92 => self.work(),
             _ => {
                 let ms = 1 + self.shared.random.below(12);
@@ -214,7 +216,8 @@ impl World {
     fn work(&mut self) -> Verdict {
         // The usual order of things, with everything else in between.
         let usual = [Work::Close, Work::Append, Work::Write, Work::Sync];
-        let rare = [Work::Snapshot, Work::Checkpoint, Work::Duty, Work::Duty, Work::Duty, Work::Checkpoint, Work::Mark, Work::Expire];
+        let rare =
+            [Work::Snapshot, Work::Checkpoint, Work::Duty, Work::Duty, Work::Duty, Work::Checkpoint, Work::Mark, Work::Expire];
         let work = match self.shared.random.below(8) {
             0 => self.shared.random.pick(&rare),
             _ => self.shared.random.pick(&usual),
@@ -392,10 +395,12 @@ impl World {
     /// Makes the topics and subscriptions. Nothing goes wrong meanwhile.
     fn prepare(&mut self) -> Verdict {
         let broker = self.shared.broker();
-        let mut specs = vec![("in", TopicKind::Ingress), ("a", TopicKind::Route), ("b", TopicKind::Route), ("c", TopicKind::Route)];
+        let mut specs =
+            vec![("in", TopicKind::Ingress), ("a", TopicKind::Route), ("b", TopicKind::Route), ("c", TopicKind::Route)];
         specs.push(("done", TopicKind::Route));
         specs.extend(EDGES[..graph::OUTSIDE].iter().map(|edge| (edge.dead, TopicKind::DeadLetter)));
-        let spec = |(name, kind): (&str, TopicKind)| TopicSpec { name: name.into(), kind, topology: "t".into(), ..TopicSpec::default() };
+        let spec =
+            |(name, kind): (&str, TopicKind)| TopicSpec { name: name.into(), kind, topology: "t".into(), ..TopicSpec::default() };
         let mut specs: Vec<TopicSpec> = specs.into_iter().map(spec).collect();
         specs.push(Beside::spec());
         for spec in specs {
@@ -543,7 +548,8 @@ impl World {
     }
 
     fn sequences(&mut self) -> Verdict {
-        let expected: BTreeMap<&'static str, u64> = self.producers.iter().map(|producer| (producer.name, producer.last)).collect();
+        let expected: BTreeMap<&'static str, u64> =
+            self.producers.iter().map(|producer| (producer.name, producer.last)).collect();
         for (name, last) in expected.into_iter().filter(|(_, last)| *last > 0) {
             let broker = self.shared.broker();
             let found = self.until(broker.last_sequence("in", name))?;
@@ -554,4 +560,3 @@ impl World {
         Ok(())
     }
 }
-
