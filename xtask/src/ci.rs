@@ -28,7 +28,7 @@ const PARTS: &[Part] = &[
         run: || cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"], &[]),
     },
     Part { name: "stores", run: stores },
-    Part { name: "test", run: || cargo(&["test", "--workspace"], &[]) },
+    Part { name: "test", run: || cargo(&["test", "--workspace"], &[("LEAT_FRAMES", "10000000")]) },
     Part { name: "simulate", run: simulated },
     Part { name: "showcase", run: || showcase::check().map(|()| Outcome::Passed) },
     Part { name: "graph", run: graph },

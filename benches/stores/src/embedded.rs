@@ -9,7 +9,7 @@ use leatworks_broker::{
     Ack, Broker, Consumer, Embedded, EmbeddedOptions, Message, MessageId, Position, Publish, Start, Step, Subscribe,
     SubscriptionKind, TopicKind, TopicSpec,
 };
-use std::{ops::Range, path::Path, sync::Arc, time::Duration};
+use std::{ops::Range, path::Path, sync::Arc};
 use tokio::runtime::{Builder, Runtime};
 
 /// Messages that a consumer may hold: more than the largest group.
@@ -30,8 +30,7 @@ pub(crate) fn open(dir: &Path, load: Load) -> Opened {
         let mut topics: Vec<(Arc<str>, Box<dyn Consumer>)> = Vec::new();
         for topic in 0..load.topics {
             let name = format!("topic-{topic}");
-            let spec =
-                TopicSpec { name: name.clone(), kind: TopicKind::Plain, ..TopicSpec::default() };
+            let spec = TopicSpec { name: name.clone(), kind: TopicKind::Plain, ..TopicSpec::default() };
             broker.create_topic(spec).await?;
             broker.create_subscription(&name, "s", Start::Earliest).await?;
             let subscribe = Subscribe {

@@ -231,7 +231,7 @@ impl Journal {
         Appended { sequence, address: address + RECORD_HEADER_BYTES }
     }
 
-    /// The sequence of the last record that was appended, but for marks.
+    /// The sequence of the last record that was appended.
     pub fn last(&self) -> u64 {
         let queue = self.shared.lock();
         let last = queue.tail.sequence - 1;
@@ -383,13 +383,6 @@ impl Journal {
     /// What there is to do now, without waiting.
     pub fn duty_now(&self) -> Option<Duty> {
         self.shared.next_duty(&mut self.shared.lock())
-    }
-
-    /// Appends a record that only says that everything before it is synced, so that damage of the last records is not taken for a torn end, and gives its
-    /// sequence, which is not that of [`Journal::last`]; `None` if it would say nothing new. For [`Work::Owner`], when nothing was appended for a while:
-    /// [`Journal::commit`] writes it.
-    pub fn mark_synced(&self) -> Option<u64> {
-        self.shared.append_mark()
     }
 
     /// Writes what was appended, and syncs it if that is wanted at once. Blocks. For [`Work::Owner`].

@@ -175,19 +175,19 @@ impl Shared {
     /// sync: the kernel writes it some time, and if it is lost nobody misses it.
     pub(crate) fn mark_synced(&self) -> Result<(), JournalError> {
         match self.append_mark() {
-            Some(_) => self.write_some().map(drop),
-            None => Ok(()),
+            true => self.write_some().map(drop),
+            false => Ok(()),
         }
     }
 
-    /// Appends such a record, if it would say something new, and gives its sequence.
-    pub(crate) fn append_mark(&self) -> Option<u64> {
+    /// Appends such a record, if it would say something new.
+    pub(crate) fn append_mark(&self) -> bool {
         let mut queue = self.lock();
-        if !queue.can_mark(self.synced.get(), self.segment_bytes) {
-            return None;
+        let can = queue.can_mark(self.synced.get(), self.segment_bytes);
+        if can {
+            queue.marked_synced = queue.append(Vec::new(), Syncing::Rarely, self.segment_bytes).0;
         }
-        queue.marked_synced = queue.append(Vec::new(), Syncing::Rarely, self.segment_bytes).0;
-        Some(queue.marked_synced)
+        can
     }
 
     /// Whether the journal's own thread does that: an owner counts what it appends, and says when.

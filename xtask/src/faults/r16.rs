@@ -74,6 +74,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     set(&clock, "+0")?;
     rig.job.roots = rig.acked();
     rig.drain().await?;
+    tidy(&rig)?;
     let verdict = rig.judge(kills + 1)?;
     let waits = waits(&log::read(&rig.folder, log::ATTEMPTS)?);
     let wrong: Vec<u64> = waits
@@ -120,6 +121,20 @@ fn environment(library: &Path, clock: &Path) -> Vec<(String, String)> {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()
+}
+
+/// Removes what faketime leaves of a process that was killed: a little shared memory each.
+fn tidy(rig: &Rig) -> Result<()> {
+    for line in log::read(&rig.folder, log::OPENED)? {
+        let ("o", Some(process)) = (line[0].as_str(), line.get(6)) else { continue };
+        for name in ["faketime_shm", "sem.faketime_sem"] {
+            let path = Path::new("/dev/shm").join(format!("{name}_{process}"));
+            if path.exists() {
+                fs::remove_file(path)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Sets the clock; the file is replaced as a whole, so that nobody reads half of it.

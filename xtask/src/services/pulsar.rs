@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::{
     collections::BTreeMap,
     fs::File,
+    io::Write,
     net::TcpListener,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -87,6 +88,16 @@ impl Secret {
         let key = format!("data:;base64,{}", tokens(&["create-secret-key", "--base64"])?);
         let token = tokens(&["create", "--secret-key", &key, "--subject", "admin"])?;
         Ok(Self { key, token })
+    }
+
+    /// The key itself.
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>> {
+        let mut decode = Command::new("base64").arg("-d").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let text = self.key.rsplit(',').next().unwrap_or_default();
+        decode.stdin.take().context("base64 has a standard input")?.write_all(text.as_bytes())?;
+        let output = decode.wait_with_output()?;
+        ensure!(output.status.success(), "`base64 -d` ended with {}", output.status);
+        Ok(output.stdout)
     }
 
     fn settings(&self) -> [(&str, String); 6] {
@@ -183,6 +194,11 @@ impl Pulsar {
             }
             Ok(ready(self.web_port, token).then_some(()))
         })
+    }
+
+    /// Where clients connect.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// The server's process.

@@ -20,9 +20,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long nothing must have happened before the journal says that everything is synced, so that damage of the last group is not taken for its torn end.
-const MARK_AFTER: Duration = Duration::from_millis(100);
-
 /// How often the committing thread looks for messages whose retention has passed when nothing happens.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -71,10 +68,10 @@ impl Wake {
     }
 
     /// Waits until there is something to do, at most for a while.
-    fn wait(&self, time: Duration) -> Woken {
+    fn wait(&self) -> Woken {
         let mut woken = self.lock();
         if !woken.work && !woken.end {
-            woken = self.changed.wait_timeout(woken, time).unwrap_or_else(PoisonError::into_inner).0;
+            woken = self.changed.wait_timeout(woken, IDLE).unwrap_or_else(PoisonError::into_inner).0;
         }
         let found = *woken;
         (woken.work, woken.passed) = (false, false);
@@ -97,9 +94,8 @@ impl JournalStore {
 
 /// Commits until the broker ends.
 pub(super) fn run(engine: &Weak<Engine<JournalStore>>, wake: &Wake) {
-    let mut time = MARK_AFTER;
     loop {
-        let woken = wake.wait(time);
+        let woken = wake.wait();
         let Some(engine) = engine.upgrade() else { return };
         let store = &engine.store;
         if store.is_open() && store.journal.check().is_ok() {
@@ -107,11 +103,8 @@ pub(super) fn run(engine: &Weak<Engine<JournalStore>>, wake: &Wake) {
             commit(&engine);
             // What goes wrong ends the journal, which everybody is told.
             let _ = store.journal.commit();
-            time = MARK_AFTER;
         } else if !woken.work {
-            mark(&engine);
             engine.expire_all();
-            time = IDLE;
         }
         if store.journal.check().is_err() {
             engine.wake_all();
@@ -121,19 +114,6 @@ pub(super) fn run(engine: &Weak<Engine<JournalStore>>, wake: &Wake) {
         if woken.end {
             return;
         }
-    }
-}
-
-/// Says on disk that everything is synced.
-fn mark(engine: &Engine<JournalStore>) {
-    let marked = {
-        let _committing = engine.store.committing();
-        let _core = engine.lock();
-        engine.store.mark()
-    };
-    if marked {
-        // What goes wrong ends the journal, which everybody is told.
-        let _ = engine.store.journal.commit();
     }
 }
 
@@ -230,7 +210,7 @@ pub(super) fn snapshot(engine: &Engine<JournalStore>) -> (leatworks_journal::Mar
     // Most of it without the lock.
     commit(engine);
     let store = &engine.store;
-    let _committing = store.committing();
+    let _committing = (!planted::is(Bug::SnapshotBetween)).then(|| store.committing());
     let mut core = engine.lock();
     if let Some(closed) = close_group(engine, &mut core) {
         let (appended, placed) = append_body(store, closed);
@@ -244,19 +224,16 @@ pub(super) fn snapshot(engine: &Engine<JournalStore>) -> (leatworks_journal::Mar
 /// Commits everything, with the state as it is at the end, and ends the journal.
 pub(super) fn close(engine: &Engine<JournalStore>) -> Result<(), JournalError> {
     let journal = engine.store.journal.clone();
-    let done = duties::checkpoint(engine, &journal).and_then(|()| {
+    let done = duties::checkpoint(engine, &journal);
+    if let (Ok(()), Some(hand)) = (&done, &engine.store.hand) {
         // All attempts that were under way are in the checkpoint. What the process before had begun and this one has not met is left.
-        if let Some(hand) = &engine.store.hand {
-            let rest = engine.lock().group.hand.rest();
-            // What fails here would count attempts twice at worst.
-            let _ = hand.replace(&rest);
-        }
-        Ok(())
-    });
-    // The checkpoint only makes the next start quicker: without space for it, what was acknowledged is as safe.
-    let closed = match done {
+        let rest = engine.lock().group.hand.rest();
+        // What fails here would count attempts twice at worst.
+        let _ = hand.replace(&rest);
+    }
+    match done {
+        // The checkpoint only makes the next start quicker: without space for it, what was acknowledged is as safe.
         Ok(()) | Err(JournalError::Full) => journal.close(),
         Err(error) => Err(error),
-    };
-    closed
+    }
 }

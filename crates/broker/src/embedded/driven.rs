@@ -35,25 +35,14 @@ pub enum Work {
     Checkpoint,
     /// Does what the journal asks for, if it does: a snapshot, or moving what is alive in an old segment.
     Duty,
-    /// Appends a record that says that everything is synced, if nothing else is to be said.
-    Mark,
     /// Lets go of what is kept for seeking and is too old.
     Expire,
 }
 
 impl Work {
     /// All of it.
-    pub const ALL: [Self; 9] = [
-        Self::Close,
-        Self::Append,
-        Self::Write,
-        Self::Sync,
-        Self::Snapshot,
-        Self::Checkpoint,
-        Self::Duty,
-        Self::Mark,
-        Self::Expire,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Close, Self::Append, Self::Write, Self::Sync, Self::Snapshot, Self::Checkpoint, Self::Duty, Self::Expire];
 }
 
 /// The state that opening has found, as lines of text, and the journal's last record by then.
@@ -112,13 +101,6 @@ impl Driven {
             }
             Work::Write => self.journal.drive_writing().map(|_| ()),
             Work::Sync => self.journal.drive_syncing(),
-            Work::Mark => {
-                if lock(&self.closed).is_none() && self.journal.check().is_ok() {
-                    let _core = self.engine.lock();
-                    self.engine.store.mark();
-                }
-                Ok(())
-            }
             Work::Snapshot => self.snapshot(),
             Work::Checkpoint => self.checkpoint(),
             Work::Duty => self.duty(),

@@ -231,7 +231,7 @@ impl HandFiles {
             }
         }
         let (generation, all) = newest.unwrap_or_default();
-        let file_bytes = bytes.min(FILE_BYTES).max(4_096);
+        let file_bytes = bytes.clamp(4_096, FILE_BYTES);
         // The one that holds what is in hand is only replaced when the other one is written.
         let current = 1 - slot;
         let other = match names.iter().any(|name| name == NAMES[slot]) {

@@ -34,6 +34,7 @@ struct PartRecord {
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one, and there are a handful in a record")]
 enum Kind {
     #[prost(message, tag = "1")]
     Topic(TopicRecord),

@@ -131,16 +131,6 @@ impl JournalStore {
         self.open.fetch_add(1, Ordering::AcqRel)
     }
 
-    /// Lets the journal say that everything is synced, with the engine locked and nothing in the open group. It takes a sequence.
-    pub(super) fn mark(&self) -> bool {
-        let marked = if self.is_open() { None } else { self.journal.mark_synced() };
-        if let Some(sequence) = marked {
-            // Nobody waits for the mark: what was noted last is what was synced before it.
-            self.open.store(sequence + 1, Ordering::Release);
-        }
-        marked.is_some()
-    }
-
     pub(super) fn error(&self, error: JournalError) -> BrokerError {
         broker_error(&self.directory, error)
     }

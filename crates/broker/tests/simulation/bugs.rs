@@ -14,10 +14,20 @@ pub(crate) enum Planted {
     Journal(JournalBug),
 }
 
-/// All that this simulation must find. The journal has more, about damage: its own model test finds those.
+/// Bugs of the journal that need damage, or two crashes within a few calls of each other, to show: its own model test finds those.
+const OTHERS: [JournalBug; 5] = [
+    JournalBug::OpenWithoutDirectorySync,
+    JournalBug::KeepCutOff,
+    JournalBug::ReuseTooEarly,
+    JournalBug::ReplaceDurableCheckpoint,
+    JournalBug::LoseSilently,
+];
+
+/// All that this simulation must find.
 pub(crate) fn all() -> Vec<Planted> {
     let broker = Bug::ALL.iter().copied().map(Planted::Broker);
-    broker.chain(JournalBug::ALL.iter().copied().map(Planted::Journal)).collect()
+    let journal = JournalBug::ALL.iter().copied().filter(|bug| !OTHERS.contains(bug)).map(Planted::Journal);
+    broker.chain(journal).collect()
 }
 
 impl Planted {

@@ -45,7 +45,7 @@ impl Producer {
         for sequence in &self.under_way {
             let root = self.root(*sequence);
             shared.oracle.tries("in", root);
-            let later = (root >> 7) % 8 == 0;
+            let later = (root >> 7).is_multiple_of(8);
             let message = graph::message(root, root, now_ms, later.then_some(now_ms + 15));
             let sequence = Some((self.name.into(), *sequence));
             batch.push(Publish { topic: "in".into(), message: message.into(), sequence });

@@ -270,7 +270,7 @@ impl Connection {
         if let Some(handle) = self.producers.get(&id) {
             // The same request again: its answer came too late for the client.
             let producer_name = handle.name.clone();
-            let success = ProducerSuccess { request_id, producer_name, last_sequence_id: Some(-1) };
+            let success = ProducerSuccess::new(request_id, producer_name, None);
             return Ok(self.out.command(Command::ProducerSuccess(success)).await?);
         }
         if self.producers.len() >= PRODUCERS_MAX {

@@ -97,11 +97,7 @@ pub(crate) async fn open(
         true => shared.broker.last_sequence(&topic.name, &name).await.map_err(|error| topics::refusal(&error))?,
         false => None,
     };
-    let success = proto::ProducerSuccess {
-        request_id: request.request_id,
-        producer_name: name.clone(),
-        last_sequence_id: Some(last.and_then(|last| i64::try_from(last).ok()).unwrap_or(-1)),
-    };
+    let success = proto::ProducerSuccess::new(request.request_id, name.clone(), last);
     let producer = Producer {
         shared: shared.clone(),
         out: out.clone(),

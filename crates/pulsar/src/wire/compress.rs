@@ -8,6 +8,9 @@ use std::io::Read;
 /// batches of 128 KiB by default.
 pub const UNPACKED_BYTES_MAX: usize = 16 << 20;
 
+/// How snappy's frames begin. As a raw block it would copy from a gigabyte before its own beginning, so no raw block begins so.
+const SNAPPY_FRAMES: &[u8] = b"\xff\x06\x00\x00sNaPpY";
+
 /// A payload that cannot be unpacked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompressError {
@@ -49,6 +52,10 @@ pub fn unpack(payload: &Bytes, compression: i32, bytes: usize) -> Result<Bytes, 
             let decoder = ruzstd::decoding::StreamingDecoder::new(&payload[..]).map_err(|_| damaged())?;
             read(decoder, bytes).ok_or_else(damaged)?
         }
+        // The Rust client writes frames, all others a raw block.
+        Compression::Snappy if payload.starts_with(SNAPPY_FRAMES) => {
+            read(snap::read::FrameDecoder::new(&payload[..]), bytes).ok_or_else(damaged)?
+        }
         Compression::Snappy => {
             if snap::raw::decompress_len(payload).map_err(|_| damaged())? != bytes {
                 return Err(damaged());
@@ -59,9 +66,14 @@ pub fn unpack(payload: &Bytes, compression: i32, bytes: usize) -> Result<Bytes, 
     if unpacked.len() != bytes { Err(damaged()) } else { Ok(unpacked.into()) }
 }
 
-/// Reads to the end, and one byte beyond what is expected at most.
-fn read(source: impl Read, bytes: usize) -> Option<Vec<u8>> {
+/// Reads as many bytes as are expected, of a source that must not have more. It need not say that it has ended: the Java client only flushes zlib.
+fn read(mut source: impl Read, bytes: usize) -> Option<Vec<u8>> {
     let mut unpacked = Vec::with_capacity(bytes.min(64 << 10));
-    source.take(bytes as u64 + 1).read_to_end(&mut unpacked).ok()?;
-    Some(unpacked)
+    // It grows with what comes, not with what is announced.
+    let whole = source.by_ref().take(bytes as u64).read_to_end(&mut unpacked);
+    whole.ok().filter(|read| *read == bytes)?;
+    match source.read(&mut [0]) {
+        Ok(1..) => None,
+        Ok(0) | Err(_) => Some(unpacked),
+    }
 }

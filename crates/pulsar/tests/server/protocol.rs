@@ -16,7 +16,8 @@ async fn a_message_goes_from_a_producer_to_a_consumer() {
     client.subscribe(7, T, "s", SubType::Exclusive).await;
     client.flow(7, 10).await;
     let success = client.producer(T, None).await;
-    assert_eq!(success.last_sequence_id, Some(-1));
+    // The Java client wants both fields, whatever is in them.
+    assert_eq!((success.last_sequence_id, success.schema_version), (Some(-1), Some(bytes::Bytes::new())));
     let properties = vec![KeyValue { key: "a".into(), value: "b".into() }];
     let metadata = MessageMetadata { properties, partition_key: Some("k".into()), event_time: Some(5), ..metadata(0) };
     client.send_message(0, metadata, b"hello").await;
@@ -65,12 +66,19 @@ async fn a_batch_is_taken_apart_in_every_compression() {
     let plain = batch(&[("x", "one"), ("y", "two"), ("x", "three")]);
     let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
     zlib.write_all(&plain).unwrap();
+    // The Java client only flushes, and never ends the stream.
+    let mut flushed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    flushed.write_all(&plain).unwrap();
+    flushed.flush().unwrap();
     let packed = [
+        (Compression::Zlib, flushed.get_ref().clone()),
         (Compression::None, plain.to_vec()),
         (Compression::Lz4, lz4_flex::block::compress(&plain)),
         (Compression::Zlib, zlib.finish().unwrap()),
         (Compression::Zstd, ruzstd::encoding::compress_to_vec(&plain[..], ruzstd::encoding::CompressionLevel::Fastest)),
         (Compression::Snappy, snap::raw::Encoder::new().compress_vec(&plain).unwrap()),
+        // As the Rust client writes it.
+        (Compression::Snappy, snappy_frames(&plain)),
     ];
     for (sequence_id, (compression, payload)) in packed.into_iter().enumerate() {
         let metadata = MessageMetadata {
@@ -92,13 +100,20 @@ async fn a_batch_is_taken_apart_in_every_compression() {
     rig.stop().await;
 }
 
+fn snappy_frames(plain: &[u8]) -> Vec<u8> {
+    let mut frames = snap::write::FrameEncoder::new(Vec::new());
+    std::io::Write::write_all(&mut frames, plain).unwrap();
+    frames.into_inner().unwrap()
+}
+
 #[tokio::test]
 async fn a_send_that_cannot_be_taken_is_refused_and_the_next_is_taken() {
     let rig = Rig::start(ServerOptions::default()).await;
     let mut client = rig.client().await;
     client.producer(T, None).await;
     let damaged = batch(&[("x", "one")]);
-    let cases: [(&str, MessageMetadata, &[u8]); 8] = [
+    let cases: [(&str, MessageMetadata, &[u8]); 9] = [
+        ("cut short", compressed(Compression::Zlib.into(), 9), b"\x78\x9c\xcb"),
         ("more messages than there are", MessageMetadata { num_messages_in_batch: Some(2), ..metadata(0) }, &damaged),
         ("no messages", MessageMetadata { num_messages_in_batch: Some(0), ..metadata(0) }, &damaged),
         ("not compressed at all", compressed(Compression::Zstd.into(), 9), b"not zstd"),

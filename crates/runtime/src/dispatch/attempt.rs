@@ -10,7 +10,6 @@ use serde_json::value::RawValue;
 use std::{any::Any, borrow::Cow, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 /// What is to become of a message.
-#[expect(clippy::large_enum_variant, reason = "nearly all are settled, and a box would cost each of them an allocation")]
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// It is settled in one step with what came of it.

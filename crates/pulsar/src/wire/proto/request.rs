@@ -234,6 +234,20 @@ pub struct ProducerSuccess {
     pub producer_name: String,
     #[prost(int64, optional, tag = "3")]
     pub last_sequence_id: Option<i64>,
+    #[prost(bytes = "bytes", optional, tag = "4")]
+    pub schema_version: Option<prost::bytes::Bytes>,
+}
+
+impl ProducerSuccess {
+    /// With everything in it: the Java client reads each field whether it is set or not, and drops the connection if one is not.
+    pub fn new(request_id: u64, producer_name: String, last_sequence: Option<u64>) -> Self {
+        Self {
+            request_id,
+            producer_name,
+            last_sequence_id: Some(last_sequence.and_then(|last| i64::try_from(last).ok()).unwrap_or(-1)),
+            schema_version: Some(prost::bytes::Bytes::new()),
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
