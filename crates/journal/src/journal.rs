@@ -400,9 +400,8 @@ impl Journal {
 
     /// Writes, syncs and prepares what there is to, in a journal without threads.
     pub fn drive(&self) -> Result<(), JournalError> {
-        self.shared.prepare_spares();
-        while self.shared.write_some()? {}
-        self.shared.sync()
+        while self.drive_writing()? {}
+        self.drive_syncing()
     }
 
     /// Only writes, in a journal without threads.

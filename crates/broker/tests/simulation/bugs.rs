@@ -14,13 +14,15 @@ pub(crate) enum Planted {
     Journal(JournalBug),
 }
 
-/// Bugs of the journal that need damage, or two crashes within a few calls of each other, to show: its own model test finds those.
-const OTHERS: [JournalBug; 5] = [
+/// Bugs of the journal that need damage, or two crashes within a few calls of each other, to show. Its own model test finds those.
+const OTHERS: [JournalBug; 7] = [
     JournalBug::OpenWithoutDirectorySync,
     JournalBug::KeepCutOff,
     JournalBug::ReuseTooEarly,
     JournalBug::ReplaceDurableCheckpoint,
     JournalBug::LoseSilently,
+    JournalBug::SkipTorn,
+    JournalBug::WrongBehind,
 ];
 
 /// All that this simulation must find.
