@@ -117,11 +117,9 @@ fn graph() -> Result<Outcome> {
     )
 }
 
-/// A thousand seeds in which nothing is found, and every planted bug found within as many.
+/// A thousand seeds in which nothing is found. That planted bugs are found is one of the tests.
 fn simulated() -> Result<Outcome> {
-    simulate::run(&[])?;
-    simulate::run(&["--bugs"])?;
-    Ok(Outcome::Passed)
+    simulate::run(&[]).map(|()| Outcome::Passed)
 }
 
 /// The short tier of the fault harness, and that its oracle objects to a broken product.
