@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Result,
-    engine::Engine,
+    engine::{Engine, Store},
     planted::{self, Bug},
 };
 use leatworks_journal::{Duty, FileSystem, Journal, JournalError, Mark};
@@ -64,6 +64,9 @@ pub struct Driven {
     snapshots: Mutex<VecDeque<(Mark, Vec<u8>)>>,
     replayed: Replayed,
 }
+
+/// More than any consumer of a test leaves behind.
+const CROWDED_BYTES: usize = 2_048;
 
 /// Snapshots that wait to be made durable at most: one that the duties take, and one that a caller has asked for.
 const SNAPSHOTS_MAX: usize = 2;
@@ -129,6 +132,11 @@ impl Driven {
     /// The last record that survives the end of the process, and the last that survives the loss of power.
     pub fn kept(&self) -> (u64, u64) {
         (self.journal.written_now(), self.journal.synced_now())
+    }
+
+    /// Whether there is hardly room: what nobody waits for, as when a consumer leaves, may go unrecorded now.
+    pub fn is_crowded(&self) -> bool {
+        !self.engine.store.has_room(&self.engine.lock().group, CROWDED_BYTES, true)
     }
 
     fn close_group(&self) {

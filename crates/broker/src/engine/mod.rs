@@ -384,7 +384,9 @@ impl<S: Store> Engine<S> {
     }
 
     pub(crate) async fn nack(&self, topic: &str, name: &str, position: Position, delay: Duration) -> Result<()> {
-        let mut core = self.open_with_room(plan::size(&Step::default()), true).await?;
+        // For the attempt and for the delay.
+        let bytes = 2 * plan::size(&Step::default()) + ATTEMPTS_BYTES_MAX;
+        let mut core = self.open_with_room(bytes, true).await?;
         let (_, subscription) = core.subscription(topic, name)?;
         let Some(feed) = core.feeds.get(&subscription).filter(|feed| feed.holds(position.0)) else {
             // It went back with its consumer, or is settled: there is nothing to give back.

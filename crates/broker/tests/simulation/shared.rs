@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     /// Steps of consumers that have left.
     pub(crate) left_behind: Vec<(Call, Trial)>,
     pub(crate) holders: u64,
+    /// There is hardly room in the journal: what nobody waits for may go unrecorded.
+    pub(crate) crowded: bool,
     /// No more faults, no more leaving: whatever is there is to be done.
     pub(crate) draining: bool,
     /// The disk has failed: the process must end.

@@ -92,6 +92,7 @@ impl Worker {
 
     fn leave(&mut self, shared: &mut Shared) {
         shared.note(format_args!("{} leaves", self.name));
+        shared.oracle.roomless |= shared.crowded;
         let again = std::mem::take(&mut self.again);
         if let (Some(call), Some((trial, _)), false) = (self.call.take(), self.trial.take(), again) {
             shared.left_behind.push((call, trial));

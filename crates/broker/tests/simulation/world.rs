@@ -130,6 +130,7 @@ impl World {
             began: Instant::now(),
             left_behind: Vec::new(),
             holders: 0,
+            crowded: false,
             draining: false,
             failed: false,
         };
@@ -197,6 +198,7 @@ impl World {
     }
 
     fn turn(&mut self, who: usize) -> Verdict {
+        self.shared.crowded = self.driven.as_ref().is_some_and(Driven::is_crowded);
         let (shared, producers) = (&mut self.shared, self.producers.len());
         match who.checked_sub(producers) {
             None => self.producers[who].turn(shared)?,
@@ -262,7 +264,6 @@ impl World {
             }
             2 | 3 if plan.full_disk => {
                 self.counts.full_disks += 1;
-                self.shared.oracle.roomless = true;
                 let files: usize = self.fs.list_names("").iter().filter_map(|name| self.fs.bytes_of(name)).map(|b| b.len()).sum();
                 let space = files as u64 + self.shared.random.below(2 * plan.segment_bytes);
                 self.faults.space_bytes = if self.faults.space_bytes.is_some() { None } else { Some(space) };
@@ -339,6 +340,8 @@ impl World {
             return Ok(());
         }
         self.drive(Work::Append)?;
+        // What is in hand is counted, for which nobody waits either.
+        self.shared.oracle.roomless |= self.driven.as_ref().is_some_and(Driven::is_crowded);
         let broker = self.shared.broker();
         let closed = match broker.close().as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(closed) => closed,
