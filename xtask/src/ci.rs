@@ -1,6 +1,6 @@
 //! The parts of continuous integration, in the order in which the quick ones fail first.
 
-use crate::{faults, showcase, simulate};
+use crate::{clients, faults, showcase, simulate};
 use anyhow::{Context, Result, bail};
 use std::{
     path::Path,
@@ -30,6 +30,7 @@ const PARTS: &[Part] = &[
     Part { name: "stores", run: stores },
     Part { name: "test", run: || cargo(&["test", "--workspace"], &[("LEAT_FRAMES", "10000000")]) },
     Part { name: "simulate", run: simulated },
+    Part { name: "clients", run: foreign_clients },
     Part { name: "showcase", run: || showcase::check().map(|()| Outcome::Passed) },
     Part { name: "graph", run: graph },
     Part { name: "faults", run: few_faults },
@@ -128,6 +129,12 @@ fn few_faults() -> Result<Outcome> {
     let without_teeth = faults::run(&["--tier", "pr", "--teeth"])?;
     let all: Vec<_> = not_run.into_iter().chain(without_teeth).collect();
     Ok(if all.is_empty() { Outcome::Passed } else { Outcome::Skipped(format!("{} cannot run here", all.join(", "))) })
+}
+
+/// The clients of other people. Without Java, Go or Python some of them cannot run; where `CI` is set that fails.
+fn foreign_clients() -> Result<Outcome> {
+    let missing = clients::run(&[])?;
+    Ok(if missing.is_empty() { Outcome::Passed } else { Outcome::Skipped(missing.join("; ")) })
 }
 
 /// The policy on licences, sources and bans. The advisories need a database that is not on any package registry, so they are checked

@@ -18,7 +18,7 @@ usage: cargo xtask <task>
   ci --list     name the parts
   bench stores [--seconds N] [--rounds N] [--dir DIR]
                 run the workload of the broker on fjall, redb and SQLite too, and print how they compare
-  clients [--against leat|pulsar] [python|java|go|rust …]
+  clients [--against leat|pulsar] [python|go|java|rust|tools|trampoline …]
                 run foreign Pulsar clients through their scenarios against the embedded broker, or against the real Pulsar
   faults [--tier pr|nightly] [--seed N] [--teeth] [--report PAGE] [RULE …]
                 let faults come to the embedded broker, by all rules or only the named ones, and judge what is there afterwards;
@@ -52,7 +52,7 @@ fn run(args: &[&str]) -> Result<()> {
         ["ci", "--list"] => ci::list(),
         ["ci", parts @ ..] => ci::run(parts)?,
         ["bench", "stores", rest @ ..] => bench::stores(rest)?,
-        ["clients", rest @ ..] => clients::run(rest)?,
+        ["clients", rest @ ..] => clients::run(rest).map(drop)?,
         ["services", rest @ ..] => services::run(rest)?,
         ["simulate", words @ ..] => simulate::run(words)?,
         ["faults", words @ ..] => _ = faults::run(words)?,

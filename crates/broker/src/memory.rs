@@ -3,7 +3,7 @@
 use crate::{
     Message, MessageId, Result,
     engine::{Clock, Engine, Limits, Store},
-    state::{Event, State, SubscriptionId},
+    state::{Event, Index, Missing, State, SubscriptionId},
 };
 use std::sync::{
     Arc,
@@ -91,6 +91,10 @@ impl Store for MemoryStore {
 
     async fn load(&self, handles: &[Arc<Message>]) -> Vec<Result<Arc<Message>>> {
         handles.iter().map(|message| Ok(message.clone())).collect()
+    }
+
+    async fn load_indexes(&self, _missing: &[Missing<Arc<Message>>]) -> Result<Vec<Index<Arc<Message>>>> {
+        Ok(Vec::new())
     }
 
     async fn close(_engine: &Arc<Engine<Self>>) -> Result<()> {

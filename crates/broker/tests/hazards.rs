@@ -18,13 +18,17 @@ const SEGMENT_BYTES: u64 = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn open(fs: &SimulatedFileSystem) -> Embedded {
+    open_on(Arc::new(fs.clone()))
+}
+
+fn open_on(fs: Arc<dyn FileSystem>) -> Embedded {
     let options = EmbeddedOptions {
         segment_bytes: SEGMENT_BYTES,
         checkpoint_bytes: 2 * SEGMENT_BYTES,
         cache_bytes_max: 0,
         ..EmbeddedOptions::new("simulated")
     };
-    Embedded::open_on(Arc::new(fs.clone()), options).unwrap()
+    Embedded::open_on(fs, options).unwrap()
 }
 
 async fn topic(broker: &Embedded, name: &str) {
@@ -79,17 +83,20 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_was_moved_while_it_was_about_to_be_handed_out_is_handed_out() {
+    let gate = Arc::new(RwLock::new(()));
     let fs = SimulatedFileSystem::new(1, Faults::default());
-    let broker = open(&fs);
+    let broker = open_on(Arc::new(Gated(fs.clone(), gate.clone())));
     topic(&broker, "old").await;
     topic(&broker, "busy").await;
     broker.publish(batch("old", 1..4, 1_000)).await.unwrap();
     let mut old = consumer(&broker, "old").await;
-    // The call is dropped when the messages are taken and not handed out: the next call is to do that.
+    // The call is dropped when the messages are taken and not handed out: the next call is to do that. The disk cannot be read meanwhile.
+    let closed = Closed::new(gate);
     let mut call = old.receive(3);
     let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(call.as_mut().poll(cx).is_pending())).await;
     drop(call);
-    assert!(polled, "nothing waits for a disk that fast");
+    closed.open();
+    assert!(polled, "the messages are only on the disk");
     assert_eq!(broker.stats().await.unwrap()[1].subscriptions["s"].in_flight, 3);
     let first = || fs.list_names("segment-")[0].clone();
     let (before, mut busy) = (first(), consumer(&broker, "busy").await);
@@ -163,8 +170,33 @@ async fn a_damaged_message_is_passed_over_and_its_root_ends_as_given_up() {
     assert_eq!(soon(consumer.receive(1)).await.unwrap().len(), 1);
 }
 
-/// A disk whose syncs take as long as somebody holds the gate.
+/// A disk whose syncs and reads take as long as somebody holds the gate.
 struct Gated(SimulatedFileSystem, Arc<RwLock<()>>);
+
+/// The gate, held by a thread so that a test may wait meanwhile.
+struct Closed {
+    open: std::sync::mpsc::Sender<()>,
+    holder: std::thread::JoinHandle<()>,
+}
+
+impl Closed {
+    fn new(gate: Arc<RwLock<()>>) -> Self {
+        let (hold, held) = std::sync::mpsc::channel();
+        let (open, opened) = std::sync::mpsc::channel::<()>();
+        let holder = std::thread::spawn(move || {
+            let _closed = gate.write().unwrap();
+            hold.send(()).unwrap();
+            let _ = opened.recv();
+        });
+        held.recv().unwrap();
+        Self { open, holder }
+    }
+
+    fn open(self) {
+        self.open.send(()).unwrap();
+        self.holder.join().unwrap();
+    }
+}
 
 struct GatedFile(Arc<dyn File>, Arc<RwLock<()>>);
 
@@ -174,6 +206,7 @@ impl File for GatedFile {
     }
 
     fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let _open = self.1.read().unwrap();
         self.0.read(buffer, offset)
     }
 
@@ -228,20 +261,12 @@ async fn a_producer_is_not_told_a_sequence_that_may_yet_be_lost() {
     let mut published = batch("a", 1..2, 10);
     published[0].sequence = Some(("p".into(), 5));
     let step = Step { publishes: published, state: vec![("k".into(), Some("v".into()))], ..Step::default() };
-    let (hold, held) = std::sync::mpsc::channel();
-    let (let_go, go) = std::sync::mpsc::channel::<()>();
-    let holder = std::thread::spawn(move || {
-        let _closed = gate.write().unwrap();
-        hold.send(()).unwrap();
-        let _ = go.recv();
-    });
-    held.recv().unwrap();
+    let closed = Closed::new(gate);
     let mut commit = broker.commit(step);
     assert!(pends(&mut commit).await);
     assert!(pends(broker.last_sequence("a", "p")).await);
     assert!(pends(broker.state("k")).await);
-    let_go.send(()).unwrap();
-    holder.join().unwrap();
+    closed.open();
     soon(commit).await.unwrap();
     assert_eq!(soon(broker.last_sequence("a", "p")).await.unwrap(), Some(5));
 }

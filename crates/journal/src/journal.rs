@@ -323,23 +323,24 @@ impl Journal {
 
     /// These, by address and size, are alive: their segments are kept.
     pub fn hold(&self, all: impl Iterator<Item = (u64, usize)>) {
+        self.hold_runs(all.map(|(address, bytes)| (self.segment_of(address), 1, bytes as u64)));
+    }
+
+    /// The same of many at once: so many messages of so many bytes in each of these segments.
+    pub fn hold_runs(&self, runs: impl Iterator<Item = (u64, u64, u64)>) {
         let mut queue = self.shared.lock();
-        for (address, bytes) in all {
-            let live = queue.live.entry(address / self.shared.segment_bytes).or_default();
-            live.messages += 1;
-            live.bytes += bytes as u64;
-        }
+        runs.for_each(|(segment, messages, bytes)| queue.hold(segment, messages, bytes));
     }
 
     /// These, held before, are dead.
     pub fn release(&self, all: impl Iterator<Item = (u64, usize)>) {
+        self.release_runs(all.map(|(address, bytes)| (self.segment_of(address), 1, bytes as u64)));
+    }
+
+    /// The same of many at once.
+    pub fn release_runs(&self, runs: impl Iterator<Item = (u64, u64, u64)>) {
         let mut queue = self.shared.lock();
-        for (address, bytes) in all {
-            if let Some(live) = queue.live.get_mut(&(address / self.shared.segment_bytes)) {
-                live.messages = live.messages.saturating_sub(1);
-                live.bytes = live.bytes.saturating_sub(bytes as u64);
-            }
-        }
+        runs.for_each(|(segment, messages, bytes)| queue.release(segment, messages, bytes));
     }
 
     /// Where a snapshot of the owner's state stands that is taken now, with everything appended so far applied.

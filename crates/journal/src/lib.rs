@@ -38,7 +38,7 @@ pub mod simulation;
 pub use error::JournalError;
 pub use fs::{File, FileSystem, RealFileSystem};
 pub use journal::{Appended, Duty, Journal, Mark, Options, Recovered, Syncing, Usage, Work};
-pub use recovery::Visitor;
+pub use recovery::{Reader, Visitor};
 pub use verify::{Damage, Report, verify};
 
 use bytes::Bytes;

@@ -169,6 +169,21 @@ impl Queue {
         self.full && !self.checkpoint_failed && !self.duties_ended && sealed.any(|(number, _)| self.is_dead(*number))
     }
 
+    /// So many messages in this segment are alive.
+    pub(crate) fn hold(&mut self, segment: u64, messages: u64, bytes: u64) {
+        let live = self.live.entry(segment).or_default();
+        live.messages += messages;
+        live.bytes += bytes;
+    }
+
+    /// So many messages in this segment, held before, are dead.
+    pub(crate) fn release(&mut self, segment: u64, messages: u64, bytes: u64) {
+        if let Some(live) = self.live.get_mut(&segment) {
+            live.messages = live.messages.saturating_sub(messages);
+            live.bytes = live.bytes.saturating_sub(bytes);
+        }
+    }
+
     /// Whether nothing in this segment is alive.
     pub(crate) fn is_dead(&self, number: u64) -> bool {
         self.live.get(&number).is_none_or(|live| live.messages == 0)

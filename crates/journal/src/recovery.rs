@@ -52,8 +52,45 @@ pub(crate) struct Repair {
     pub(crate) cut_at: Option<u64>,
 }
 
+/// Reads what was appended before, while a journal is being opened.
+#[derive(Clone)]
+pub struct Reader {
+    segment_bytes: u64,
+    segments: BTreeMap<u64, Arc<dyn File>>,
+}
+
+impl Reader {
+    /// As [`Journal::read`](crate::Journal::read).
+    ///
+    /// # Errors
+    /// If there is no such place, or the disk fails.
+    pub fn read(&self, address: u64, bytes: usize) -> Result<Bytes, JournalError> {
+        let (number, offset) = (address / self.segment_bytes, address % self.segment_bytes);
+        let name = segment_name(number);
+        let file = self.segments.get(&number).ok_or_else(|| JournalError::damaged(&name, offset, "there is no such segment"))?;
+        let mut buffer = vec![0; bytes];
+        file.read(&mut buffer, offset).map_err(JournalError::io("reading", &name))?;
+        Ok(buffer.into())
+    }
+
+    /// As [`Journal::place`](crate::Journal::place).
+    pub fn place(&self, address: u64) -> (String, u64) {
+        (segment_name(address / self.segment_bytes), address % self.segment_bytes)
+    }
+
+    /// As [`Journal::segment_of`](crate::Journal::segment_of).
+    pub fn segment_of(&self, address: u64) -> u64 {
+        address / self.segment_bytes
+    }
+}
+
 /// Takes what recovery finds.
 pub trait Visitor {
+    /// Called first, once: with this the visitor may read what the snapshot and the records refer to.
+    fn begin(&mut self, reader: Reader) {
+        drop(reader);
+    }
+
     /// The state as a checkpoint holds it; called at most once, before any record.
     ///
     /// # Errors
@@ -81,6 +118,8 @@ pub(crate) fn find(fs: &dyn FileSystem, visitor: &mut dyn Visitor) -> Result<Opt
     let checkpoints = Checkpoints::read(fs, &names, false)?;
     let segments = open_segments(fs, &names, false)?;
     let Some((start, segment_bytes, salt)) = beginning(&checkpoints, &segments)? else { return Ok(None) };
+    let files = segments.iter().map(|(number, segment)| (*number, segment.file.clone()));
+    visitor.begin(Reader { segment_bytes, segments: files.collect() });
     let newest = checkpoints.newest();
     if let Some(newest) = newest {
         let snapshot = visitor.snapshot(&newest.snapshot);

@@ -197,24 +197,28 @@ func sorted(values []string) []string {
 	return values
 }
 
-// sharesOf gives what each of the consumers has of so many messages, acknowledged.
-func sharesOf(consumers []pulsar.Consumer, count int) [][]pulsar.Message {
-	shares := make([][]pulsar.Message, len(consumers))
-	var all []pulsar.Message
+// had is a message and which of the consumers had it.
+type had struct {
+	by      int
+	message pulsar.Message
+}
+
+// sharedOut gives so many messages as they come, acknowledged. Each consumer has some.
+func sharedOut(consumers []pulsar.Consumer, count int) []had {
+	found := []had{}
+	all, owners := []pulsar.Message{}, map[int]bool{}
 	for deadline := time.Now().Add(comes); len(all) < count && time.Now().Before(deadline); {
 		for at, consumer := range consumers {
 			if message, came := receiveWithin(consumer, 50*time.Millisecond); came {
 				try(consumer.Ack(message))
-				shares[at] = append(shares[at], message)
-				all = append(all, message)
+				found, all = append(found, had{at, message}), append(all, message)
+				owners[at] = true
 			}
 		}
 	}
 	same(sorted(payloads(all)), sorted(numbers(0, count)), "payloads")
-	for _, share := range shares {
-		same(len(share) > 0, true, "each consumer has a share")
-	}
-	return shares
+	same(len(owners), len(consumers), "consumers with a share")
+	return found
 }
 
 // sendAll sends without waiting in between, and waits for all receipts.
@@ -297,7 +301,7 @@ func shared(r rig) {
 	few := func(options *pulsar.ConsumerOptions) { options.Type, options.ReceiverQueueSize = pulsar.Shared, 5 }
 	consumers := []pulsar.Consumer{r.consumer(few), r.consumer(few)}
 	r.send(numbers(0, 100))
-	sharesOf(consumers, 100)
+	sharedOut(consumers, 100)
 }
 
 func failover(r rig) {
@@ -320,25 +324,40 @@ func failover(r rig) {
 	exactly(standby, numbers(50, 100))
 }
 
-func keyShared(r rig) {
+// byKey sends 200 messages of 20 keys to two consumers, and gives what came of each key.
+func byKey(r rig) map[string][]had {
 	consumers := []pulsar.Consumer{r.consumer(kind(pulsar.KeyShared)), r.consumer(kind(pulsar.KeyShared))}
 	producer := r.producer(nil)
 	for number := range 200 {
 		message := &pulsar.ProducerMessage{Payload: []byte(strconv.Itoa(number)), Key: fmt.Sprintf("key-%d", number%20)}
 		must(producer.Send(background, message))
 	}
-	owner, last := map[string]int{}, map[string]int{}
-	for at, share := range sharesOf(consumers, 200) {
-		for _, message := range share {
-			if other, seen := owner[message.Key()]; seen && other != at {
-				fail("both consumers had %s", message.Key())
+	found := map[string][]had{}
+	for _, one := range sharedOut(consumers, 200) {
+		found[one.message.Key()] = append(found[one.message.Key()], one)
+	}
+	return found
+}
+
+func keyShared(r rig) {
+	for key, messages := range byKey(r) {
+		last := -1
+		for _, one := range messages {
+			number := must(strconv.Atoi(string(one.message.Payload())))
+			if number < last {
+				fail("%s: %d after %d", key, number, last)
 			}
-			owner[message.Key()] = at
-			number := must(strconv.Atoi(string(message.Payload())))
-			if before, seen := last[message.Key()]; seen && before > number {
-				fail("%s: %d after %d", message.Key(), number, before)
+			last = number
+		}
+	}
+}
+
+func keyAffinity(r rig) {
+	for key, messages := range byKey(r) {
+		for _, one := range messages {
+			if one.by != messages[0].by {
+				fail("both consumers had %s", key)
 			}
-			last[message.Key()] = number
 		}
 	}
 }
@@ -626,6 +645,7 @@ var scenarios = map[string]func(rig){
 	"shared":              shared,
 	"failover":            failover,
 	"key-shared":          keyShared,
+	"key-affinity":        keyAffinity,
 	"ack-individual":      ackIndividual,
 	"ack-cumulative":      ackCumulative,
 	"ack-batch-index":     ackBatchIndex,

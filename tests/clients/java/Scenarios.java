@@ -63,6 +63,7 @@ public final class Scenarios {
         SCENARIOS.put("shared", Scenarios::shared);
         SCENARIOS.put("failover", Scenarios::failover);
         SCENARIOS.put("key-shared", Scenarios::keyShared);
+        SCENARIOS.put("key-affinity", Scenarios::keyAffinity);
         SCENARIOS.put("ack-individual", Scenarios::ackIndividual);
         SCENARIOS.put("ack-cumulative", Scenarios::ackCumulative);
         SCENARIOS.put("ack-batch-index", Scenarios::ackBatchIndex);
@@ -207,24 +208,25 @@ public final class Scenarios {
         same(more == null ? null : text(more), null, "what came after all that should come");
     }
 
-    /** What each of the consumers has of so many messages, acknowledged. */
-    private static List<List<Message<byte[]>>> sharesOf(List<Consumer<byte[]>> consumers, int count) throws PulsarClientException {
-        List<List<Message<byte[]>>> shares = consumers.stream().map(consumer -> new ArrayList<Message<byte[]>>()).collect(Collectors.toList());
-        List<Message<byte[]>> all = new ArrayList<>();
+    /** A message, and which of the consumers had it. */
+    private record Had(int by, Message<byte[]> message) {}
+
+    /** So many messages as they come, acknowledged. Each consumer has some. */
+    private static List<Had> sharedOut(List<Consumer<byte[]>> consumers, int count) throws PulsarClientException {
+        List<Had> found = new ArrayList<>();
         long deadline = System.currentTimeMillis() + COMES_MS;
-        while (all.size() < count && System.currentTimeMillis() < deadline) {
+        while (found.size() < count && System.currentTimeMillis() < deadline) {
             for (int at = 0; at < consumers.size(); at++) {
                 Message<byte[]> message = consumers.get(at).receive(50, TimeUnit.MILLISECONDS);
                 if (message != null) {
                     consumers.get(at).acknowledge(message);
-                    shares.get(at).add(message);
-                    all.add(message);
+                    found.add(new Had(at, message));
                 }
             }
         }
-        same(sorted(texts(all)), sorted(numbers(0, count)), "payloads");
-        same(shares.stream().noneMatch(List::isEmpty), true, "each consumer has a share");
-        return shares;
+        same(sorted(found.stream().map(had -> text(had.message)).collect(Collectors.toList())), sorted(numbers(0, count)), "payloads");
+        same(found.stream().map(Had::by).distinct().count(), (long) consumers.size(), "consumers with a share");
+        return found;
     }
 
     /** Sends without waiting in between, and waits for all receipts. */
@@ -295,7 +297,7 @@ public final class Scenarios {
         ConsumerBuilder<byte[]> modest = rig.consumer().subscriptionType(SubscriptionType.Shared).receiverQueueSize(5);
         List<Consumer<byte[]>> consumers = List.of(modest.clone().subscribe(), modest.clone().subscribe());
         rig.send(numbers(0, 100));
-        sharesOf(consumers, 100);
+        sharedOut(consumers, 100);
     }
 
     private static void failover(Rig rig) throws Exception {
@@ -321,24 +323,25 @@ public final class Scenarios {
         exactly(standby, numbers(50, 100));
     }
 
-    private static void keyShared(Rig rig) throws Exception {
+    /** Sends 200 messages of 20 keys to two consumers, and gives what came of each key. */
+    private static Map<String, List<Had>> byKey(Rig rig) throws PulsarClientException {
         List<Consumer<byte[]>> consumers = List.of(rig.consumer(SubscriptionType.Key_Shared), rig.consumer(SubscriptionType.Key_Shared));
         Producer<byte[]> producer = rig.producer().create();
         for (int number = 0; number < 200; number++) {
             producer.newMessage().key("key-" + number % 20).value(Integer.toString(number).getBytes(UTF_8)).send();
         }
-        Map<String, Integer> owners = new HashMap<>();
-        Map<String, Integer> last = new HashMap<>();
-        List<List<Message<byte[]>>> shares = sharesOf(consumers, 200);
-        for (int at = 0; at < 2; at++) {
-            for (Message<byte[]> message : shares.get(at)) {
-                int number = Integer.parseInt(text(message));
-                same(owners.merge(message.getKey(), at, (first, second) -> first), at, "owner of " + message.getKey());
-                int before = last.getOrDefault(message.getKey(), -1);
-                same(before < number, true, message.getKey() + ": " + number + " after " + before);
-                last.put(message.getKey(), number);
-            }
-        }
+        return sharedOut(consumers, 200).stream().collect(Collectors.groupingBy(had -> had.message.getKey()));
+    }
+
+    private static void keyShared(Rig rig) throws Exception {
+        byKey(rig).forEach((key, messages) -> {
+            List<Integer> order = messages.stream().map(had -> Integer.parseInt(text(had.message))).collect(Collectors.toList());
+            same(order, order.stream().sorted().collect(Collectors.toList()), "order of " + key);
+        });
+    }
+
+    private static void keyAffinity(Rig rig) throws Exception {
+        byKey(rig).forEach((key, messages) -> same(messages.stream().map(Had::by).distinct().count(), 1L, "consumers that had " + key));
     }
 
     private static void ackIndividual(Rig rig) throws Exception {
@@ -583,12 +586,14 @@ public final class Scenarios {
     }
 
     public static void main(String[] names) throws Exception {
+        // One client for all: closing one takes seconds, and each scenario has a topic of its own.
+        PulsarClient client = connect(System.getenv("PULSAR_TOKEN"));
         for (String name : names) {
             if (ABSENT.containsKey(name)) {
                 System.out.println("absent " + name + " " + ABSENT.get(name));
                 continue;
             }
-            try (PulsarClient client = connect(System.getenv("PULSAR_TOKEN"))) {
+            try {
                 String topic = "persistent://public/default/java-" + name + "-" + Long.toHexString(System.nanoTime());
                 SCENARIOS.get(name).run(new Rig(client, topic));
                 System.out.println("ok " + name);
@@ -596,6 +601,7 @@ public final class Scenarios {
                 System.out.println("FAIL " + name + " " + failure.toString().replace('\n', ' '));
             }
         }
+        // Its threads would go on; what is on the server ends with the connection.
         System.exit(0);
     }
 }

@@ -85,20 +85,21 @@ def exactly(consumer, expected, in_order=True):
     raise AssertionError(f"{more.data()!r} came after all that should come")
 
 
-def shares_of(consumers, count):
-    """What each of the consumers has of so many messages, acknowledged."""
-    shares = [[] for _ in consumers]
+def shared_out(consumers, count):
+    """So many messages, each with which of the consumers had it, as they come and acknowledged. Each consumer has some."""
+    found = []
     deadline = time.monotonic() + COMES_MS / 1000
-    while sum(map(len, shares)) < count and time.monotonic() < deadline:
-        for consumer, share in zip(consumers, shares):
+    while len(found) < count and time.monotonic() < deadline:
+        for at, consumer in enumerate(consumers):
             try:
-                share.append(consumer.receive(50))
+                message = consumer.receive(50)
             except pulsar.Timeout:
                 continue
-            consumer.acknowledge(share[-1])
-    same(sorted(payloads(sum(shares, []))), sorted(numbers(0, count)))
-    same(all(shares), True, "each consumer has a share")
-    return shares
+            consumer.acknowledge(message)
+            found.append((at, message))
+    same(sorted(message.data() for _, message in found), sorted(numbers(0, count)))
+    same({at for at, _ in found}, set(range(len(consumers))), "consumers with a share")
+    return found
 
 
 def same(found, expected, what="payloads"):
@@ -168,7 +169,7 @@ def exclusive(rig):
 def shared(rig):
     consumers = [rig.consumer(ConsumerType.Shared, receiver_queue_size=5) for _ in range(2)]
     rig.send(numbers(0, 100))
-    shares_of(consumers, 100)
+    shared_out(consumers, 100)
 
 
 def failover(rig):
@@ -190,18 +191,26 @@ def failover(rig):
     same(payloads(receive(standby, 50)), numbers(50, 100))
 
 
-def key_shared(rig):
+def by_key(rig):
     consumers = [rig.consumer(ConsumerType.KeyShared) for _ in range(2)]
     producer = rig.producer()
     for number in range(200):
         producer.send(b"%d" % number, partition_key=f"key-{number % 20}")
-    shares = shares_of(consumers, 200)
-    keys = [{message.partition_key() for message in share} for share in shares]
-    same(keys[0] & keys[1], set(), "keys that both consumers had")
-    for share in shares:
-        for key in {message.partition_key() for message in share}:
-            order = [int(message.data()) for message in share if message.partition_key() == key]
-            same(order, sorted(order), f"order of {key}")
+    found = {}
+    for at, message in shared_out(consumers, 200):
+        found.setdefault(message.partition_key(), []).append((at, int(message.data())))
+    return found
+
+
+def key_shared(rig):
+    for key, messages in by_key(rig).items():
+        order = [number for _, number in messages]
+        same(order, sorted(order), f"order of {key}")
+
+
+def key_affinity(rig):
+    for key, messages in by_key(rig).items():
+        same(len({at for at, _ in messages}), 1, f"consumers that had {key}")
 
 
 def ack_individual(rig):
@@ -430,6 +439,7 @@ SCENARIOS = {
     "shared": shared,
     "failover": failover,
     "key-shared": key_shared,
+    "key-affinity": key_affinity,
     "ack-individual": ack_individual,
     "ack-cumulative": ack_cumulative,
     "ack-batch-index": ack_batch_index,

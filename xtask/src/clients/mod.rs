@@ -1,197 +1,225 @@
-//! `cargo xtask clients`: programs with Pulsar clients that nobody here wrote run one list of scenarios against a server, ours or the real one.
-//!
-//! | scenario | shows that |
-//! |---|---|
-//! | `keys-and-properties`, `batches`, `compression-*` | what is sent is what comes, whatever it is packed in |
-//! | `exclusive`, `shared`, `failover`, `key-shared`, `exclusive-conflict` | consumers share a subscription as its kind says |
-//! | `ack-*`, `nack`, `redeliver-all`, `unacked-again`, `acked-never-again` | what is acknowledged is done with, and nothing else is |
-//! | `seek-*`, `last-message-id`, `reader` | a reader gets to where it wants |
-//! | `deliver-after`, `dedup`, `unsubscribe`, `pattern`, `pattern-grows`, `consumer-stats`, `oversized` | the rest is as Pulsar has it |
-//! | `shared-200k` | 200,000 messages reach two consumers once each |
-//! | `token-*` | a token lets in, and a wrong one or none does not |
+//! Clients of the Pulsar protocol that nobody here wrote, run against this project's server or against the real one: `cargo xtask clients`.
 
-mod programs;
+pub(crate) mod programs;
+mod scenarios;
+pub(crate) mod server;
+mod trampoline;
 
-use crate::services::{
-    self,
-    pulsar::{self, Options, Pulsar, Secret},
-};
-use anyhow::{Context, Result, bail, ensure};
-use programs::Program;
+use crate::services::{cache, pulsar::Secret};
+use anyhow::{Context, Result, bail};
+use programs::{CLIENTS, Client};
+use scenarios::{DIFFERENCES, SCENARIOS, WITH_TOKENS};
+use server::{Against, Running};
 use std::{
-    path::{Path, PathBuf},
+    fs::File,
+    io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
-    time::Duration,
+    sync::mpsc,
+    time::{Duration, Instant},
 };
 
-const SCENARIOS: &[&str] = &[
-    "keys-and-properties",
-    "batches",
-    "compression-lz4",
-    "compression-zstd",
-    "compression-zlib",
-    "compression-snappy",
-    "exclusive",
-    "shared",
-    "failover",
-    "key-shared",
-    "ack-individual",
-    "ack-cumulative",
-    "ack-batch-index",
-    "nack",
-    "redeliver-all",
-    "unacked-again",
-    "acked-never-again",
-    "seek-id",
-    "seek-time",
-    "last-message-id",
-    "deliver-after",
-    "dedup",
-    "unsubscribe",
-    "pattern",
-    "pattern-grows",
-    "oversized",
-    "exclusive-conflict",
-    "reader",
-    "consumer-stats",
-    "shared-200k",
-];
+/// One program with all its scenarios: about a minute on a quiet machine, several where builds take the cores. Then it hangs.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(600);
 
-/// Those that need a server which asks for tokens.
-const TOKEN_SCENARIOS: &[&str] = &["token-right", "token-wrong", "token-none"];
-
-/// How long our server may take until it listens: it starts in milliseconds, but a machine may be busy.
-const START_LIMIT: Duration = Duration::from_secs(20);
-
-/// `cargo xtask services fetch clients`.
-pub(crate) fn fetch() -> Result<()> {
-    for program in programs::ALL {
-        program.prepare()?;
-    }
-    Ok(())
-}
-
-/// `cargo xtask clients [--against leat|pulsar] [CLIENT …]`.
-pub(crate) fn run(args: &[&str]) -> Result<()> {
-    let (against, names) = match args {
-        ["--against", against, names @ ..] => (*against, names),
-        names => ("leat", names),
-    };
-    ensure!(matches!(against, "leat" | "pulsar"), "clients run against `leat` or `pulsar`, not `{against}`");
-    let programs: Vec<&Program> = match names {
-        [] => programs::ALL.iter().collect(),
-        names => names.iter().map(|name| programs::find(name)).collect::<Result<_>>()?,
-    };
-    for program in &programs {
-        program.prepare()?;
-    }
-    let mut count = Count::default();
-    {
-        let server = Server::start(against, None)?;
-        for program in &programs {
-            count.add(program.run(&server.url(), None, SCENARIOS)?);
-        }
-    }
-    let secret = Secret::new()?;
-    let server = Server::start(against, Some(&secret))?;
-    for program in &programs {
-        count.add(program.run(&server.url(), Some(&secret.token), TOKEN_SCENARIOS)?);
-    }
-    println!("{} ok, {} absent in the client, {} failed", count.ok, count.absent, count.failed);
-    ensure!(count.failed == 0, "{} scenarios failed", count.failed);
-    ensure!(count.ok > 0, "no scenario was run");
-    Ok(())
-}
-
-/// How scenarios have ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Count {
+/// What is run, and what could not be.
+#[derive(Debug, Default)]
+struct Counts {
     ok: usize,
-    absent: usize,
     failed: usize,
+    absent: usize,
+    differ: usize,
+    missing: Vec<String>,
 }
 
-impl Count {
-    fn add(&mut self, other: Self) {
-        self.ok += other.ok;
-        self.absent += other.absent;
-        self.failed += other.failed;
+/// Fetches what the clients need and builds their programs, as far as this machine can.
+pub(crate) fn fetch() -> Result<()> {
+    let cache = cache()?;
+    let mut missing = Vec::new();
+    for client in CLIENTS {
+        match client.missing() {
+            Some(why) => missing.push(format!("{}: {why}", client.name)),
+            None => client.build(&cache)?,
+        }
     }
+    match missing.as_slice() {
+        [] => Ok(()),
+        missing => bail!("NOT FETCHED: {}", missing.join("; ")),
+    }
+}
 
-    /// What a program's output says. A scenario without a line has failed: its program ended before.
-    fn of(output: &str, scenarios: &[&str]) -> Self {
-        let mut count = Self::default();
-        for scenario in scenarios {
-            let line = output.lines().find(|line| line.split(' ').nth(1) == Some(scenario));
-            match line.and_then(|line| line.split(' ').next()) {
-                Some("ok") => count.ok += 1,
-                Some("absent") => count.absent += 1,
-                _ => count.failed += 1,
+/// `cargo xtask clients [--against leat|pulsar] [CLIENT …]`. Gives what could not run; with `CI` set that is an error.
+pub(crate) fn run(args: &[&str]) -> Result<Vec<String>> {
+    let (against, names) = match args {
+        ["--against", "leat", names @ ..] => (Against::Leat, names),
+        ["--against", "pulsar", names @ ..] => (Against::Pulsar, names),
+        names => (Against::Leat, names),
+    };
+    let known = |name: &&str| CLIENTS.iter().any(|client| client.name == *name) || *name == "trampoline";
+    if let Some(unknown) = names.iter().find(|name| !known(name)) {
+        bail!(
+            "no client is called `{unknown}`: {}, trampoline",
+            CLIENTS.iter().map(|client| client.name).collect::<Vec<_>>().join(", ")
+        );
+    }
+    let wanted = |name: &str| names.is_empty() || names.contains(&name);
+    let mut counts = Counts::default();
+    let clients = built(CLIENTS.iter().filter(|client| wanted(client.name)), &mut counts)?;
+    rounds(against, &clients, &mut counts)?;
+    if against == Against::Leat && wanted("trampoline") {
+        match crate::services::JAVA.check() {
+            Err(why) => counts.missing.push(format!("trampoline: {why}")),
+            Ok(()) => match trampoline::check() {
+                Ok(()) => counts.ok += 1,
+                Err(error) => {
+                    counts.failed += 1;
+                    println!("FAIL  trampoline: {error:#}");
+                }
+            },
+        }
+    }
+    println!(
+        "{} ok, {} failed, {} that a client does not have, {} known differences",
+        counts.ok, counts.failed, counts.absent, counts.differ
+    );
+    counts.missing.iter().for_each(|missing| println!("NOT RUN: {missing}"));
+    if counts.failed > 0 {
+        bail!("{} scenarios failed", counts.failed);
+    }
+    if !counts.missing.is_empty() && std::env::var_os("CI").is_some() {
+        bail!("not run, and continuous integration must: {}", counts.missing.join("; "));
+    }
+    Ok(counts.missing)
+}
+
+/// The clients that this machine can run, built.
+fn built<'a>(clients: impl Iterator<Item = &'a Client>, counts: &mut Counts) -> Result<Vec<&'a Client>> {
+    let cache = cache()?;
+    let mut runnable = Vec::new();
+    for client in clients {
+        match client.missing() {
+            Some(why) => counts.missing.push(format!("{}: {why}", client.name)),
+            None => {
+                let start = Instant::now();
+                client.build(&cache)?;
+                println!("built {} in {:.0} s", client.name, start.elapsed().as_secs_f64());
+                runnable.push(client);
             }
         }
-        count
     }
+    Ok(runnable)
 }
 
-/// A server that clients run against; it ends with this.
-enum Server {
-    Leat { process: Child, port: u16, folder: PathBuf },
-    Pulsar(Pulsar),
+/// All scenarios on a server for everybody, then those with tokens on one that asks for them.
+fn rounds(against: Against, clients: &[&Client], counts: &mut Counts) -> Result<()> {
+    if clients.is_empty() {
+        return Ok(());
+    }
+    let secret = Secret::for_tests();
+    for (secret, list) in [(None, SCENARIOS), (Some(&secret), WITH_TOKENS)] {
+        let server = against.start(secret)?;
+        for client in clients {
+            let start = Instant::now();
+            println!("---- {} ----", client.about);
+            one(client, &server, secret, list, against, counts)?;
+            println!("      {:.0} s", start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(())
 }
 
-impl Server {
-    fn start(against: &str, secret: Option<&Secret>) -> Result<Self> {
-        if against == "pulsar" {
-            let settings = [("brokerDeduplicationEnabled", "true")];
-            return Pulsar::start(&Options { settings: &settings, secret }).map(Self::Pulsar);
-        }
-        let [port, _] = pulsar::free_ports()?;
-        let folder = services::cache()?.join(format!("leat-{}-{port}", std::process::id()));
-        std::fs::create_dir_all(&folder)?;
-        let mut command = Command::new(built()?);
-        command.args(["broker", "--deduplicate", "--listen"]).arg(format!("127.0.0.1:{port}"));
-        command.arg("--dir").arg(folder.join("journal")).stdin(Stdio::null());
-        if let Some(secret) = secret {
-            let key = folder.join("secret.key");
-            std::fs::write(&key, secret.bytes()?)?;
-            command.arg("--token-key").arg(key);
-        }
-        let mut process = command.spawn().context("starting `leat broker`")?;
-        services::wait_for("`leat broker`", START_LIMIT, || {
-            if let Some(status) = process.try_wait()? {
-                bail!("`leat broker` ended with {status}");
+/// Runs one client's program through a list, and counts what it says.
+fn one(
+    client: &Client,
+    server: &Running,
+    secret: Option<&Secret>,
+    list: &[(&str, &str)],
+    against: Against,
+    counts: &mut Counts,
+) -> Result<()> {
+    let cache = cache()?;
+    let log = cache.join(format!("clients/{}.log", client.name));
+    let mut command = client.command(&cache)?;
+    command.args(list.iter().map(|(name, _)| name)).env("PULSAR_URL", server.url()).env_remove("PULSAR_TOKEN");
+    if let Some(secret) = secret {
+        command.env("PULSAR_TOKEN", secret.token);
+    }
+    // A group of its own, so that a hanging tool is ended with the script that started it.
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log)?).process_group(0);
+    let mut process = command.spawn().with_context(|| format!("starting the program of {}", client.about))?;
+    let mut heard = Vec::new();
+    lines(&mut process, |line| heard.push(line))?;
+    for (name, about) in list {
+        let known = DIFFERENCES.iter().find(|(differs, _)| differs == name).filter(|_| against == Against::Leat);
+        let (word, reason) = answer(&heard, name);
+        match (word, known) {
+            (Word::Ok, _) => {
+                counts.ok += 1;
+                println!("ok    {name}");
             }
-            Ok(std::net::TcpStream::connect(("127.0.0.1", port)).ok())
-        })?;
-        Ok(Self::Leat { process, port, folder })
+            (Word::Absent, _) => {
+                counts.absent += 1;
+                println!("      {name}: {reason}");
+            }
+            (Word::Fail, Some((_, why))) => {
+                counts.differ += 1;
+                println!("DIFFERS {name}: {why} ({reason})");
+            }
+            (Word::Fail, None) => {
+                counts.failed += 1;
+                println!("FAIL  {name} ({about}): {reason}; log: {}", log.display());
+            }
+        }
     }
+    Ok(())
+}
 
-    fn url(&self) -> String {
-        let port = match self {
-            Self::Leat { port, .. } => *port,
-            Self::Pulsar(pulsar) => pulsar.port(),
+/// How a scenario ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Ok,
+    Absent,
+    Fail,
+}
+
+/// What a program said of a scenario, and why. One without a line has failed.
+fn answer<'a>(heard: &'a [String], scenario: &str) -> (Word, &'a str) {
+    let found = heard.iter().find_map(|line| {
+        let mut words = line.splitn(3, ' ');
+        let word = match words.next()? {
+            "ok" => Word::Ok,
+            "absent" => Word::Absent,
+            "FAIL" => Word::Fail,
+            _ => return None,
         };
-        format!("pulsar://127.0.0.1:{port}")
-    }
+        (words.next()? == scenario).then(|| (word, words.next().unwrap_or_default()))
+    });
+    found.unwrap_or((Word::Fail, "no answer: the program hung or ended before it"))
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Self::Leat { process, folder, .. } = self {
-            // Its data goes with it, so nothing is worth an orderly end.
-            let _ = process.kill();
-            let _ = process.wait();
-            let _ = std::fs::remove_dir_all(folder);
+/// Hears every line that a program prints until it ends, or ends it when it takes too long.
+fn lines(process: &mut Child, mut hear: impl FnMut(String)) -> Result<()> {
+    let output = process.stdout.take().context("the program's output is a pipe")?;
+    let (sender, receiver) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        BufReader::new(output).lines().map_while(Result::ok).take_while(|line| sender.send(line.clone()).is_ok()).for_each(drop);
+    });
+    let end = Instant::now() + PROGRAM_LIMIT;
+    loop {
+        match receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(line) => hear(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                // The whole group; what is gone already does not mind.
+                let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", process.id())]).status();
+                break;
+            }
         }
     }
-}
-
-/// Builds `leat` and gives where it is.
-fn built() -> Result<&'static Path> {
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--locked", "--package", "leatworks-cli"]);
-    crate::ci::run_command(&mut build)?;
-    Ok(Path::new("target/debug/leat"))
+    process.wait()?;
+    // Its pipe is closed with the group.
+    let _ = reader.join();
+    Ok(())
 }
 
 #[cfg(test)]
@@ -200,7 +228,9 @@ mod tests {
 
     #[test]
     fn a_scenario_without_a_line_has_failed() {
-        let output = "noise\nok a\nFAIL b it broke\nabsent c no such thing\n";
-        assert_eq!(Count::of(output, &["a", "b", "c", "d"]), Count { ok: 1, absent: 1, failed: 2 });
+        let heard = ["noise", "ok a", "FAIL b it broke", "absent c no such thing", "ok abc"].map(str::to_owned);
+        let words = ["a", "b", "c", "ab", "d"].map(|scenario| answer(&heard, scenario).0);
+        assert_eq!(words, [Word::Ok, Word::Fail, Word::Absent, Word::Fail, Word::Fail]);
+        assert_eq!(answer(&heard, "b").1, "it broke");
     }
 }

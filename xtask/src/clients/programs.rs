@@ -1,9 +1,8 @@
-//! The programs in `tests/clients`, how each is made ready in the cache, and how it is run.
+//! The foreign clients: what each needs on the machine, how it is built, and how it is started.
 
-use super::Count;
 use crate::{
     ci::run_command,
-    services::{self, GO, JAVAC, PYTHON, pulsar},
+    services::{self, GO, JAVA, JAVAC, PYTHON, Tool},
 };
 use anyhow::{Context, Result};
 use std::{
@@ -11,121 +10,139 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// One program.
-pub(super) struct Program {
-    name: &'static str,
-    /// Makes it ready, which is quick the second time.
-    prepare: fn(&Path) -> Result<()>,
-    /// The command that runs it.
-    command: fn(&Path) -> Result<Command>,
+/// Where the programs' sources are.
+const SOURCES: &str = "tests/clients";
+
+/// A client that nobody here wrote, and the program that uses it.
+pub(crate) struct Client {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    needs: &'static [Tool],
+    build: fn(&Path) -> Result<()>,
+    start: fn(&Path) -> Result<Command>,
 }
 
-/// All of them, the quickest to make ready first.
-pub(super) const ALL: &[Program] = &[
-    Program { name: "python", prepare: prepare_python, command: python },
-    Program { name: "java", prepare: prepare_java, command: java },
-    Program { name: "go", prepare: prepare_go, command: go },
-    Program { name: "rust", prepare: prepare_rust, command: rust },
+/// All of them, the quickest first.
+pub(crate) const CLIENTS: &[Client] = &[
+    Client { name: "python", about: "the Python pulsar-client wheel", needs: &[PYTHON], build: python, start: start_python },
+    Client { name: "go", about: "the Go client", needs: &[GO], build: go, start: start_go },
+    Client { name: "java", about: "the Java client", needs: &[JAVA, JAVAC], build: java, start: start_java },
+    Client { name: "rust", about: "the pulsar crate", needs: &[PYTHON], build: rust, start: start_rust },
+    Client { name: "tools", about: "pulsar-client and pulsar-perf", needs: &[JAVA], build: tools, start: start_tools },
 ];
 
-/// The program of this name.
-pub(super) fn find(name: &str) -> Result<&'static Program> {
-    let names = || ALL.iter().map(|program| program.name).collect::<Vec<_>>().join(", ");
-    ALL.iter().find(|program| program.name == name).with_context(|| format!("no client `{name}`; there are {}", names()))
-}
-
-impl Program {
-    pub(super) fn prepare(&self) -> Result<()> {
-        (self.prepare)(&folder()?).with_context(|| format!("making the {} client ready", self.name))
+impl Client {
+    /// Why it cannot run here, if it cannot.
+    pub(crate) fn missing(&self) -> Option<String> {
+        self.needs.iter().find_map(|tool| tool.check().err()).map(|error| error.to_string())
     }
 
-    /// Runs scenarios, and shows what it says of them.
-    pub(super) fn run(&self, url: &str, token: Option<&str>, scenarios: &[&str]) -> Result<Count> {
-        let mut command = (self.command)(&folder()?)?;
-        command.args(scenarios).env("PULSAR_URL", url).env("PULSAR_TOKEN", token.unwrap_or_default());
-        let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-        let output = output.with_context(|| format!("running the {} client", self.name))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let count = Count::of(&text, scenarios);
-        for line in text.lines().filter(|line| line.starts_with("FAIL") || line.starts_with("absent")) {
-            println!("{}: {line}", self.name);
-        }
-        println!("{}: {} of {} scenarios ok, ended with {}", self.name, count.ok, scenarios.len(), output.status);
-        Ok(count)
+    /// Fetches the client and builds its program, where that is not done yet.
+    pub(crate) fn build(&self, cache: &Path) -> Result<()> {
+        (self.build)(cache).with_context(|| format!("building the program of {}", self.about))
+    }
+
+    /// The program, without the names of scenarios.
+    pub(crate) fn command(&self, cache: &Path) -> Result<Command> {
+        (self.start)(cache)
     }
 }
 
-fn folder() -> Result<PathBuf> {
-    let folder = services::cache()?.join("clients");
-    std::fs::create_dir_all(&folder)?;
-    Ok(folder)
+fn source(path: &str) -> Result<PathBuf> {
+    let path = Path::new(SOURCES).join(path);
+    path.canonicalize().with_context(|| format!("`{}` is not here: run this in the repository's root", path.display()))
 }
 
-/// Python packages: the client, and `protoc`, which the `pulsar` crate needs to be built.
-fn prepare_python(folder: &Path) -> Result<()> {
-    PYTHON.check()?;
-    let venv = folder.join("python");
-    if !venv.join("bin/pip").is_file() {
-        run_command(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+fn venv(cache: &Path) -> PathBuf {
+    cache.join("clients/python")
+}
+
+/// An environment with the wheel and with `protoc`, made anew when the requirements have changed.
+fn python(cache: &Path) -> Result<()> {
+    let (venv, requirements) = (venv(cache), source("python/requirements.txt")?);
+    let installed = venv.join("requirements.txt");
+    let wanted = std::fs::read(&requirements)?;
+    if std::fs::read(&installed).is_ok_and(|there| there == wanted) {
+        return Ok(());
     }
-    let mut install = Command::new(venv.join("bin/pip"));
-    run_command(install.args([
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "-r",
-        "tests/clients/python/requirements.txt",
-    ]))
+    run_command(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+    run_command(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "--requirement"]).arg(&requirements))?;
+    // Written last, so that what was cut short is not taken for whole.
+    Ok(std::fs::write(installed, wanted)?)
 }
 
-fn python(folder: &Path) -> Result<Command> {
-    let mut command = Command::new(folder.join("python/bin/python"));
-    command.arg("tests/clients/python/scenarios.py");
+fn start_python(cache: &Path) -> Result<Command> {
+    let mut command = Command::new(venv(cache).join("bin/python"));
+    command.arg(source("python/scenarios.py")?).env("PYTHONDONTWRITEBYTECODE", "1");
     Ok(command)
 }
 
-fn prepare_java(folder: &Path) -> Result<()> {
-    JAVAC.check()?;
-    let mut compile = Command::new("javac");
-    compile.arg("-cp").arg(jars()?).arg("-d").arg(folder.join("java")).arg("tests/clients/java/Scenarios.java");
-    run_command(&mut compile)
+fn go_program(cache: &Path) -> PathBuf {
+    cache.join("clients/go/scenarios")
 }
 
-fn java(folder: &Path) -> Result<Command> {
-    let mut path = folder.join("java").into_os_string();
-    path.push(":");
-    path.push(jars()?);
-    let mut command = Command::new("java");
-    command.args(["-Xmx512m", "-cp"]).arg(path).arg("Scenarios");
-    Ok(command)
-}
-
-fn jars() -> Result<PathBuf> {
-    Ok(pulsar::fetch()?.join("lib/*"))
-}
-
-fn prepare_go(folder: &Path) -> Result<()> {
-    GO.check()?;
+/// Go keeps modules and built packages in caches of its own, outside the build tree as well.
+fn go(cache: &Path) -> Result<()> {
     run_command(
-        Command::new("go").args(["build", "-o"]).arg(folder.join("go-scenarios")).arg(".").current_dir("tests/clients/go"),
+        Command::new("go").args(["build", "-mod=readonly", "-o"]).arg(go_program(cache)).arg(".").current_dir(source("go")?),
     )
 }
 
-fn go(folder: &Path) -> Result<Command> {
-    Ok(Command::new(folder.join("go-scenarios")))
+fn start_go(cache: &Path) -> Result<Command> {
+    Ok(Command::new(go_program(cache)))
 }
 
-fn prepare_rust(folder: &Path) -> Result<()> {
-    prepare_python(folder)?;
-    let protoc = folder.join("protoc");
-    let python = folder.join("python/bin/python");
-    std::fs::write(&protoc, format!("#!/bin/sh\nexec '{}' -m grpc_tools.protoc \"$@\"\n", python.display()))?;
-    std::fs::set_permissions(&protoc, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--release", "--locked", "--manifest-path", "tests/clients/rust/Cargo.toml", "--target-dir"]);
-    run_command(build.arg(folder.join("rust")).env("PROTOC", protoc))
+fn java_classes(cache: &Path) -> PathBuf {
+    cache.join("clients/java")
 }
 
-fn rust(folder: &Path) -> Result<Command> {
-    Ok(Command::new(folder.join("rust/release/pulsar-crate-clients")))
+fn class_path(cache: &Path) -> Result<String> {
+    let home = services::pulsar::fetch()?;
+    Ok(format!("{}:{}:{}", java_classes(cache).display(), home.join("conf").display(), home.join("lib/*").display()))
+}
+
+fn java(cache: &Path) -> Result<()> {
+    let mut compiler = Command::new("javac");
+    compiler.arg("-cp").arg(class_path(cache)?).arg("-d").arg(java_classes(cache)).arg(source("java/Scenarios.java")?);
+    run_command(&mut compiler)
+}
+
+fn start_java(cache: &Path) -> Result<Command> {
+    let mut command = Command::new("java");
+    command.args(["-Xmx256m", "-Dlog4j.configurationFile=log4j2.yaml", "-Dpulsar.log.root.level=error"]);
+    command.args(["-Dpulsar.log.level=error", "-Dpulsar.routing.appender.default=Console", "-cp"]);
+    command.arg(class_path(cache)?).arg("Scenarios");
+    Ok(command)
+}
+
+/// The program of the `pulsar` crate, which also loads a server for measurements.
+pub(crate) fn rust_program(cache: &Path) -> PathBuf {
+    cache.join("clients/rust/release/pulsar-crate-clients")
+}
+
+/// Built with a `protoc` from a registry, unless `PROTOC` names another.
+pub(crate) fn rust(cache: &Path) -> Result<()> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--release", "--locked", "--manifest-path"]).arg(source("rust/Cargo.toml")?);
+    cargo.arg("--target-dir").arg(cache.join("clients/rust"));
+    if std::env::var_os("PROTOC").is_none() {
+        python(cache)?;
+        cargo.env("PROTOC", venv(cache).join("bin/python-grpc-tools-protoc"));
+    }
+    run_command(&mut cargo)
+}
+
+fn start_rust(cache: &Path) -> Result<Command> {
+    Ok(Command::new(rust_program(cache)))
+}
+
+/// The tools come with the service's distribution.
+fn tools(_: &Path) -> Result<()> {
+    services::pulsar::fetch().map(drop)
+}
+
+fn start_tools(_: &Path) -> Result<Command> {
+    let mut command = Command::new("bash");
+    command.arg(source("tools/scenarios.sh")?).env("PULSAR_HOME", services::pulsar::fetch()?).stdin(Stdio::null());
+    Ok(command)
 }

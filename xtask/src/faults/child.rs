@@ -71,6 +71,9 @@ pub(crate) struct Job {
     /// Attempts at a message, and at one of `right`, where messages fail on purpose.
     pub(crate) attempts: u32,
     pub(crate) attempts_right: u32,
+    /// Whether the sink gets a message only when it is durable, as what writes to the outside must. Otherwise a message may cross the whole graph within one
+    /// commit group, and leave no record but its effect.
+    pub(crate) sink_waits: bool,
     /// The time limit of a task.
     pub(crate) timeout_ms: u64,
     /// Messages of one edge that are handled at once.
@@ -100,6 +103,7 @@ impl Job {
             // Faults take attempts too: so many that nothing is given up but what fails on purpose.
             attempts: 1_000_000,
             attempts_right: 1_000_000,
+            sink_waits: true,
             timeout_ms: 60_000,
             parallelism: 64,
             orders: Orders { logs: logs.into(), permanent_each: 101, ..Orders::default() },
@@ -206,6 +210,7 @@ fn plan(job: &Job) -> Plan {
     for task in &mut plan.tasks {
         task.settings = job.orders.settings();
         task.parallelism = job.parallelism;
+        task.eager &= !(job.sink_waits && task.def.name == "sink");
         task.timeout = Duration::from_millis(job.timeout_ms);
         task.retry.attempts = if task.def.name == "right" { job.attempts_right } else { job.attempts };
         // The longer of what a failed message asks for and a random part of this: an error waits exactly so long, a panic or a timeout up to it.

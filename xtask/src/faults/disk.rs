@@ -12,8 +12,14 @@ const EXT4_BYTES: u64 = 256 << 20;
 
 /// Cuts the power of a file system: nothing that is not on the disk will come there, not even its own journal (`EXT4_IOC_SHUTDOWN` with
 /// `EXT4_GOING_FLAGS_NOLOGFLUSH`). The call takes a pointer, which is out of reach without `unsafe`; Perl is part of every Debian.
-const CUT: &str =
-    r#"open(my $f, "<", $ARGV[0]) or die "$!\n"; my $flags = pack("L", 2); ioctl($f, 0x8004587d, $flags) or die "$!\n";"#;
+const CUT: &str = r#"
+    use Time::HiRes "time";
+    open(my $f, "<", $ARGV[0]) or die "$!\n";
+    my $flags = pack("L", 2);
+    my $now = time;
+    ioctl($f, 0x8004587d, $flags) or die "$!\n";
+    printf "%d\n", $now * 1000;
+"#;
 
 /// A file system that is mounted as long as this exists.
 pub(crate) struct Mounted {
@@ -62,9 +68,10 @@ impl Mounted {
         Ok(())
     }
 
-    /// Cuts the power, now. Whoever uses it gets errors from here on.
-    pub(crate) fn cut(&self) -> Result<()> {
-        call(Command::new("perl").args(["-e", CUT]).arg(&self.at))
+    /// Cuts the power, now, and tells the time just before, in milliseconds since the Unix epoch. Whoever uses it gets errors from here on.
+    pub(crate) fn cut(&self) -> Result<u64> {
+        let told = call(Command::new("perl").args(["-e", CUT]).arg(&self.at))?;
+        told.trim().parse().context("reading the time of a cut")
     }
 
     /// Gives the power back: what is there then is what was on the disk. Nobody may use it any more.
@@ -111,13 +118,13 @@ impl Drop for Memory {
     }
 }
 
-/// Runs a command that must succeed, and shows what it said if it does not.
-pub(crate) fn call(command: &mut Command) -> Result<()> {
+/// Runs a command that must succeed, and gives what it said.
+fn call(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("starting {command:?}"))?;
     if !output.status.success() {
         bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Whether a program of this name can be started.

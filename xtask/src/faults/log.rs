@@ -15,13 +15,14 @@ pub(crate) const LINE_BYTES: usize = 128;
 /// What the source has begun to publish: `i <from> <count> <ms>`.
 pub(crate) const INVOKED: &str = "invoked";
 
-/// What the broker has acknowledged: `a <from> <count> <ms>`, and `o <last sequence>` whenever the broker was opened.
+/// What the broker has acknowledged: `a <from> <count> <ms>`, `o <last sequence>` whenever the broker was opened,
+/// and `x <ms>` when the power was cut.
 pub(crate) const ACKED: &str = "acked";
 
 /// What the broker has refused: `f <from> <kind> <ms it took>`.
 pub(crate) const REFUSED: &str = "refused";
 
-/// What the sink has seen: `s <sequence> <way> <id> <attempt>`; `c <sequence>` for a payload that is not what was sent; `o <last sequence>`.
+/// What the sink has seen: `s <sequence> <way> <id> <attempt> <ms>`; `c <sequence>` for a payload that is not what was sent; `o <last sequence>` and `x <ms>` as above.
 pub(crate) const OBSERVED: &str = "observed";
 
 /// Attempts at messages that fail on purpose: `t <sequence> <attempt> <ms, monotonic> <process>`.

@@ -258,6 +258,7 @@ enum Ended {
 /// Runs the rules that are asked for, and names those that could not run here. Fails if one has missed its target, or could not run with `CI` set.
 pub(crate) fn run(words: &[&str]) -> Result<Vec<&'static str>> {
     let request = parse(words)?;
+    let _alone = alone()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut bad, mut not_run) = (Vec::new(), Vec::new());
     for rule in &request.rules {
@@ -274,6 +275,15 @@ pub(crate) fn run(words: &[&str]) -> Result<Vec<&'static str>> {
         bail!("{}", bad.join("; "));
     }
     Ok(not_run)
+}
+
+/// Makes sure that no other run of this checkout writes the same logs.
+fn alone() -> Result<std::fs::File> {
+    std::fs::create_dir_all(FOLDER)?;
+    let file = std::fs::File::create(Path::new(FOLDER).join("lock"))?;
+    let locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+    locked.context("another run of the fault harness goes on in this checkout")?;
+    Ok(file)
 }
 
 async fn run_rule(rule: &Rule, request: &Request) -> Result<Ended> {

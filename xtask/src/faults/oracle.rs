@@ -2,7 +2,10 @@
 //!
 //! An operation that was invoked and never acknowledged is *indeterminate*: it may have happened or not, but it must not have happened by half.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ops::Range,
+};
 
 /// What is known of the workload.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +15,8 @@ pub(crate) struct Expected {
     /// The most attempts at a message of the sink, and at one of `right`, where messages are given up.
     pub(crate) attempts_max: u32,
     pub(crate) attempts_right: u32,
+    /// Whether the sink gets only what no crash takes back.
+    pub(crate) sink_waits: bool,
     /// Whether an attempt number that comes again is an objection: the count survives the end of the process, not the loss of power.
     pub(crate) attempts_survive: bool,
     /// How often messages in flight may have been taken twice: once for each fault and each message that the sink held.
@@ -67,8 +72,10 @@ pub(crate) struct Verdict {
     pub(crate) duplicate: u64,
     /// Effects twice after removing repetitions, at the sink or inside the graph.
     pub(crate) double: u64,
-    /// Tried more often than allowed, or an attempt number that came twice or went back.
+    /// Tried more often than allowed.
     pub(crate) over_attempt: u64,
+    /// Attempts whose number came again or went back.
+    pub(crate) recounted: u64,
     /// Given up too early, for another cause, or without need.
     pub(crate) under_attempt: u64,
     /// The run did not come to rest.
@@ -93,6 +100,7 @@ impl Verdict {
         self.duplicate += other.duplicate;
         self.double += other.double;
         self.over_attempt += other.over_attempt;
+        self.recounted += other.recounted;
         self.under_attempt += other.under_attempt;
         self.stuck += other.stuck;
         self.unaccounted += other.unaccounted;
@@ -110,6 +118,7 @@ impl Verdict {
             ("duplicate", self.duplicate),
             ("double effect", self.double),
             ("over-attempt", self.over_attempt),
+            ("attempt counted again", self.recounted),
             ("under-attempt", self.under_attempt),
             ("stuck", self.stuck),
             ("unaccounted", self.unaccounted),
@@ -119,10 +128,10 @@ impl Verdict {
 
     /// The figures in one sentence.
     pub(crate) fn figures(&self) -> String {
-        let Self { lost, phantom, corrupt, repeated, duplicate, double, over_attempt, under_attempt, .. } = self;
+        let Self { lost, phantom, corrupt, repeated, duplicate, double, over_attempt, under_attempt, recounted, .. } = self;
         format!(
             "acked {}, indeterminate {}, at the sink {}: lost {lost}, phantom {phantom}, corrupt {corrupt}, repeated {repeated} \
-             (unexplained {duplicate}), double effects {double}, over-attempt {over_attempt}, under-attempt {under_attempt}, stuck {}, unaccounted {}",
+             (unexplained {duplicate}), double effects {double}, over-attempt {over_attempt}, counted again {recounted}, under-attempt {under_attempt}, stuck {}, unaccounted {}",
             self.acked, self.indeterminate, self.observed, self.stuck, self.unaccounted
         )
     }
@@ -155,26 +164,36 @@ pub(crate) fn judge(logs: &Logs, expected: &Expected) -> Verdict {
     verdict
 }
 
+/// The roots of a line: so many from one on.
+fn range(line: &[String]) -> Range<u64> {
+    number(line, 1)..number(line, 1) + number(line, 2)
+}
+
 fn ranges(lines: &[Vec<String>], word: &str) -> BTreeSet<u64> {
-    let of = |line: &Vec<String>| number(line, 1)..number(line, 1) + number(line, 2);
-    lines.iter().filter(|line| kind(line) == word).flat_map(of).collect()
+    lines.iter().filter(|line| kind(line) == word).flat_map(|line| range(line)).collect()
 }
 
 /// What was acknowledged. At each opening the broker must still have all that was acknowledged before: the source goes on behind the last one
 /// that is there, so that what was lost would be sent again and seem never to have been missing.
+///
+/// A process outlives the cut of its disk's power, which it would not in truth, and the kernel may tell it that a sync went well that the cut has hit. What it
+/// acknowledges from the cut on is indeterminate.
 fn read_acked(lines: &[Vec<String>], verdict: &mut Verdict) -> BTreeSet<u64> {
+    let mut acked = BTreeSet::new();
     let mut last = 0;
-    for line in lines {
-        match kind(line) {
-            "a" => last = last.max(number(line, 1) + number(line, 2) - 1),
-            "o" => {
-                verdict.lost += last.saturating_sub(number(line, 1));
-                last = last.min(number(line, 1));
-            }
-            _ => {}
+    for life in lines.split_inclusive(|line| kind(line) == "o") {
+        let cut_ms = life.iter().find(|line| kind(line) == "x").map(|line| number(line, 1));
+        let before = |line: &&Vec<String>| kind(line) == "a" && cut_ms.is_none_or(|cut_ms| number(line, 3) < cut_ms);
+        for sequence in life.iter().filter(before).flat_map(|line| range(line)) {
+            acked.insert(sequence);
+            last = last.max(sequence);
+        }
+        if let Some(opened) = life.last().filter(|line| kind(line) == "o") {
+            verdict.lost += last.saturating_sub(number(opened, 1));
+            last = last.min(number(opened, 1));
         }
     }
-    ranges(lines, "a")
+    acked
 }
 
 /// The ways by which each root came to the sink.
@@ -184,39 +203,50 @@ fn read_observed(lines: &[Vec<String>], invoked: &BTreeSet<u64>, expected: &Expe
     let mut seen: Seen = HashMap::new();
     let mut ids: HashMap<(u64, char), (String, u32)> = HashMap::new();
     let mut highest = 0;
-    for line in lines {
-        let sequence = number(line, 1);
-        match kind(line) {
-            "c" => verdict.corrupt += 1,
-            // What came to the sink has left the process: no crash may take it back.
-            "o" => {
-                verdict.phantom += u64::from(highest > sequence);
-                highest = highest.min(sequence);
-            }
-            "s" => {
-                verdict.observed += 1;
-                highest = highest.max(sequence);
-                let way = line.get(2).and_then(|way| way.chars().next()).unwrap_or('?');
-                let (id, attempt) = (line.get(3).cloned().unwrap_or_default(), number(line, 4) as u32);
-                verdict.over_attempt += u64::from(attempt > expected.attempts_max);
-                let possible = match way {
-                    'L' => true,
-                    'R' => !expected.poison.contains(&sequence),
-                    _ => false,
-                };
-                verdict.phantom += u64::from(!possible || !invoked.contains(&sequence));
-                seen.entry(sequence).or_default().insert(way);
-                if let Some((before, last)) = ids.insert((sequence, way), (id.clone(), attempt)) {
-                    verdict.repeated += 1;
-                    verdict.double += u64::from(before != id);
-                    // A number that comes twice means that an attempt was not counted before it began.
-                    verdict.over_attempt += u64::from(expected.attempts_survive && before == id && attempt <= last);
+    for life in lines.split_inclusive(|line| kind(line) == "o") {
+        let cut_ms = life.iter().find(|line| kind(line) == "x").map(|line| number(line, 1));
+        for line in life {
+            let sequence = number(line, 1);
+            match kind(line) {
+                "c" => verdict.corrupt += 1,
+                // What came to the sink has left the process: no crash may take it back.
+                "o" => {
+                    verdict.phantom += u64::from(expected.sink_waits && highest > sequence);
+                    highest = highest.min(sequence);
                 }
+                "s" => {
+                    if cut_ms.is_none_or(|cut_ms| number(line, 5) < cut_ms) {
+                        highest = highest.max(sequence);
+                    }
+                    read_arrival(line, &mut ids, expected, verdict);
+                    verdict.phantom += u64::from(!invoked.contains(&sequence));
+                    seen.entry(sequence).or_default().insert(way(line));
+                }
+                _ => {}
             }
-            _ => {}
         }
     }
     seen
+}
+
+fn way(line: &[String]) -> char {
+    line.get(2).and_then(|way| way.chars().next()).unwrap_or('?')
+}
+
+/// A message that has come to the sink, perhaps not for the first time.
+fn read_arrival(line: &[String], ids: &mut HashMap<(u64, char), (String, u32)>, expected: &Expected, verdict: &mut Verdict) {
+    let (sequence, way) = (number(line, 1), way(line));
+    let (id, attempt) = (line.get(3).cloned().unwrap_or_default(), number(line, 4) as u32);
+    let possible = way == 'L' || (way == 'R' && !expected.poison.contains(&sequence));
+    verdict.observed += 1;
+    verdict.phantom += u64::from(!possible);
+    verdict.over_attempt += u64::from(attempt > expected.attempts_max);
+    if let Some((before, last)) = ids.insert((sequence, way), (id.clone(), attempt)) {
+        verdict.repeated += 1;
+        verdict.double += u64::from(before != id);
+        // A number that comes again means that an attempt was not counted, or was forgotten.
+        verdict.recounted += u64::from(expected.attempts_survive && before == id && attempt <= last);
+    }
 }
 
 fn judge_end(end: &End, acked: &BTreeSet<u64>, invoked: &BTreeSet<u64>, seen: &Seen, expected: &Expected, verdict: &mut Verdict) {
@@ -287,6 +317,7 @@ mod tests {
                 poison: [3].into(),
                 attempts_max: 4,
                 attempts_right: 4,
+                sink_waits: true,
                 attempts_survive: true,
                 duplicates_max: 1,
                 published,
@@ -331,7 +362,7 @@ mod tests {
                 end(logs).dead.push(letter);
             }),
             ("an attempt too many", "over-attempt 1", |logs, _| logs.observed[5][4] = "5".into()),
-            ("an attempt that was not counted", "over-attempt 1", |logs, _| logs.observed[5][4] = "1".into()),
+            ("an attempt that was not counted", "attempt counted again 1", |logs, _| logs.observed[5][4] = "1".into()),
             ("given up too late", "over-attempt 1", |logs, _| end(logs).dead[0].attempts = 5),
             ("given up too early", "under-attempt 1", |logs, _| end(logs).dead[0].attempts = 3),
             ("a healthy one given up", "under-attempt 1", |logs, _| {
@@ -352,6 +383,19 @@ mod tests {
 
     fn end(logs: &mut Logs) -> &mut End {
         logs.end.as_mut().unwrap()
+    }
+
+    #[test]
+    fn what_is_acknowledged_after_a_cut_is_indeterminate() {
+        let lost = |text: &str| {
+            let mut verdict = Verdict::default();
+            let acked = read_acked(&lines(text), &mut verdict);
+            (verdict.lost, acked.len())
+        };
+        assert_eq!(lost("o 0, a 1 2 10, a 3 2 20, x 20, a 5 2 21, o 2, a 3 2 30, o 4"), (0, 4));
+        assert_eq!(lost("o 0, a 1 2 10, a 3 2 19, x 20, o 2, a 3 2 30, o 4"), (2, 4));
+        assert_eq!(lost("o 0, a 1 2 10, o 2, a 3 2 20, o 1"), (3, 4));
+        assert_eq!(lost("o 0, a 1 2 10, o 2, o 1"), (1, 2));
     }
 
     #[test]

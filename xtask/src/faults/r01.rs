@@ -18,13 +18,24 @@ const LATE_MAX: Duration = Duration::from_millis(30);
 const PAYLOAD: usize = 120;
 
 pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
-    let (kills, roots) = setting.pick((30, 50_000), (1_000, 1_000_000));
-    let mut rig = Rig::new(&setting.folder, None)?;
-    (rig.job.roots, rig.job.bytes) = (roots, PAYLOAD);
+    let (kills, roots) = setting.pick((20, 30_000), (600, 600_000));
+    let mut finding = phase(setting, "waiting", true, kills, roots).await?;
+    if !setting.teeth {
+        let (kills, roots) = setting.pick((10, 20_000), (400, 400_000));
+        let eager = phase(setting, "eager", false, kills, roots).await?;
+        finding.seen += &format!("; with a sink that does not wait for the disk: {}", eager.seen);
+        finding.objections.extend(eager.objections.into_iter().map(|objection| format!("without waiting: {objection}")));
+    }
+    Ok(finding)
+}
+
+async fn phase(setting: &Setting, name: &str, sink_waits: bool, kills: u64, roots: u64) -> Result<Finding> {
+    let mut rig = Rig::new(&setting.folder.join(name), None)?;
+    (rig.job.roots, rig.job.bytes, rig.job.sink_waits) = (roots, PAYLOAD, sink_waits);
     if setting.teeth {
         rig.job.durability = Durability::Memory.name().to_owned();
     }
-    let mut random = Random::new(setting.seed, "R1");
+    let mut random = Random::new(setting.seed, name);
     let (mut landed, mut pending) = (0, 0);
     let mut finding = Finding::default();
     for kill in 0..kills {

@@ -1,6 +1,13 @@
 //! R3: the power of the disk is cut under load. What was acknowledged is there afterwards, and with the sync switched off it is not.
 
-use super::{Finding, Setting, disk::Mounted, lying::Lie, random::Random, rig::Rig};
+use super::{
+    Finding, Setting,
+    disk::Mounted,
+    log::{self, Log},
+    lying::Lie,
+    random::Random,
+    rig::Rig,
+};
 use anyhow::Result;
 use leatworks_broker::{Durability, STORAGE_EXIT_CODE};
 use std::{path::Path, time::Duration};
@@ -53,7 +60,10 @@ async fn cut(setting: &Setting, folder: &Path, cuts: u64, change: impl Fn(&mut R
             finding.objections.push(format!("the child ended by itself: {}", rig.last_words()));
             break;
         }
-        disk.cut()?;
+        let cut_ms = disk.cut()?;
+        for name in [log::ACKED, log::OBSERVED] {
+            Log::open(folder, name)?.append(&format!("x {cut_ms}"));
+        }
         match running.wait(NOTICED_MAX).await? {
             Some(status) => noticed += u64::from(status.code() == Some(i32::from(STORAGE_EXIT_CODE))),
             None => running.kill().await?,

@@ -6,6 +6,7 @@ use super::{
     log,
     memory::Limited,
     oracle::Dead,
+    random::Random,
     rig::{Rig, STUCK},
     workload::Poison,
 };
@@ -25,7 +26,8 @@ const RATE: u64 = 400;
 /// The time limit of a task: only what hangs gets near it.
 const TIMEOUT: Duration = Duration::from_millis(300);
 
-/// How long after an attempt has begun the kill comes: its failure is written down by then, and the next one is not due.
+/// How long after an attempt has begun the kill comes at most: its failure is written down by then, and the next one is not due. Half of the kills come at a random
+/// moment before.
 const FAILED_BY: Duration = Duration::from_millis(60);
 
 /// The same after the last attempt, so that the dead letter tells of it and not of the kill.
@@ -59,9 +61,10 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     let poison = (0..rounds).flat_map(|_| kinds).zip(1..).map(|(kind, number): (_, u64)| (number * APART, *kind));
     rig.job.orders.poison = poison.collect();
     let mut finding = Finding::default();
+    let mut random = Random::new(setting.seed, "R10");
     for (sequence, kind) in rig.job.orders.poison.clone() {
         rig.job.roots = sequence + APART / 2;
-        kill_between_attempts(&rig, sequence, kind, setting.teeth).await?;
+        kill_between_attempts(&rig, (sequence, kind), &mut random, setting.teeth).await?;
     }
     rig.drain().await?;
     let kills = rig.openings()? - 1;
@@ -95,7 +98,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
 }
 
 /// Lets a message have its attempts, each in a process of its own if its wait is long enough.
-async fn kill_between_attempts(rig: &Rig, sequence: u64, kind: Poison, broken: bool) -> Result<()> {
+async fn kill_between_attempts(rig: &Rig, (sequence, kind): (u64, Poison), random: &mut Random, broken: bool) -> Result<()> {
     let kept = rig.folder.join("kept");
     let begun = |rig: &Rig| attempts(rig).ok().and_then(|runs| runs.get(&sequence).map(Vec::len)).unwrap_or(0);
     let mut round = 0;
@@ -106,7 +109,11 @@ async fn kill_between_attempts(rig: &Rig, sequence: u64, kind: Poison, broken: b
             bail!("the child ended before the next attempt: {}", rig.last_words());
         }
         let is_last = begun(rig) >= ATTEMPTS as usize;
-        let failed_by = if is_last { GIVEN_UP_BY } else { FAILED_BY };
+        let failed_by = match (is_last, random.within(0..2)) {
+            (true, _) => GIVEN_UP_BY,
+            (_, 0) => random.below(FAILED_BY),
+            _ => FAILED_BY,
+        };
         let limit = match kind {
             Poison::Abort | Poison::Memory => STUCK,
             Poison::Hang => TIMEOUT + failed_by,

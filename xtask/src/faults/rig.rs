@@ -162,7 +162,9 @@ impl Rig {
             poison: (1..=last).filter(|sequence| orders.poison_of(*sequence).is_some()).collect(),
             attempts_max: self.job.attempts,
             attempts_right: self.job.attempts_right,
-            attempts_survive,
+            sink_waits: self.job.sink_waits,
+            // What was handled and taken back by a crash begins anew.
+            attempts_survive: attempts_survive && self.job.sink_waits,
             duplicates_max: faults * held,
             published: vec![(start, 1, 1), (fork, 1, 1), (left, 1, 1), (right, 1, 0), (join, 2, 1)],
         };

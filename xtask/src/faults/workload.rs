@@ -263,7 +263,8 @@ impl Task for Sink {
         while began.elapsed().as_millis() < u128::from(orders.hold_ms) && orders.logs.join(HOLD_FILE).exists() {
             tokio::time::sleep(HOLD_LOOK).await;
         }
-        self.0.observe(&format!("s {} {} {} {}", parcel.sequence, parcel.way.unwrap_or('?'), cx.message_id(), cx.attempt()));
+        let (way, now) = (parcel.way.unwrap_or('?'), log::now_ms());
+        self.0.observe(&format!("s {} {way} {} {} {now}", parcel.sequence, cx.message_id(), cx.attempt()));
         Ok(())
     }
 }

@@ -2,11 +2,10 @@
 
 use super::{JAVA, MAVEN, cache, http, wait_for};
 use crate::ci::run_command;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::Write,
     net::TcpListener,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -71,40 +70,28 @@ pub(crate) struct Options<'a> {
 /// What tokens are signed with, and a signed one.
 #[derive(Debug)]
 pub(crate) struct Secret {
-    key: String,
+    /// The bytes of the key.
+    pub(crate) key: &'static str,
+    key_base64: &'static str,
     /// A token of the role that may do everything.
-    pub(crate) token: String,
+    pub(crate) token: &'static str,
 }
 
 impl Secret {
-    /// Makes a key and a token with Pulsar's own tool.
-    pub(crate) fn new() -> Result<Self> {
-        let home = fetch()?;
-        let tokens = |args: &[&str]| -> Result<String> {
-            let output = Command::new(home.join("bin/pulsar")).arg("tokens").args(args).stderr(Stdio::inherit()).output()?;
-            ensure!(output.status.success(), "`pulsar tokens` ended with {}", output.status);
-            Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-        };
-        let key = format!("data:;base64,{}", tokens(&["create-secret-key", "--base64"])?);
-        let token = tokens(&["create", "--secret-key", &key, "--subject", "admin"])?;
-        Ok(Self { key, token })
-    }
-
-    /// The key itself.
-    pub(crate) fn bytes(&self) -> Result<Vec<u8>> {
-        let mut decode = Command::new("base64").arg("-d").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let text = self.key.rsplit(',').next().unwrap_or_default();
-        decode.stdin.take().context("base64 has a standard input")?.write_all(text.as_bytes())?;
-        let output = decode.wait_with_output()?;
-        ensure!(output.status.success(), "`base64 -d` ended with {}", output.status);
-        Ok(output.stdout)
+    /// A key for servers that hold nothing but tests, and a token made with `bin/pulsar tokens create`'s algorithm, HS256; it has no end.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            key: "leatworks-test-secret-of-40-bytes-exactl",
+            key_base64: "bGVhdHdvcmtzLXRlc3Qtc2VjcmV0LW9mLTQwLWJ5dGVzLWV4YWN0bA==",
+            token: "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZG1pbiJ9.gXlJbAg2B73tX4VYydJGTeknM8DhYOaSbLqmlWNtSMs",
+        }
     }
 
     fn settings(&self) -> [(&str, String); 6] {
         [
             ("authenticationEnabled", "true".into()),
             ("authenticationProviders", "org.apache.pulsar.broker.authentication.AuthenticationProviderToken".into()),
-            ("tokenSecretKey", self.key.clone()),
+            ("tokenSecretKey", format!("data:;base64,{}", self.key_base64)),
             ("superUserRoles", "admin".into()),
             ("brokerClientAuthenticationPlugin", "org.apache.pulsar.client.impl.auth.AuthenticationToken".into()),
             ("brokerClientAuthenticationParameters", format!("{{\"token\":\"{}\"}}", self.token)),
@@ -137,11 +124,11 @@ pub(crate) fn fetch() -> Result<PathBuf> {
 impl Pulsar {
     /// Starts a server with an empty store on free ports, and waits until it answers. It ends when this is dropped.
     pub(crate) fn start(options: &Options<'_>) -> Result<Self> {
-        let ports = free_ports()?;
+        let ports = [free_port()?, free_port()?];
         let folder = cache()?.join(format!("pulsar-{}-{}", std::process::id(), ports[0]));
         let mut server = Self::spawn(folder, ports, options, |_| {})?;
         let start = Instant::now();
-        server.wait_until_ready(options.secret.map(|secret| secret.token.as_str()))?;
+        server.wait_until_ready(options.secret.map(|secret| secret.token))?;
         eprintln!("Pulsar {VERSION} on port {}, ready after {:.0} s", server.port, start.elapsed().as_secs_f64());
         Ok(server)
     }
@@ -196,11 +183,6 @@ impl Pulsar {
         })
     }
 
-    /// Where clients connect.
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
     /// The server's process.
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
@@ -216,10 +198,9 @@ impl Drop for Pulsar {
     }
 }
 
-/// Two ports of loopback that nobody listens on. Both are held at the same time, so they differ.
-pub(crate) fn free_ports() -> Result<[u16; 2]> {
-    let held = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
-    Ok([held[0].local_addr()?.port(), held[1].local_addr()?.port()])
+/// A port of loopback that nobody listens on.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// The namespace that clients use is what standalone makes last, so an answer about it means that all else is there.

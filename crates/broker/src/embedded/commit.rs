@@ -7,14 +7,14 @@ use super::{
     duties,
     group::Part,
     place::{Location, Place},
-    record,
+    record, spill,
     store::{JournalGroup, JournalStore},
 };
 use crate::{
     engine::{Core, Engine, message_size},
     planted::{self, Bug},
 };
-use leatworks_journal::{Appended, JournalError};
+use leatworks_journal::JournalError;
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
     time::{Duration, Instant},
@@ -136,7 +136,7 @@ fn linger(engine: &Engine<JournalStore>, wake: &Wake) {
 /// Closes the open group and appends it.
 pub(super) fn commit(engine: &Engine<JournalStore>) {
     let _committing = engine.store.committing();
-    let closed = close_group(engine, &mut engine.lock());
+    let closed = close_to_append(engine, &mut engine.lock());
     if let Some(closed) = closed {
         append(engine, closed);
     }
@@ -150,7 +150,7 @@ pub(super) struct Closed {
 }
 
 /// Closes the open group, if there is anything in it: what comes now is in the next one.
-pub(super) fn close_group(engine: &Engine<JournalStore>, core: &mut Core<Place, JournalGroup>) -> Option<Closed> {
+fn close_group(engine: &Engine<JournalStore>, core: &mut Core<Place, JournalGroup>) -> Option<Closed> {
     let store = &engine.store;
     if !core.group.group.is_dirty() {
         return None;
@@ -165,21 +165,34 @@ pub(super) fn close_group(engine: &Engine<JournalStore>, core: &mut Core<Place, 
     Some(Closed { sequence, parts, bytes })
 }
 
+/// Closes the open group, with what is to be spilled.
+pub(super) fn close_to_append(engine: &Engine<JournalStore>, core: &mut Core<Place, JournalGroup>) -> Option<Closed> {
+    let mut closed = close_group(engine, core)?;
+    closed.bytes += spill::choose(&engine.store, core, closed.bytes, &mut closed.parts);
+    engine.store.closed_bytes.store(closed.bytes, Ordering::Release);
+    Some(closed)
+}
+
 /// Appends a closed group and notes where its messages are.
 pub(super) fn append(engine: &Engine<JournalStore>, closed: Closed) {
     let store = &engine.store;
-    let (appended, placed) = append_body(store, closed);
-    place(engine, &mut engine.lock(), appended.address, placed);
+    let (address, placed, indexes) = append_body(store, closed);
+    {
+        let mut core = engine.lock();
+        place(engine, &mut core, address, placed);
+        spill::put_away(store, &mut core, address, indexes);
+    }
     store.closed_bytes.store(0, Ordering::Release);
     store.closed.notify_waiters();
 }
 
-fn append_body(store: &JournalStore, Closed { sequence, parts, bytes }: Closed) -> (Appended, Vec<record::Placed>) {
-    let (body, placed) = record::encode(parts, bytes);
+/// Appends a closed group: where its body is, and what is where in it.
+fn append_body(store: &JournalStore, closed: Closed) -> (u64, Vec<record::Placed>, Vec<record::PlacedIndex>) {
+    let Closed { sequence, parts, bytes } = closed;
+    let record::Made { body, placed, indexes } = record::encode(parts, bytes);
     let appended = store.journal.append(body);
-    // Whoever waits for the group waits for this record.
-    debug_assert_eq!(appended.sequence, sequence, "a group's record has another sequence than the group");
-    (appended, placed)
+    debug_assert_eq!(appended.sequence, sequence, "what is waited for is another record");
+    (appended.address, placed, indexes)
 }
 
 /// Notes where the messages of a record are.
@@ -213,8 +226,8 @@ pub(super) fn snapshot(engine: &Engine<JournalStore>) -> (leatworks_journal::Mar
     let _committing = (!planted::is(Bug::SnapshotBetween)).then(|| store.committing());
     let mut core = engine.lock();
     if let Some(closed) = close_group(engine, &mut core) {
-        let (appended, placed) = append_body(store, closed);
-        place(engine, &mut core, appended.address, placed);
+        let (address, placed, _) = append_body(store, closed);
+        place(engine, &mut core, address, placed);
         store.closed_bytes.store(0, Ordering::Release);
         store.closed.notify_waiters();
     }

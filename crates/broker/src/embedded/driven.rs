@@ -143,7 +143,7 @@ impl Driven {
         let mut waiting = lock(&self.closed);
         // One thread closes and appends, so there is never more than one.
         if waiting.is_none() && self.journal.check().is_ok() {
-            *waiting = commit::close_group(&self.engine, &mut self.engine.lock());
+            *waiting = commit::close_to_append(&self.engine, &mut self.engine.lock());
         }
     }
 

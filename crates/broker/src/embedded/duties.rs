@@ -1,7 +1,7 @@
 //! What the embedded broker does from time to time: checkpoints, and moving old messages together.
 
 use super::{
-    block, commit,
+    block, commit, index,
     place::{Location, Place},
     store::JournalStore,
 };
@@ -15,6 +15,9 @@ use std::sync::{Arc, Weak};
 /// Messages that are moved in one step at most, and their bytes: a step must fit in a segment, and not keep others waiting for long.
 const MOVE_MESSAGES_MAX: usize = 256;
 const MOVE_BYTES_MAX: usize = 1 << 20;
+
+/// Blocks that are loaded at once to be moved.
+const LOAD_BLOCKS_MAX: usize = 64;
 
 /// What a moved message takes at most beside its bytes.
 const MOVE_OVERHEAD_BYTES: usize = 32;
@@ -51,9 +54,13 @@ pub(super) fn checkpoint(engine: &Engine<JournalStore>, journal: &Journal) -> Re
 /// weeks takes its own bytes, not a segment.
 pub(super) fn compact(engine: &Arc<Engine<JournalStore>>, journal: &Journal, segment: u64) -> Result<(), JournalError> {
     loop {
+        let loaded = load_from(engine, journal, segment);
         let found = living_in(engine, journal, segment);
         if found.is_empty() {
-            return Ok(());
+            match loaded {
+                true => continue,
+                false => return Ok(()),
+            }
         }
         let bytes = found.iter().map(|(.., at)| at.bytes() + MOVE_OVERHEAD_BYTES).sum::<usize>() + MOVE_OVERHEAD_BYTES;
         let mut read = Vec::with_capacity(found.len());
@@ -83,6 +90,27 @@ pub(super) fn compact(engine: &Arc<Engine<JournalStore>>, journal: &Journal, seg
         }
         engine.enact(&mut core, Event::Moved { messages }, bytes);
     }
+}
+
+/// Loads some of the blocks that keep this segment by their index or by a message, so that they can be moved; a block is spilled again with an index elsewhere.
+/// Tells whether there were any.
+fn load_from(engine: &Engine<JournalStore>, journal: &Journal, segment: u64) -> bool {
+    let within = |at: &Location| journal.segment_of(at.address()) == segment;
+    let missing = engine.lock().state.missing_where(LOAD_BLOCKS_MAX, |block| {
+        block.handle.at.as_ref().is_some_and(within) || block.runs.iter().any(|run| run.segment == segment)
+    });
+    let mut loaded = false;
+    for missing in missing {
+        let index = index::read(missing.topic, missing.number, &missing.handle, |address, bytes| journal.read(address, bytes));
+        // One that is damaged is told of when it is needed; until then it keeps its segment.
+        let Ok(index) = index else { continue };
+        let mut core = engine.lock();
+        let core = &mut *core;
+        core.state.load(&missing, index);
+        engine.store.applied(&mut core.group, &mut core.state);
+        loaded = true;
+    }
+    loaded
 }
 
 fn living_in(engine: &Engine<JournalStore>, journal: &Journal, segment: u64) -> Vec<(TopicId, u64, Location)> {

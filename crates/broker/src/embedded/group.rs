@@ -6,7 +6,7 @@ use super::place::Place;
 use crate::{
     Account, Message,
     planted::{self, Bug},
-    state::{self, Event, Net, Published, RootNote, Span, State, SubscriptionId, Survivors, Told, TopicId},
+    state::{self, Event, Index, Net, Published, RootNote, Span, State, SubscriptionId, Survivors, Told, TopicId},
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -17,6 +17,8 @@ pub(crate) enum Part<H> {
     Structure(Event<H>, u32),
     /// What else has changed since the part before.
     Net(Net<H>),
+    /// A block's index, so that the block need not be in memory. It changes nothing. Where it is, if it was written.
+    Index { topic: TopicId, number: u64, index: Index<H>, at: Option<H> },
 }
 
 /// What was noted since the last group was closed.

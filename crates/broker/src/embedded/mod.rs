@@ -9,11 +9,17 @@ mod group;
 mod hand;
 #[cfg(any(test, feature = "simulation"))]
 mod image;
+mod index;
 mod place;
 mod record;
 #[cfg(test)]
 mod replayed;
+#[cfg(test)]
+mod side_by_side;
 mod snapshot;
+mod spill;
+#[cfg(test)]
+mod spilling;
 mod store;
 
 #[cfg(feature = "simulation")]
@@ -22,12 +28,12 @@ pub use driven::{Driven, Replayed, Work};
 use crate::{
     BrokerError, ErrorKind, Result,
     engine::{Clock, Engine, Limits},
-    state::State,
+    state::{Looked, Missing, State},
 };
 use group::{Group, Part};
 use hand::{AllInHand, Hand, HandFiles};
 use leatworks_journal::{
-    self as journal, FileSystem, Journal, Lost, Options, RealFileSystem, Record, Recovered, Syncing, Visitor,
+    self as journal, FileSystem, Journal, Lost, Options, Reader, RealFileSystem, Record, Recovered, Syncing, Visitor,
 };
 use place::Place;
 use std::{
@@ -99,6 +105,9 @@ pub struct EmbeddedOptions {
     pub checkpoint_bytes: u64,
     /// Bytes of memory for messages that were published and not yet delivered; what is over it is read back from disk.
     pub cache_bytes_max: usize,
+    /// Messages of which the broker knows in memory where they are, at most; where the others are is on disk too. Each takes about 85 bytes. What is about to be
+    /// read stays in memory, so each subscription adds some 16,000 to it.
+    pub index_messages_max: usize,
     /// Whether a message that is published and settled everywhere before its group is written is left out of it.
     pub elision: bool,
 }
@@ -115,6 +124,7 @@ impl EmbeddedOptions {
             segment_bytes: journal.segment_bytes,
             checkpoint_bytes: journal.checkpoint_bytes,
             cache_bytes_max: 64 << 20,
+            index_messages_max: 128 << 10,
             elision: true,
         }
     }
@@ -207,22 +217,25 @@ impl Opened {
     fn new(fs: Arc<dyn FileSystem>, options: EmbeddedOptions, lock: Option<Lock>, driven_ms: Option<u64>) -> Result<Self> {
         let directory = options.dir.display().to_string();
         let journal_options = journal_options(&options, driven_ms.is_some());
-        let mut replay = Replay(State::default());
+        let mut replay = Replay { state: State::default(), reader: None };
         let opened = Journal::open(fs.clone(), journal_options, &mut replay);
         let (journal, recovered) = opened.map_err(|error| broker_error(&directory, error))?;
-        let mut state = replay.0;
+        let mut state = replay.state;
         #[cfg(feature = "simulation")]
         let image = image::of(&state);
         state.told = Some(Vec::new());
         for topic in &state.topics {
             let held = topic.log.held(0).filter_map(|(_, entry)| entry.handle.at);
             journal.hold(held.map(|at| (at.address(), at.bytes())));
+            for (_, block) in topic.log.all_spilled() {
+                journal.hold(block.handle.at.iter().map(|at| (at.address(), at.bytes())));
+                journal.hold_runs(block.runs.iter().map(|run| (run.segment, run.messages, run.bytes)));
+            }
         }
         let (files, before) = hand_files(fs, &options, &state)?;
         let wake = Arc::new(commit::Wake::default());
         let ends = (lock, driven_ms.is_some());
-        let store =
-            JournalStore::new(journal.clone(), options.durability, options.cache_bytes_max, directory, files, wake.clone(), ends);
+        let store = JournalStore::new(journal.clone(), &options, directory, files, wake.clone(), ends);
         let group = JournalGroup::new(Group::new(&state, options.elision), Hand::new(&before));
         let clock = driven_ms.map_or_else(Clock::new, Clock::starting_at);
         let engine = Engine::new(store, state, group, clock, options.limits);
@@ -306,17 +319,74 @@ impl Drop for Duties {
 }
 
 /// Applies what recovery finds.
-struct Replay(State<Place>);
+struct Replay {
+    state: State<Place>,
+    reader: Option<Reader>,
+}
+
+impl Replay {
+    fn reader(&self) -> std::result::Result<Reader, String> {
+        self.reader.clone().ok_or_else(|| "nothing can be read back yet".to_owned())
+    }
+
+    fn load(&mut self, missing: Vec<Missing<Place>>, looked: &mut Looked) -> std::result::Result<(), String> {
+        let reader = self.reader()?;
+        for missing in missing {
+            let index = index::replay(&reader, missing.topic, missing.number, &missing.handle)?;
+            if missing.is_wanted(&index, looked) {
+                self.state.load(&missing, index);
+            }
+        }
+        Ok(())
+    }
+
+    fn part(&mut self, part: Part<Place>) -> std::result::Result<(), String> {
+        match part {
+            Part::Structure(event, number) => {
+                let missing = self.state.missing_for(&event);
+                self.load(missing, &mut Looked::default())?;
+                self.state.replay_structure(event, number);
+            }
+            Part::Net(net) => {
+                let mut looked = Looked::default();
+                loop {
+                    let missing = self.state.missing_for_net(&net, &looked);
+                    if missing.is_empty() {
+                        break;
+                    }
+                    self.load(missing, &mut looked)?;
+                }
+                self.state.replay(net);
+            }
+            Part::Index { topic, number, index, at } => {
+                let reader = self.reader()?;
+                let runs = index::runs(&index, |address| reader.segment_of(address));
+                if let Some(at) = at {
+                    self.state.replay_spill(topic, number, &index, at, runs);
+                }
+            }
+        }
+        self.state.freed.clear();
+        self.state.freed_runs.clear();
+        self.state.finished.clear();
+        Ok(())
+    }
+}
 
 impl Visitor for Replay {
+    fn begin(&mut self, reader: Reader) {
+        self.reader = Some(reader);
+    }
+
     fn snapshot(&mut self, snapshot: &[u8]) -> std::result::Result<(), String> {
-        self.0 = snapshot::decode(snapshot)?;
+        let reader = self.reader()?;
+        self.state = snapshot::decode(snapshot, &reader)?;
         Ok(())
     }
 
     fn record(&mut self, record: Record) -> std::result::Result<(), String> {
         for part in record::decode(&record.body, record.address, true)? {
-            self.part(part);
+            self.part(part)?;
         }
         Ok(())
     }
@@ -327,20 +397,9 @@ impl Visitor for Replay {
         let saved = lost.record.as_ref().and_then(|record| record::decode(&record.body, record.address, false).ok());
         tracing::error!(file = lost.file, offset = lost.offset, saved = saved.is_some(), "the journal is damaged: {lost}");
         for part in saved.into_iter().flatten() {
-            self.part(part);
+            self.part(part)?;
         }
         Ok(())
-    }
-}
-
-impl Replay {
-    fn part(&mut self, part: Part<Place>) {
-        match part {
-            Part::Structure(event, number) => self.0.replay_structure(event, number),
-            Part::Net(net) => self.0.replay(net),
-        }
-        self.0.freed.clear();
-        self.0.finished.clear();
     }
 }
 

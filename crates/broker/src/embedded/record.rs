@@ -8,11 +8,12 @@
 use super::{
     block,
     group::Part,
+    index,
     place::{Location, Place},
 };
 use crate::{
     Account, Message, MessageId, TopicKind, TopicSpec,
-    state::{Event, Net, Published, RootNote, Span, SubscriptionId, Survivors, TopicId},
+    state::{Event, Index, Net, Published, RootNote, Span, SubscriptionId, Survivors, TopicId},
 };
 use bytes::Bytes;
 use prost::Message as _;
@@ -29,7 +30,7 @@ struct Head {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct PartRecord {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6")]
     kind: Option<Kind>,
 }
 
@@ -46,6 +47,19 @@ enum Kind {
     Seek(SeekRecord),
     #[prost(message, tag = "5")]
     Net(NetRecord),
+    #[prost(message, tag = "6")]
+    Index(IndexRecord),
+}
+
+/// The index of a block; what it says lies among the messages.
+#[derive(Clone, PartialEq, prost::Message)]
+struct IndexRecord {
+    #[prost(uint32, tag = "1")]
+    topic: u32,
+    #[prost(uint64, tag = "2")]
+    number: u64,
+    #[prost(uint32, tag = "3")]
+    bytes: u32,
 }
 
 /// A topic as it was created; also part of a snapshot.
@@ -172,29 +186,42 @@ pub(crate) struct Placed {
     pub(crate) message: Arc<Message>,
 }
 
-/// Makes the record of a group, and tells where in it each message is. `bytes` is about how long it gets.
-pub(crate) fn encode(parts: Vec<Part<Place>>, bytes: usize) -> (Vec<u8>, Vec<Placed>) {
-    let mut making = Making { body: Vec::with_capacity(bytes), placed: Vec::new() };
+/// An index in a record that was made.
+pub(crate) struct PlacedIndex {
+    pub(crate) topic: TopicId,
+    pub(crate) number: u64,
+    /// Where in the body.
+    pub(crate) offset: usize,
+    pub(crate) bytes: usize,
+    pub(crate) index: Index<Place>,
+}
+
+/// A record that was made: its body, and where in it each message and each index is.
+pub(crate) struct Made {
+    pub(crate) body: Vec<u8>,
+    pub(crate) placed: Vec<Placed>,
+    pub(crate) indexes: Vec<PlacedIndex>,
+}
+
+/// Makes the record of a group. `bytes` is about how long it gets.
+pub(crate) fn encode(parts: Vec<Part<Place>>, bytes: usize) -> Made {
+    let mut making = Made { body: Vec::with_capacity(bytes), placed: Vec::new(), indexes: Vec::new() };
     let parts = parts.into_iter().map(|part| PartRecord { kind: Some(making.part(part)) }).collect();
-    let mut body = making.body;
+    let body = &mut making.body;
     let start = body.len();
-    Head { parts }.encode(&mut body).expect("a vector has room for whatever is written");
+    Head { parts }.encode(body).expect("a vector has room for whatever is written");
     let length = (body.len() - start) as u32;
     let crc = crc32c::crc32c(&body[start..]);
     body.extend_from_slice(&length.to_le_bytes());
     body.extend_from_slice(&crc.to_le_bytes());
-    (body, making.placed)
+    making
 }
 
-struct Making {
-    body: Vec<u8>,
-    placed: Vec<Placed>,
-}
-
-impl Making {
+impl Made {
     fn part(&mut self, part: Part<Place>) -> Kind {
         match part {
             Part::Net(net) => Kind::Net(self.net(net)),
+            Part::Index { topic, number, index, .. } => Kind::Index(self.index(topic, number, index)),
             Part::Structure(Event::Topic(spec), number) => Kind::Topic(TopicRecord { number, ..TopicRecord::from(&spec) }),
             Part::Structure(Event::Subscription { topic, name, from }, number) => {
                 Kind::Subscription(SubscriptionRecord { topic: topic.0, name, from, number })
@@ -211,6 +238,13 @@ impl Making {
         let bytes = block::encode(&message, &mut self.body);
         self.placed.push(Placed { topic, position, offset, bytes, message });
         bytes as u32
+    }
+
+    fn index(&mut self, topic: TopicId, number: u64, index: Index<Place>) -> IndexRecord {
+        let offset = self.body.len();
+        let bytes = index::encode(topic, number, &index, &mut self.body);
+        self.indexes.push(PlacedIndex { topic, number, offset, bytes, index });
+        IndexRecord { topic: topic.0, number, bytes: bytes as u32 }
     }
 
     fn net(&mut self, net: Net<Place>) -> NetRecord {
@@ -317,6 +351,13 @@ pub(crate) fn decode(body: &Bytes, address: u64, whole: bool) -> Result<Vec<Part
             Ok(Part::Structure(Event::Seek { subscription: SubscriptionId(subscription), to }, 0))
         }
         Kind::Net(net) => decode_net(net, &mut blocks).map(Part::Net),
+        Kind::Index(IndexRecord { topic, number, bytes }) => {
+            let (at, bytes) = blocks.next(bytes)?;
+            let (topic, at) = (TopicId(topic), Some(Place::at(at)));
+            // Without it the block stays in memory.
+            let damaged = |_| Index { newest_ms: 0, bytes: 0, entries: Vec::new() };
+            Ok(Part::Index { topic, number, index: index::decode(topic, number, &bytes).unwrap_or_else(damaged), at })
+        }
     };
     head.parts.into_iter().map(part).collect()
 }

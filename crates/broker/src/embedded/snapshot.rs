@@ -1,15 +1,17 @@
 //! The whole state as a checkpoint keeps it: columns of numbers, so that a pending message takes about 15 bytes.
 
 use super::{
+    index,
     place::{Location, Place},
     record::TopicRecord,
 };
 use crate::{
     Account, MessageId,
     planted::{self, Bug},
-    state::{Entry, RootImage, Settled, State, Subscription, SubscriptionId, Topic, TopicId, UNTRACKED},
+    state::{Entry, RootImage, Run, Settled, SpilledImage, State, Subscription, SubscriptionId, Topic, TopicId, UNTRACKED},
 };
 use bytes::Bytes;
+use leatworks_journal::Reader;
 use prost::Message as _;
 use rustc_hash::FxHashMap;
 
@@ -59,6 +61,41 @@ struct TopicImage {
     times: Vec<i64>,
     #[prost(uint64, tag = "12")]
     damaged: u64,
+    #[prost(message, optional, tag = "13")]
+    spilled: Option<SpilledImages>,
+}
+
+/// The blocks of a topic whose indexes lie in the journal, one entry each; numbers, addresses, times and segments as differences to the one before.
+#[derive(Clone, PartialEq, prost::Message)]
+struct SpilledImages {
+    #[prost(uint64, repeated, tag = "1")]
+    numbers: Vec<u64>,
+    /// Where each one's index is.
+    #[prost(sint64, repeated, tag = "2")]
+    addresses: Vec<i64>,
+    #[prost(uint32, repeated, tag = "3")]
+    lengths: Vec<u32>,
+    #[prost(uint32, repeated, tag = "4")]
+    remaining: Vec<u32>,
+    #[prost(sint64, repeated, tag = "5")]
+    times: Vec<i64>,
+    #[prost(uint64, repeated, tag = "6")]
+    bytes: Vec<u64>,
+    /// Roots that were sent once and are nowhere else.
+    #[prost(uint32, repeated, tag = "7")]
+    sent: Vec<u32>,
+    /// 1 if it shares roots with messages elsewhere, plus 2 if it has roots that are nowhere else.
+    #[prost(uint32, repeated, tag = "8")]
+    roots: Vec<u32>,
+    /// In how many segments its messages are, and for each segment its number, messages and bytes.
+    #[prost(uint32, repeated, tag = "9")]
+    run_counts: Vec<u32>,
+    #[prost(sint64, repeated, tag = "10")]
+    segments: Vec<i64>,
+    #[prost(uint64, repeated, tag = "11")]
+    run_messages: Vec<u64>,
+    #[prost(uint64, repeated, tag = "12")]
+    run_bytes: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -199,6 +236,7 @@ fn topic_image(topic: &Topic<Place>, numbers: &FxHashMap<u32, u32>) -> TopicImag
         producers,
         deliver_at: pairs(&topic.deliver_at),
         damaged: topic.damaged,
+        spilled: spilled_images(topic),
         ..TopicImage::default()
     };
     let (mut position_before, mut address_before, mut time_before) = (0, 0, 0);
@@ -217,6 +255,31 @@ fn topic_image(topic: &Topic<Place>, numbers: &FxHashMap<u32, u32>) -> TopicImag
     image
 }
 
+fn spilled_images(topic: &Topic<Place>) -> Option<SpilledImages> {
+    let mut images = SpilledImages::default();
+    let (mut number_before, mut address_before, mut time_before, mut segment_before) = (0, 0, 0, 0);
+    for (number, block) in topic.log.all_spilled() {
+        let Some(at) = block.handle.at else { continue };
+        images.numbers.push(number - number_before);
+        images.addresses.push(at.address().wrapping_sub(address_before) as i64);
+        images.lengths.push(at.bytes() as u32);
+        images.remaining.push(block.remaining);
+        images.times.push(block.newest_ms.wrapping_sub(time_before) as i64);
+        images.bytes.push(block.bytes);
+        images.sent.push(block.sent);
+        images.roots.push(u32::from(block.shared) + 2 * u32::from(block.has_roots()));
+        images.run_counts.push(block.runs.len() as u32);
+        for run in &block.runs {
+            images.segments.push(run.segment.wrapping_sub(segment_before) as i64);
+            images.run_messages.push(run.messages);
+            images.run_bytes.push(run.bytes);
+            segment_before = run.segment;
+        }
+        (number_before, address_before, time_before) = (number, at.address(), block.newest_ms);
+    }
+    (!images.numbers.is_empty()).then_some(images)
+}
+
 fn subscription_image(subscription: &Option<Subscription>) -> SubscriptionImage {
     let Some(subscription) = subscription else { return SubscriptionImage { removed: true, ..SubscriptionImage::default() } };
     SubscriptionImage {
@@ -230,8 +293,8 @@ fn subscription_image(subscription: &Option<Subscription>) -> SubscriptionImage 
     }
 }
 
-/// The state that these bytes hold.
-pub(crate) fn decode(bytes: &[u8]) -> Result<State<Place>, String> {
+/// The state that these bytes hold. The indexes of spilled blocks are read by the reader.
+pub(crate) fn decode(bytes: &[u8], reader: &Reader) -> Result<State<Place>, String> {
     let snapshot = Snapshot::decode(bytes).map_err(|error| error.to_string())?;
     let mut state = State::default();
     let account = |image: AccountImage| {
@@ -242,7 +305,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<State<Place>, String> {
     state.roots.restore(snapshot.accounts.into_iter().map(account).collect(), dropped);
     let slots = restore_roots(&mut state, &snapshot.roots.unwrap_or_default())?;
     for (number, image) in snapshot.topics.into_iter().enumerate() {
-        restore_topic(&mut state, TopicId(number as u32), image, &slots)?;
+        restore_topic(&mut state, TopicId(number as u32), image, &slots, reader)?;
     }
     for (number, image) in snapshot.subscriptions.into_iter().enumerate() {
         restore_subscription(&mut state, SubscriptionId(number as u32), image)?;
@@ -268,7 +331,13 @@ fn restore_roots(state: &mut State<Place>, image: &RootsImage) -> Result<Vec<u32
     Ok(slots)
 }
 
-fn restore_topic(state: &mut State<Place>, number: TopicId, image: TopicImage, slots: &[u32]) -> Result<(), String> {
+fn restore_topic(
+    state: &mut State<Place>,
+    number: TopicId,
+    image: TopicImage,
+    slots: &[u32],
+    reader: &Reader,
+) -> Result<(), String> {
     let spec = image.spec.ok_or("a topic without a name")?.try_into()?;
     let mut topic = Topic::new(spec, &mut state.roots);
     let cut = || "the messages are cut off".to_owned();
@@ -294,6 +363,38 @@ fn restore_topic(state: &mut State<Place>, number: TopicId, image: TopicImage, s
     topic.producers = producers.map(|image| (image.name.into(), (image.sequence, image.position))).collect();
     state.topic_names.insert(topic.spec.name.clone(), number);
     state.topics.push(topic);
+    restore_spilled(state, number, image.spilled.unwrap_or_default(), reader)
+}
+
+fn restore_spilled(state: &mut State<Place>, topic: TopicId, images: SpilledImages, reader: &Reader) -> Result<(), String> {
+    let cut = || "the blocks are cut off".to_owned();
+    let (mut number, mut address, mut newest_ms, mut segment) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let mut runs = images.segments.iter().zip(&images.run_messages).zip(&images.run_bytes);
+    for (index, gap) in images.numbers.iter().enumerate() {
+        number += gap;
+        address = address.wrapping_add(*images.addresses.get(index).ok_or_else(cut)? as u64);
+        newest_ms = newest_ms.wrapping_add(*images.times.get(index).ok_or_else(cut)? as u64);
+        let column = |column: &[u32]| column.get(index).copied().ok_or_else(cut);
+        let (roots, bytes) = (column(&images.roots)?, *images.bytes.get(index).ok_or_else(cut)?);
+        let runs = runs.by_ref().take(column(&images.run_counts)? as usize).map(|((gap, messages), bytes)| {
+            segment = segment.wrapping_add(*gap as u64);
+            Run { segment, messages: *messages, bytes: *bytes }
+        });
+        let image = SpilledImage {
+            handle: Place::at(Location::new(address, column(&images.lengths)? as usize).ok_or_else(cut)?),
+            remaining: column(&images.remaining)?,
+            newest_ms,
+            bytes,
+            sent: column(&images.sent)?,
+            shared: roots & 1 != 0,
+            runs: runs.collect(),
+        };
+        let index = match roots & 2 {
+            0 => None,
+            _ => Some(index::replay(reader, topic, number, &image.handle)?),
+        };
+        state.restore_spilled(topic, number, image, index.as_ref());
+    }
     Ok(())
 }
 

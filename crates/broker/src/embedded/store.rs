@@ -1,16 +1,17 @@
 //! The engine's events and messages in a journal, group by group.
 
 use super::{
-    Durability, Lock, block, commit,
+    Durability, EmbeddedOptions, Lock, block, commit,
     group::Group,
     hand::{self, Hand, HandFiles, InHand},
+    index,
     place::{Location, Place},
 };
 use crate::{
     BrokerError, ErrorKind, Message, MessageId, Result,
     engine::{Engine, Store, message_size},
     planted::{self, Bug},
-    state::{Event, State, SubscriptionId, TopicId},
+    state::{BLOCK_MESSAGES, Event, Index, Missing, State, SubscriptionId, TopicId},
 };
 use bytes::Bytes;
 use leatworks_journal::{Journal, JournalError};
@@ -35,12 +36,14 @@ pub(crate) struct JournalStore {
     pub(super) journal: Journal,
     pub(super) durability: Durability,
     cache_bytes_max: usize,
+    /// Blocks in memory beyond which some are spilled.
+    pub(super) loaded_max: usize,
     /// Where the journal is, for people.
     directory: String,
     /// Messages in hand; none where nothing survives the process.
     pub(super) hand: Option<HandFiles>,
     /// The sequence that the open group gets when it is closed. Changed with the engine locked.
-    open: AtomicU64,
+    pub(super) open: AtomicU64,
     /// The sequence of the last event that was noted: that of the open group if there is anything in it.
     noted: AtomicU64,
     /// Estimated bytes of a group that is closed and not appended yet.
@@ -73,13 +76,22 @@ impl JournalGroup {
     pub(super) fn new(group: Group, hand: Hand) -> Self {
         Self { group, hand, cached: VecDeque::new(), cached_bytes: 0 }
     }
+
+    /// Forgets messages of the cache that are gone, when there are many.
+    pub(super) fn tidy_cache(&mut self, state: &State<Place>) {
+        if self.cached.len() > CACHED_STALE_MIN + 2 * (self.cached_bytes / crate::engine::MESSAGE_BYTES_MIN) {
+            self.cached.retain(|(topic, position)| {
+                let entry = state.topics[topic.0 as usize].log.get(*position);
+                entry.is_some_and(|entry| entry.handle.message.is_some() && entry.handle.at.is_some())
+            });
+        }
+    }
 }
 
 impl JournalStore {
     pub(super) fn new(
         journal: Journal,
-        durability: Durability,
-        cache_bytes_max: usize,
+        options: &EmbeddedOptions,
         directory: String,
         hand: Option<HandFiles>,
         wake: Arc<commit::Wake>,
@@ -90,8 +102,9 @@ impl JournalStore {
             noted: AtomicU64::new(journal.last()),
             open,
             journal,
-            durability,
-            cache_bytes_max,
+            durability: options.durability,
+            cache_bytes_max: options.cache_bytes_max,
+            loaded_max: options.index_messages_max / BLOCK_MESSAGES as usize,
             directory,
             hand,
             closed_bytes: AtomicUsize::new(0),
@@ -216,6 +229,9 @@ impl Store for JournalStore {
         if let Some(told) = &mut state.told {
             group.group.tell(told);
         }
+        if !state.freed_runs.is_empty() {
+            self.journal.release_runs(state.freed_runs.drain(..).map(|run| (run.segment, run.messages, run.bytes)));
+        }
         if state.freed.is_empty() {
             return;
         }
@@ -236,17 +252,14 @@ impl Store for JournalStore {
         if group.group.elide(elided, unwritten) {
             self.wake.passed();
         }
-        let written = state.freed.drain(..).filter_map(|place| place.at);
-        let mut written = written.map(|at| (at.address(), at.bytes())).peekable();
-        if written.peek().is_some() {
-            self.journal.release(written);
+        {
+            let written = state.freed.drain(..).filter_map(|place| place.at);
+            let mut written = written.map(|at| (at.address(), at.bytes())).peekable();
+            if written.peek().is_some() {
+                self.journal.release(written);
+            }
         }
-        if group.cached.len() > CACHED_STALE_MIN + 2 * (group.cached_bytes / crate::engine::MESSAGE_BYTES_MIN) {
-            group.cached.retain(|(topic, position)| {
-                let entry = state.topics[topic.0 as usize].log.get(*position);
-                entry.is_some_and(|entry| entry.handle.message.is_some() && entry.handle.at.is_some())
-            });
-        }
+        group.tidy_cache(state);
     }
 
     fn last(&self) -> u64 {
@@ -339,6 +352,14 @@ impl Store for JournalStore {
         found.collect()
     }
 
+    async fn load_indexes(&self, missing: &[Missing<Place>]) -> Result<Vec<Index<Place>>> {
+        self.journal.written(self.journal.last()).await.map_err(|error| self.error(error))?;
+        let (journal, directory, missing) = (self.journal.clone(), self.directory.clone(), missing.to_vec());
+        let read = move || missing.iter().map(|missing| read_index(&journal, &directory, missing)).collect();
+        let closed = || BrokerError::new(ErrorKind::Closed, "the runtime ended while an index was read back");
+        self.blocking(read).await.ok_or_else(closed)?
+    }
+
     async fn close(engine: &Arc<Engine<Self>>) -> Result<()> {
         let closing = engine.clone();
         let work = move || {
@@ -384,6 +405,15 @@ fn read_all(journal: &Journal, directory: &str, handles: &[Location]) -> Vec<Res
         rest = others;
     }
     messages
+}
+
+/// Reads the index of a block back.
+pub(super) fn read_index(journal: &Journal, directory: &str, missing: &Missing<Place>) -> Result<Index<Place>> {
+    let Missing { topic, number, handle, .. } = missing;
+    index::read(*topic, *number, handle, |address, bytes| journal.read(address, bytes)).map_err(|reason| {
+        let (file, offset) = journal.place(handle.at.map_or(0, Location::address));
+        BrokerError::new(ErrorKind::Storage, format!("journal `{directory}`: damaged `{file}` at byte {offset}: {reason}"))
+    })
 }
 
 fn read_one(

@@ -187,6 +187,7 @@ impl<S: Store> EngineConsumer<S> {
         match taken {
             Taken::Positions(_) => {}
             Taken::Unfinished => tokio::task::yield_now().await,
+            Taken::Spilled(from) => self.engine.load_ahead(self.topic, from).await?,
             Taken::Nothing { due_ms: None } => notified.await,
             Taken::Nothing { due_ms: Some(due) } => {
                 tokio::select! {

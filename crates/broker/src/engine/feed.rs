@@ -67,6 +67,8 @@ pub(crate) enum Taken {
     Nothing { due_ms: Option<u64> },
     /// Nothing yet, but there is more to look through.
     Unfinished,
+    /// Nothing before the block of this position is loaded.
+    Spilled(u64),
 }
 
 impl Feed {
@@ -146,6 +148,11 @@ impl Feed {
         self.seats.len()
     }
 
+    /// Everything before it was looked at.
+    pub(crate) fn next_position(&self) -> u64 {
+        self.next
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
@@ -189,6 +196,7 @@ impl Feed {
         match (taken.is_empty(), scanned == SCAN_MAX) {
             (false, _) => Taken::Positions(taken),
             (true, true) => Taken::Unfinished,
+            (true, false) if limit > 0 && topic.log.spilled_at(self.next).is_some() => Taken::Spilled(self.next),
             (true, false) => Taken::Nothing { due_ms: self.delayed.first().map(|(due, _)| *due).filter(|_| limit > 0) },
         }
     }
@@ -201,6 +209,7 @@ impl Feed {
         }
         let start = subscription.settled.next_unsettled(self.next);
         let end = subscription.settled.next_settled(start).min(topic.log.next()).min(start.saturating_add(limit as u64));
+        let end = topic.log.loaded_until(start, end);
         self.next = self.next.max(start.min(topic.log.next()));
         if start >= end {
             return Vec::new();
@@ -217,6 +226,10 @@ impl Feed {
         let position = subscription.settled.next_unsettled(self.next);
         if position >= topic.log.next() {
             self.next = position.min(topic.log.next());
+            return None;
+        }
+        if topic.log.spilled_at(position).is_some() {
+            self.next = position;
             return None;
         }
         self.next = position + 1;

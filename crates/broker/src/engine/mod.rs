@@ -7,6 +7,7 @@ mod clock;
 mod consumer;
 mod delegate;
 mod feed;
+mod load;
 mod plan;
 mod queries;
 mod store;
@@ -15,6 +16,7 @@ mod window;
 pub(crate) use clock::Clock;
 pub(crate) use consumer::EngineConsumer;
 pub(crate) use delegate::broker_by_engine;
+pub(crate) use load::LOAD_MESSAGES;
 pub(crate) use plan::{OVERHEAD_BYTES as MESSAGE_BYTES_MIN, message_size};
 pub(crate) use store::Store;
 pub(crate) use window::Window;
@@ -22,7 +24,7 @@ pub(crate) use window::Window;
 use crate::{
     BrokerError, Confirm, Consumer, ErrorKind, MessageId, Outcome, Position, Publish, Result, Start, Step, Subscribe, TopicSpec,
     planted::{self, Bug},
-    state::{Event, Span, State, SubscriptionId, TopicId},
+    state::{Event, Looked, Span, State, SubscriptionId, TopicId},
 };
 use feed::Feed;
 use rustc_hash::FxHashMap;
@@ -43,9 +45,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 5 MiB a message, as Pulsar has it. 10 million messages a topic: their index takes about half a gigabyte of memory at worst.
+    /// 5 MiB a message, as Pulsar has it. 100 million messages a topic: what the embedded broker keeps of them in memory takes half a gigabyte.
     fn default() -> Self {
-        Self { message_bytes_max: 5 << 20, backlog_messages_max: 10_000_000 }
+        Self { message_bytes_max: 5 << 20, backlog_messages_max: 100_000_000 }
     }
 }
 
@@ -58,6 +60,8 @@ pub(crate) struct Engine<S: Store> {
     pub(crate) store: S,
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
+    /// Held while blocks are loaded for a consumer.
+    loading: tokio::sync::Mutex<()>,
 }
 
 /// What the lock protects.
@@ -118,7 +122,7 @@ impl<H, G> Core<H, G> {
 
 impl<S: Store> Engine<S> {
     pub(crate) fn new(store: S, state: State<S::Handle>, group: S::Group, clock: Clock, limits: Limits) -> Arc<Self> {
-        Arc::new(Self { core: Mutex::new(Core::new(state, group)), store, clock, limits })
+        Arc::new(Self { core: Mutex::new(Core::new(state, group)), store, clock, limits, loading: tokio::sync::Mutex::default() })
     }
 
     /// The core, whatever happened to a thread that held it: events are applied whole or not at all.
@@ -185,6 +189,10 @@ impl<S: Store> Engine<S> {
         self.notify_settled(core, &settled);
         for topic in topics {
             self.published(core, topic, sequence);
+        }
+        if std::mem::take(&mut core.state.ended_unseen) {
+            // Whoever waits for one of them looks again.
+            core.waiting.clear();
         }
         for (root, outcome) in core.state.finished.drain(..) {
             if core.waiting.is_empty() {
@@ -314,7 +322,13 @@ impl<S: Store> Engine<S> {
         let from = self.resolve(topic, start).await?;
         let sequence = {
             let bytes = plan::size(&Step::default()) * 8;
-            let mut core = self.open_with_room(bytes, false).await?;
+            let needs = |core: &Core<_, _>, _: &Looked| match core.topic(topic) {
+                Ok(topic) if start != Start::Latest && core.state.find_subscription(topic, name).is_none() => {
+                    core.state.missing_for(&Event::Subscription { topic, name: String::new(), from })
+                }
+                _ => Vec::new(),
+            };
+            let mut core = self.open_loaded(bytes, false, needs).await?;
             let topic = core.topic(topic)?;
             match core.state.find_subscription(topic, name) {
                 Some(_) => self.store.last(),
@@ -332,7 +346,11 @@ impl<S: Store> Engine<S> {
 
     pub(crate) async fn unsubscribe(&self, topic: &str, name: &str) -> Result<()> {
         let sequence = {
-            let mut core = self.open_with_room(plan::size(&Step::default()), true).await?;
+            let needs = |core: &Core<_, _>, _: &Looked| match core.subscription(topic, name) {
+                Ok((_, subscription)) => core.state.missing_for(&Event::Unsubscribe(subscription)),
+                Err(_) => Vec::new(),
+            };
+            let mut core = self.open_loaded(plan::size(&Step::default()), true, needs).await?;
             let (_, subscription) = core.subscription(topic, name)?;
             core.idle(subscription, topic, name)?;
             core.feeds.remove(&subscription);
@@ -344,7 +362,11 @@ impl<S: Store> Engine<S> {
     pub(crate) async fn seek(&self, topic: &str, name: &str, to: Start) -> Result<()> {
         let to = self.resolve(topic, to).await?;
         let sequence = {
-            let mut core = self.open_with_room(plan::size(&Step::default()), true).await?;
+            let needs = |core: &Core<_, _>, _: &Looked| match core.subscription(topic, name) {
+                Ok((_, subscription)) => core.state.missing_for(&Event::Seek { subscription, to }),
+                Err(_) => Vec::new(),
+            };
+            let mut core = self.open_loaded(plan::size(&Step::default()), true, needs).await?;
             let (_, subscription) = core.subscription(topic, name)?;
             core.idle(subscription, topic, name)?;
             let core = &mut *core;
@@ -365,7 +387,8 @@ impl<S: Store> Engine<S> {
         let confirm = step.confirm;
         let (sequence, positions) = {
             let (bytes, urgent) = (plan::size(&step), !step.acks.is_empty());
-            let mut core = self.open_with_room(bytes, urgent).await?;
+            let needs = |core: &Core<_, _>, looked: &Looked| core.missing_for_step(&step, looked);
+            let mut core = self.open_loaded(bytes, urgent, needs).await?;
             let plan = plan::plan::<S>(&core, &self.limits, step)?;
             if plan.more_bytes > 0 && !self.store.has_room(&core.group, bytes + plan.more_bytes, urgent) {
                 return Err(BrokerError::new(ErrorKind::Full, "no room now for a cumulative acknowledgement of many ranges"));

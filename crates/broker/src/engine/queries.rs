@@ -3,7 +3,7 @@
 use super::{Engine, Store};
 use crate::{
     Account, BrokerError, ErrorKind, Message, MessageId, Outcome, Position, Result, Start, SubscriptionStats, TopicStats,
-    state::{Settled, SubscriptionId, TopicId},
+    state::{Looked, SubscriptionId, TopicId},
 };
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -14,14 +14,9 @@ const SEEK_BATCH_MESSAGES: usize = 512;
 
 impl<S: Store> Engine<S> {
     pub(crate) async fn peek(&self, topic: &str, name: &str, from: Position, limit: usize) -> Result<Vec<(Position, Message)>> {
-        let (positions, handles): (Vec<u64>, Vec<S::Handle>) = {
-            let core = self.open()?;
-            let (topic, subscription) = core.subscription(topic, name)?;
-            let settled = core.state.subscription_of(subscription).map(|found| &found.settled);
-            let unsettled = |position: &u64| settled.is_some_and(|settled: &Settled| !settled.contains(*position));
-            let held = core.state.log(topic).held(from.0).filter(|(position, _)| unsettled(position));
-            held.take(limit).map(|(position, entry)| (position, entry.handle.clone())).unzip()
-        };
+        let (topic, subscription) = self.open()?.subscription(topic, name)?;
+        let held = self.some_held(topic, Some(subscription), from.0, limit).await?;
+        let (positions, handles): (Vec<u64>, Vec<S::Handle>) = held.into_iter().unzip();
         let messages = self.store.load(&handles).await;
         positions
             .into_iter()
@@ -76,33 +71,39 @@ impl<S: Store> Engine<S> {
     }
 
     pub(crate) async fn root_outcome(&self, root: MessageId) -> Result<Outcome> {
-        let waiter = {
-            let mut core = self.open()?;
-            match core.state.roots.outcome(root) {
-                Some(outcome) => Err(outcome),
-                None => {
-                    let (tell, told) = oneshot::channel();
-                    let waiting = core.waiting.entry(root).or_default();
-                    // Who asks again and again with a limit of time leaves a sender behind each time.
-                    waiting.retain(|tell| !tell.is_closed());
-                    waiting.push(tell);
-                    Ok(told)
+        let mut looked = Looked::default();
+        let outcome = loop {
+            let waiter = {
+                let mut core = self.open()?;
+                let mut missing = Vec::new();
+                core.state.missing_root(root.0, &looked, &mut missing);
+                match core.state.roots.outcome(root) {
+                    // It may be in a spilled block and nowhere else.
+                    Some(_) if !missing.is_empty() => Err(missing),
+                    Some(outcome) => break outcome,
+                    None => Ok(core.wait_for(root)),
                 }
+            };
+            match waiter {
+                Err(missing) => self.load(&missing, &mut looked).await?,
+                Ok(told) => match told.await {
+                    Ok(outcome) => break outcome,
+                    // It has ended with a whole block, or with the broker.
+                    Err(_) => self.still_open(root)?,
+                },
             }
-        };
-        let outcome = match waiter {
-            Err(outcome) => outcome,
-            Ok(told) => match told.await {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    self.store.check()?;
-                    return Err(BrokerError::new(ErrorKind::Closed, format!("broker was closed before root `{root}` was done")));
-                }
-            },
         };
         // What finished it may not be durable yet, and whoever asks may tell the world.
         self.store.durable(self.store.last()).await?;
         Ok(outcome)
+    }
+
+    fn still_open(&self, root: MessageId) -> Result<()> {
+        self.store.check()?;
+        match self.lock().closed {
+            true => Err(BrokerError::new(ErrorKind::Closed, format!("broker was closed before root `{root}` was done"))),
+            false => Ok(()),
+        }
     }
 
     /// The position that a start means.
@@ -112,7 +113,7 @@ impl<S: Store> Engine<S> {
             let number = core.topic(topic)?;
             let log = core.state.log(number);
             match start {
-                Start::Earliest => return Ok(log.held(0).next().map_or(log.next(), |(position, _)| position)),
+                Start::Earliest => return Ok(log.first_held().unwrap_or(log.next())),
                 Start::Latest => return Ok(log.next()),
                 Start::At(position) => return Ok(position.0.min(log.next())),
                 Start::Time(created_ms) => (number, log.first_since(created_ms).unwrap_or(log.next())),
@@ -120,7 +121,8 @@ impl<S: Store> Engine<S> {
         };
         let Start::Time(created_ms) = start else { return Ok(from) };
         loop {
-            let (positions, handles) = self.some_held(number, from)?;
+            let held = self.some_held(number, None, from, SEEK_BATCH_MESSAGES).await?;
+            let (positions, handles): (Vec<u64>, Vec<S::Handle>) = held.into_iter().unzip();
             let Some(last) = positions.last() else { return Ok(from) };
             let messages = self.store.load(&handles).await;
             let found =
@@ -131,15 +133,18 @@ impl<S: Store> Engine<S> {
             from = last + 1;
         }
     }
-
-    fn some_held(&self, topic: TopicId, from: u64) -> Result<(Vec<u64>, Vec<S::Handle>)> {
-        let core = self.open()?;
-        let held = core.state.log(topic).held(from).take(SEEK_BATCH_MESSAGES);
-        Ok(held.map(|(position, entry)| (position, entry.handle.clone())).unzip())
-    }
 }
 
 impl<H, G> super::Core<H, G> {
+    fn wait_for(&mut self, root: MessageId) -> oneshot::Receiver<Outcome> {
+        let (tell, told) = oneshot::channel();
+        let waiting = self.waiting.entry(root).or_default();
+        // Who asks again and again with a limit of time leaves a sender behind each time.
+        waiting.retain(|tell| !tell.is_closed());
+        waiting.push(tell);
+        told
+    }
+
     fn subscription_stats(&self, topic: TopicId, number: SubscriptionId, now_ms: u64) -> Option<(String, SubscriptionStats)> {
         let subscription = self.state.subscription_of(number)?;
         let topic = &self.state.topics[topic.0 as usize];

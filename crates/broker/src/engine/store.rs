@@ -2,7 +2,7 @@
 
 use crate::{
     Message, MessageId, Result,
-    state::{Event, State, SubscriptionId},
+    state::{Event, Index, Missing, State, SubscriptionId},
 };
 use std::{future::Future, sync::Arc};
 
@@ -63,6 +63,9 @@ pub(crate) trait Store: Send + Sync + Sized + 'static {
 
     /// Reads messages back, each for itself, since damage is limited to what it hit.
     fn load(&self, handles: &[Self::Handle]) -> impl Future<Output = Vec<Result<Arc<Message>>>> + Send;
+
+    /// Reads the indexes of spilled blocks back, in order.
+    fn load_indexes(&self, missing: &[Missing<Self::Handle>]) -> impl Future<Output = Result<Vec<Index<Self::Handle>>>> + Send;
 
     /// Makes everything durable and lets go of what is held.
     fn close(engine: &Arc<super::Engine<Self>>) -> impl Future<Output = Result<()>> + Send;

@@ -4,21 +4,27 @@
 
 mod event;
 mod log;
+mod missing;
 mod net;
 mod roots;
 mod settled;
+mod shelf;
+mod spill;
 
 pub(crate) use event::{Attempt, Event, Published, Span, SubscriptionId, TopicId};
-pub(crate) use log::Entry;
+pub(crate) use log::{BLOCK_MESSAGES, Entry};
+pub(crate) use missing::{Looked, Missing};
 pub(crate) use net::{Net, RootNote, Survivors, merge};
 pub(crate) use roots::{RootImage, UNTRACKED};
 pub(crate) use settled::Settled;
+pub(crate) use spill::{Index, Indexed, Run, SpilledImage};
 
 use crate::{Account, MessageId, Outcome, TopicKind, TopicSpec};
 use bytes::Bytes;
 use log::Log;
 use roots::Roots;
 use rustc_hash::{FxHashMap, FxHashSet};
+use shelf::Shelf;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Topics, subscriptions, what is settled, attempts, delays, producers, keyed state and roots.
@@ -30,10 +36,16 @@ pub(crate) struct State<H> {
     pub(crate) subscriptions: Vec<Option<Subscription>>,
     pub(crate) keyed: BTreeMap<String, Bytes>,
     pub(crate) roots: Roots,
+    /// The roots that are not in `roots`, because a spilled block holds all there is of them.
+    pub(crate) shelf: Shelf,
     /// Handles that nobody needs any more; the owner drains it.
     pub(crate) freed: Vec<H>,
+    /// The same, of blocks as a whole.
+    pub(crate) freed_runs: Vec<Run>,
     /// Roots of which nothing is pending any more; the owner drains it.
     pub(crate) finished: Vec<(MessageId, Outcome)>,
+    /// Whether roots have ended that `finished` does not name, because they were in no table: whoever waits for one must look again. The owner resets it.
+    pub(crate) ended_unseen: bool,
     /// Roots about which the messages that are left do not tell everything; the owner drains it, if it has asked for them.
     pub(crate) told: Option<Vec<Told>>,
 }
@@ -84,15 +96,18 @@ impl<H> Default for State<H> {
             subscriptions: Vec::new(),
             keyed: BTreeMap::new(),
             roots: Roots::default(),
+            shelf: Shelf::default(),
             freed: Vec::new(),
+            freed_runs: Vec::new(),
             finished: Vec::new(),
+            ended_unseen: false,
             told: None,
         }
     }
 }
 
 impl<H> State<H> {
-    /// Applies a change. What it frees and finishes is added to [`State::freed`] and [`State::finished`].
+    /// Applies a change. Blocks that it needs must be loaded: see [`State::missing_for`]. What it frees and finishes is added to [`State::freed`] and [`State::finished`].
     pub(crate) fn apply(&mut self, event: Event<H>) {
         match event {
             Event::Topic(spec) => self.topic(spec),
@@ -157,24 +172,27 @@ impl<H> State<H> {
 
     /// Makes every held message from `from` on pending, but for those that are pending `already`. Messages that are gone are settled.
     fn open(&mut self, topic: TopicId, from: u64, already: Option<&Settled>) -> Settled {
-        let Topic { log, spec, .. } = &mut self.topics[topic.0 as usize];
         let mut settled = Settled::up_to(from);
         let mut from = from;
-        let held: Vec<u64> = log.held(from).map(|(position, _)| position).collect();
-        for position in held {
-            settled.insert(from, position);
-            from = position + 1;
-            if already.is_some_and(|already| !already.contains(position)) {
+        for (start, end) in self.log(topic).held_ranges(from) {
+            settled.insert(from, start);
+            from = end;
+            if already.is_some_and(|already| !spill::was_settled(already, start, end)) {
                 continue;
             }
-            if let Some(entry) = log.need(position).filter(|entry| entry.root != UNTRACKED) {
+            if self.log(topic).spilled_at(start).is_some() {
+                self.need_spilled(topic, start / BLOCK_MESSAGES);
+                continue;
+            }
+            let Topic { log, spec, .. } = &mut self.topics[topic.0 as usize];
+            if let Some(entry) = log.need(start).filter(|entry| entry.root != UNTRACKED) {
                 match spec.kind {
                     TopicKind::DeadLetter => self.roots.bury(entry.root, 1),
                     _ => self.roots.pend(entry.root, 1),
                 }
             }
         }
-        settled.insert(from, log.next());
+        settled.insert(from, self.log(topic).next());
         settled
     }
 
@@ -272,6 +290,23 @@ impl<H> State<H> {
     }
 
     fn settle(&mut self, span: Span, redriven: &FxHashSet<u128>) {
+        let Some(topic) = self.subscription_of(span.subscription).map(|subscription| subscription.topic) else { return };
+        let spilled: Vec<u64> = self.log(topic).spilled_within(span.start, span.end).map(|(number, _)| number).collect();
+        let mut from = span.start;
+        for number in spilled {
+            let (start, end) = (number * BLOCK_MESSAGES, (number + 1) * BLOCK_MESSAGES);
+            if from < start {
+                self.settle_loaded(Span { start: from, end: start, ..span }, redriven);
+            }
+            self.settle_spilled(span.subscription, topic, number);
+            from = end;
+        }
+        if from < span.end {
+            self.settle_loaded(Span { start: from, ..span }, redriven);
+        }
+    }
+
+    fn settle_loaded(&mut self, span: Span, redriven: &FxHashSet<u128>) {
         let Some(subscription) = self.subscriptions[span.subscription.0 as usize].as_mut() else { return };
         let topic = &mut self.topics[subscription.topic.0 as usize];
         let keep = !topic.spec.retention.is_zero();
@@ -319,9 +354,16 @@ impl<H> State<H> {
     }
 
     fn expire(&mut self, topic: TopicId, end: u64) {
+        let log = self.log(topic);
+        for number in log.base()..(end / BLOCK_MESSAGES).min(log.next().div_ceil(BLOCK_MESSAGES)) {
+            match self.log(topic).spilled_at(number * BLOCK_MESSAGES).map(|block| block.remaining) {
+                Some(0) => self.drop_spilled(topic, number),
+                Some(_) => {}
+                None => self.topics[topic.0 as usize].log.expire_block(number, &mut self.freed),
+            }
+        }
         let Topic { log, deliver_at, .. } = &mut self.topics[topic.0 as usize];
-        log.expire(end, &mut self.freed);
-        deliver_at.retain(|position, _| log.get(*position).is_some());
+        deliver_at.retain(|position, _| log.holds(*position));
     }
 
     fn damaged(&mut self, number: SubscriptionId, position: u64) {
@@ -341,10 +383,7 @@ impl<H> State<H> {
 
     fn moved(&mut self, messages: Vec<(TopicId, u64, H)>) {
         for (topic, position, handle) in messages {
-            match self.topics[topic.0 as usize].log.get_mut(position) {
-                Some(entry) => self.freed.push(std::mem::replace(&mut entry.handle, handle)),
-                None => self.freed.push(handle),
-            }
+            self.freed.push(self.topics[topic.0 as usize].log.replace(position, handle));
         }
     }
 }

@@ -59,7 +59,7 @@ pub(crate) struct RootImage {
     pub(crate) dropped: bool,
 }
 
-fn halves(id: u128) -> [u64; 2] {
+pub(super) fn halves(id: u128) -> [u64; 2] {
     [id as u64, (id >> 64) as u64]
 }
 
@@ -68,7 +68,7 @@ fn whole(id: [u64; 2]) -> u128 {
 }
 
 /// Ids are random or hashes already; the multiplication is for the ones that people choose.
-fn hash(id: [u64; 2]) -> u64 {
+pub(super) fn hash(id: [u64; 2]) -> u64 {
     (id[0] ^ id[1].rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
@@ -192,8 +192,8 @@ impl Roots {
         if phase != root.phase {
             let sent = u64::from(root.sent);
             let account = &mut self.accounts[root.topology as usize];
+            // What a damaged group had settled is settled once more, and may not be in the account any more.
             match root.phase {
-                // While a journal is replayed of which something is lost, there may be less: the account is set right by what is recorded of it.
                 Phase::Dead => account.dead_lettered = account.dead_lettered.saturating_sub(sent),
                 Phase::InFlight | Phase::Free => account.in_flight = account.in_flight.saturating_sub(sent),
             }
@@ -222,11 +222,45 @@ impl Roots {
             self.dropped.push_back(MessageId(whole(root.id)));
             self.dropped_total += 1;
         }
-        if let Ok(entry) = self.by_id.find_entry(hash(root.id), |found| *found == slot) {
+        self.forget(slot);
+    }
+
+    /// How often a root of this topology was sent, 0 or 1, if these pending deliveries are all there is of it.
+    pub(crate) fn sole(&self, slot: u32, pending: u32, topology: u32) -> Option<u32> {
+        let root = &self.slots[slot as usize];
+        let sole = root.phase == Phase::InFlight && root.pending == pending && root.dead == 0 && !root.dropped;
+        (sole && root.topology == topology && root.sent <= 1).then_some(root.sent)
+    }
+
+    /// A root leaves the table; its account goes on counting it.
+    pub(crate) fn forget(&mut self, slot: u32) {
+        let id = self.slots[slot as usize].id;
+        if let Ok(entry) = self.by_id.find_entry(hash(id), |found| *found == slot) {
             entry.remove();
         }
         self.slots[slot as usize].phase = Phase::Free;
         self.free.push(slot);
+    }
+
+    /// A root that has left the table is back in it.
+    pub(crate) fn recall(&mut self, id: u128, topology: u32, sent: u32, pending: u32) -> u32 {
+        let slot = self.slot(id, topology);
+        let root = &mut self.slots[slot as usize];
+        root.sent += sent;
+        root.pending += pending;
+        slot
+    }
+
+    /// So many roots in flight that are not in the table are done.
+    pub(crate) fn finish(&mut self, topology: u32, count: u64) {
+        let account = &mut self.accounts[topology as usize];
+        account.in_flight = account.in_flight.saturating_sub(count);
+        account.done += count;
+    }
+
+    /// The slot of a root, if it is in the table.
+    pub(crate) fn known(&self, id: u128) -> Option<u32> {
+        self.find(halves(id))
     }
 
     fn find(&self, id: [u64; 2]) -> Option<u32> {
@@ -296,6 +330,10 @@ impl Roots {
             return;
         }
         let slot = self.slot(id, topology);
+        // What was sent and not written is only told here, and counts as what was.
+        for _ in self.slots[slot as usize].sent..sent {
+            self.sent(slot);
+        }
         let root = &mut self.slots[slot as usize];
         (root.sent, root.dropped) = (sent, dropped);
         self.touched.push(slot);

@@ -39,6 +39,15 @@ impl Settled {
         }
     }
 
+    /// Whether all of `start..end` is settled, or nothing of it; `None` if it is some.
+    pub(crate) fn all_or_nothing(&self, start: u64, end: u64) -> Option<bool> {
+        if self.next_unsettled(start) >= end {
+            return Some(true);
+        }
+        let some = self.cursor > start || self.above.range(..end).next_back().is_some_and(|(_, stop)| *stop > start);
+        (!some).then_some(false)
+    }
+
     /// The first settled position after `from`, which is not settled itself.
     pub(crate) fn next_settled(&self, from: u64) -> u64 {
         self.above.range(from..).next().map_or(u64::MAX, |(start, _)| *start)
@@ -114,6 +123,13 @@ mod tests {
                         assert_eq!(settled.next_settled(position), next);
                     }
                 }
+                let (from, to) = (start as usize, end as usize + 1);
+                let expected = match model[from..to].iter().filter(|settled| **settled).count() {
+                    0 => Some(false),
+                    count if count == to - from => Some(true),
+                    _ => None,
+                };
+                assert_eq!(settled.all_or_nothing(start, end + 1), expected, "{start}..={end} in {settled:?}");
                 let unsettled: Vec<u64> = settled.unsettled_below(80).into_iter().flat_map(|(start, end)| start..end).collect();
                 assert_eq!(unsettled, (0..80).filter(|p| !model[*p as usize]).collect::<Vec<_>>());
             }

@@ -193,15 +193,15 @@ pub async fn exactly(consumer: &mut Bytes, expected: &[String]) -> Outcome {
     }
 }
 
-/// What each of two consumers has of so many messages, acknowledged.
-pub async fn shares_of(consumers: &mut [Bytes; 2], count: usize) -> Outcome<[Vec<Message<Vec<u8>>>; 2]> {
-    let mut shares = [Vec::new(), Vec::new()];
+/// So many messages, each with which of the consumers had it, as they come and acknowledged. Each consumer has some.
+pub async fn shared_out(consumers: &mut [Bytes; 2], count: usize) -> Outcome<Vec<(usize, Message<Vec<u8>>)>> {
+    let mut found = Vec::new();
     let deadline = std::time::Instant::now() + COMES;
-    while shares[0].len() + shares[1].len() < count && std::time::Instant::now() < deadline {
-        for (consumer, share) in consumers.iter_mut().zip(&mut shares) {
+    while found.len() < count && std::time::Instant::now() < deadline {
+        for (at, consumer) in consumers.iter_mut().enumerate() {
             if let Some(message) = next_within(consumer, Duration::from_millis(50)).await? {
                 consumer.ack(&message).await?;
-                share.push(message);
+                found.push((at, message));
             }
         }
     }
@@ -209,7 +209,8 @@ pub async fn shares_of(consumers: &mut [Bytes; 2], count: usize) -> Outcome<[Vec
         texts.sort();
         texts
     };
-    same(sorted([texts(&shares[0]), texts(&shares[1])].concat()), sorted(numbers(0, count)), "payloads")?;
-    same(shares.iter().all(|share| !share.is_empty()), true, "each consumer has a share")?;
-    Ok(shares)
+    same(sorted(found.iter().map(|(_, message)| text(message)).collect()), sorted(numbers(0, count)), "payloads")?;
+    let has_share = |at| found.iter().any(|(by, _)| *by == at);
+    same(has_share(0) && has_share(1), true, "each consumer has a share")?;
+    Ok(found)
 }

@@ -2,7 +2,7 @@
 
 use crate::rig::{
     Bytes, COMES, Failure, Outcome, Rig, STAYS_AWAY, connect, exactly, message, next_within, numbers, receive, refused, same,
-    send_all, shares_of, text, texts,
+    send_all, shared_out, text, texts,
 };
 use futures::TryStreamExt;
 use pulsar::{
@@ -37,6 +37,7 @@ pub async fn run(name: &str, rig: &Rig) -> Outcome {
         "shared" => shared(rig).await,
         "failover" => failover(rig).await,
         "key-shared" => key_shared(rig).await,
+        "key-affinity" => key_affinity(rig).await,
         "ack-individual" => ack_individual(rig).await,
         "ack-cumulative" => ack_cumulative(rig).await,
         "nack" => nack(rig).await,
@@ -119,7 +120,7 @@ async fn modest(rig: &Rig) -> Outcome<Bytes> {
 async fn shared(rig: &Rig) -> Outcome {
     let mut consumers = [modest(rig).await?, modest(rig).await?];
     rig.send(&numbers(0, 100)).await?;
-    shares_of(&mut consumers, 100).await.map(drop)
+    shared_out(&mut consumers, 100).await.map(drop)
 }
 
 async fn failover(rig: &Rig) -> Outcome {
@@ -143,7 +144,8 @@ async fn failover(rig: &Rig) -> Outcome {
     exactly(&mut standby, &numbers(50, 100)).await
 }
 
-async fn key_shared(rig: &Rig) -> Outcome {
+/// Sends 200 messages of 20 keys to two consumers, and gives what came of each key: which consumer had it, and its number.
+async fn by_key(rig: &Rig) -> Outcome<BTreeMap<String, Vec<(usize, u32)>>> {
     let mut consumers = [rig.consumer(SubType::KeyShared).await?, rig.consumer(SubType::KeyShared).await?];
     let mut producer = rig.producer(ProducerOptions::default()).await?;
     for number in 0..200 {
@@ -151,16 +153,23 @@ async fn key_shared(rig: &Rig) -> Outcome {
         let message = Message { payload: number.to_string().into_bytes(), partition_key: key, ..Default::default() };
         producer.send_non_blocking(message).await?.await?;
     }
-    let mut owners: BTreeMap<String, (usize, u32)> = BTreeMap::new();
-    for (at, share) in shares_of(&mut consumers, 200).await?.iter().enumerate() {
-        for message in share {
-            let (key, number) = (message.key().unwrap_or_default(), text(message).parse()?);
-            match owners.insert(key.clone(), (at, number)) {
-                Some((other, _)) if other != at => return Err(Failure(format!("both consumers had {key}"))),
-                Some((_, before)) if before > number => return Err(Failure(format!("{key}: {number} after {before}"))),
-                _ => (),
-            }
-        }
+    let mut found: BTreeMap<String, Vec<(usize, u32)>> = BTreeMap::new();
+    for (at, message) in shared_out(&mut consumers, 200).await? {
+        found.entry(message.key().unwrap_or_default()).or_default().push((at, text(&message).parse()?));
+    }
+    Ok(found)
+}
+
+async fn key_shared(rig: &Rig) -> Outcome {
+    for (key, messages) in by_key(rig).await? {
+        same(messages.is_sorted_by_key(|(_, number)| *number), true, &format!("order of {key}: {messages:?}"))?;
+    }
+    Ok(())
+}
+
+async fn key_affinity(rig: &Rig) -> Outcome {
+    for (key, messages) in by_key(rig).await? {
+        same(messages.iter().all(|(at, _)| *at == messages[0].0), true, &format!("one consumer had {key}"))?;
     }
     Ok(())
 }

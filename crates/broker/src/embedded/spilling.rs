@@ -1,0 +1,54 @@
+//! The embedded broker with as little of its index in memory as there can be. The blocks of this crate's own tests hold four messages, and with the limit
+//! set to none each is spilled as soon as it may be.
+
+use super::{Durability, Embedded, EmbeddedOptions};
+use crate::{
+    BoxFuture, Broker, Limits, Result,
+    contract::{self, Place, Promises},
+    contract_scenarios,
+};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+macro_rules! suite {
+    (() anew: [$($file:ident::$name:ident,)*] reopened: [$($other:ident::$more:ident,)*]) => {
+        $(suite! { $name })*
+        $(suite! { $more })*
+    };
+    ($name:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            contract::run(stringify!($name), OnDisk::new()).await;
+        }
+    };
+}
+
+contract_scenarios!(suite!());
+
+struct OnDisk {
+    dir: TempDir,
+}
+
+impl OnDisk {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+}
+
+impl Place for OnDisk {
+    fn promises(&self) -> Promises {
+        Promises { reopen: true, crash: true, atomic_step: true, limits: true }
+    }
+
+    fn open(&self, limits: Limits) -> BoxFuture<'_, Result<Arc<dyn Broker>>> {
+        let options = EmbeddedOptions {
+            limits,
+            durability: Durability::Process,
+            cache_bytes_max: 0,
+            checkpoint_bytes: 16_384,
+            index_messages_max: 0,
+            ..EmbeddedOptions::new(self.dir.path())
+        };
+        Box::pin(async move { Ok(Arc::new(Embedded::open(options)?) as Arc<dyn Broker>) })
+    }
+}
