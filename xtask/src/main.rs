@@ -6,6 +6,7 @@ mod clients;
 mod faults;
 mod services;
 mod showcase;
+mod simulate;
 
 use anyhow::{Result, bail};
 use std::process::ExitCode;
@@ -22,6 +23,9 @@ usage: cargo xtask <task>
   faults [--tier pr|nightly] [--seed N] [--teeth] [--report PAGE] [RULE …]
                 let faults come to the embedded broker, by all rules or only the named ones, and judge what is there afterwards;
                 with --teeth the product is broken, and the oracle must object
+  simulate [--from SEED] [--seeds N] [--bugs]
+                run broker and dispatchers on a simulated disk, N seeds (1,000), in each of which nothing may be found; with --bugs, find each
+                bug that can be planted instead
   services up|down pulsar | status | fetch pulsar|clients
                 Apache Pulsar on loopback, and the clients that the protocol server is tested with";
 
@@ -50,6 +54,7 @@ fn run(args: &[&str]) -> Result<()> {
         ["bench", "stores", rest @ ..] => bench::stores(rest)?,
         ["clients", rest @ ..] => clients::run(rest).map(drop)?,
         ["services", rest @ ..] => services::run(rest)?,
+        ["simulate", words @ ..] => simulate::run(words)?,
         ["faults", words @ ..] => _ = faults::run(words)?,
         _ => bail!("{USAGE}"),
     }

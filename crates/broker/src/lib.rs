@@ -9,8 +9,15 @@ mod engine;
 mod error;
 mod memory;
 mod message;
+#[cfg(not(feature = "planted"))]
+mod planted;
 mod state;
 
+#[cfg(feature = "planted")]
+pub mod planted;
+
+#[cfg(feature = "simulation")]
+pub use embedded::{Driven, Replayed, Work};
 pub use embedded::{Durability, Embedded, EmbeddedOptions, STORAGE_EXIT_CODE};
 pub use engine::Limits;
 pub use error::{BrokerError, ErrorKind};

@@ -75,13 +75,13 @@ impl Store for MemoryStore {
         true
     }
 
-    fn attempts_before(&self, (): &mut (), _subscription: SubscriptionId, _id: MessageId) -> Option<u32> {
+    fn attempts_before(&self, (): &mut (), _subscription: SubscriptionId, _position: u64, _id: MessageId) -> Option<u32> {
         None
     }
 
     fn hand_out(&self, (): &mut (), _subscription: SubscriptionId, _position: u64, _attempt: u32, _id: MessageId) {}
 
-    fn hand_back(&self, (): &mut (), _subscription: SubscriptionId, _start: u64, _end: u64) {}
+    fn hand_back(&self, (): &mut (), _subscription: SubscriptionId, _start: u64, _end: u64, _attempt: u32) {}
 
     fn forget_hand(&self, (): &mut (), _subscription: SubscriptionId) {}
 

@@ -399,19 +399,6 @@ impl Journal {
         }
     }
 
-    /// Writes, syncs and prepares what there is to, in a journal without threads.
-    pub fn drive(&self) -> Result<(), JournalError> {
-        self.shared.prepare_spares();
-        while self.shared.write_some()? {}
-        self.shared.sync()
-    }
-
-    /// Only writes, in a journal without threads.
-    pub fn drive_writing(&self) -> Result<bool, JournalError> {
-        self.shared.prepare_spares();
-        self.shared.write_some()
-    }
-
     /// What it takes on disk.
     pub fn usage(&self) -> Usage {
         let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner).len();

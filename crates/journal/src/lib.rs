@@ -14,6 +14,7 @@
 //! The bytes are described in the source of `format.rs`; it never reads a clock but for the interval between syncs, and for how long nothing was
 //! appended. With the feature `simulation` there is a disk in memory with faults of all kinds, and with `planted` there are bugs for a test to find.
 
+mod driving;
 mod error;
 mod format;
 mod fs;

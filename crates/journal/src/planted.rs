@@ -2,24 +2,31 @@
 
 /// Defines the bugs once for both ways of building, so that neither can forget one.
 macro_rules! bugs {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// A bug, and the promise that it breaks.
         #[cfg(feature = "planted")]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Bug {
-            $($(#[$doc])* $name,)*
+            $($(#[doc = $doc])* $name,)*
         }
 
         #[cfg(feature = "planted")]
         impl Bug {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// What it breaks.
+            pub fn about(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),*).trim(),)*
+                }
+            }
         }
 
         #[cfg(not(feature = "planted"))]
         #[derive(Clone, Copy)]
         pub(crate) enum Bug {
-            $($(#[$doc])* $name,)*
+            $($(#[doc = $doc])* $name,)*
         }
     };
 }

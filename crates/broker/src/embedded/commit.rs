@@ -5,11 +5,15 @@
 
 use super::{
     duties,
+    group::Part,
     place::{Location, Place},
     record, spill,
     store::{JournalGroup, JournalStore},
 };
-use crate::engine::{Core, Engine, message_size};
+use crate::{
+    engine::{Core, Engine, message_size},
+    planted::{self, Bug},
+};
 use leatworks_journal::JournalError;
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
@@ -131,32 +135,64 @@ fn linger(engine: &Engine<JournalStore>, wake: &Wake) {
 
 /// Closes the open group and appends it.
 pub(super) fn commit(engine: &Engine<JournalStore>) {
+    let _committing = engine.store.committing();
+    let closed = close_to_append(engine, &mut engine.lock());
+    if let Some(closed) = closed {
+        append(engine, closed);
+    }
+}
+
+/// A group that is closed and not appended yet. Whoever has one holds [`JournalStore::committing`].
+pub(super) struct Closed {
+    sequence: u64,
+    parts: Vec<Part<Place>>,
+    bytes: usize,
+}
+
+/// Closes the open group, if there is anything in it: what comes now is in the next one.
+fn close_group(engine: &Engine<JournalStore>, core: &mut Core<Place, JournalGroup>) -> Option<Closed> {
     let store = &engine.store;
-    let _committing = store.committing();
-    let (parts, bytes) = {
-        let mut core = engine.lock();
-        let core = &mut *core;
-        if !core.group.group.is_dirty() {
-            return;
-        }
-        let mut bytes = core.group.group.bytes;
-        let mut parts = core.group.group.close(&core.state);
-        bytes += spill::choose(store, core, bytes, &mut parts);
-        store.closed_bytes.store(bytes, Ordering::Release);
-        store.next_group();
-        (parts, bytes)
-    };
+    if !core.group.group.is_dirty() {
+        return None;
+    }
+    let bytes = core.group.group.bytes;
+    let parts = core.group.group.close(&core.state);
+    store.closed_bytes.store(bytes, Ordering::Release);
+    #[cfg(feature = "simulation")]
+    store.take_image(&core.state);
+    let sequence = store.next_group();
     store.closed.notify_waiters();
-    let record::Made { body, placed, indexes } = record::encode(parts, bytes);
-    let appended = store.journal.append(body);
-    debug_assert_eq!(appended.sequence + 1, store.open.load(Ordering::Acquire), "what is waited for is another record");
+    Some(Closed { sequence, parts, bytes })
+}
+
+/// Closes the open group, with what is to be spilled.
+pub(super) fn close_to_append(engine: &Engine<JournalStore>, core: &mut Core<Place, JournalGroup>) -> Option<Closed> {
+    let mut closed = close_group(engine, core)?;
+    closed.bytes += spill::choose(&engine.store, core, closed.bytes, &mut closed.parts);
+    engine.store.closed_bytes.store(closed.bytes, Ordering::Release);
+    Some(closed)
+}
+
+/// Appends a closed group and notes where its messages are.
+pub(super) fn append(engine: &Engine<JournalStore>, closed: Closed) {
+    let store = &engine.store;
+    let (address, placed, indexes) = append_body(store, closed);
     {
         let mut core = engine.lock();
-        place(engine, &mut core, appended.address, placed);
-        spill::put_away(store, &mut core, appended.address, indexes);
+        place(engine, &mut core, address, placed);
+        spill::put_away(store, &mut core, address, indexes);
     }
     store.closed_bytes.store(0, Ordering::Release);
     store.closed.notify_waiters();
+}
+
+/// Appends a closed group: where its body is, and what is where in it.
+fn append_body(store: &JournalStore, closed: Closed) -> (u64, Vec<record::Placed>, Vec<record::PlacedIndex>) {
+    let Closed { sequence, parts, bytes } = closed;
+    let record::Made { body, placed, indexes } = record::encode(parts, bytes);
+    let appended = store.journal.append(body);
+    debug_assert_eq!(appended.sequence, sequence, "what is waited for is another record");
+    (appended.address, placed, indexes)
 }
 
 /// Notes where the messages of a record are.
@@ -174,7 +210,7 @@ fn place(engine: &Engine<JournalStore>, core: &mut Core<Place, JournalGroup>, ad
         held.push((at.address(), at.bytes()));
         cached.push((topic, position, message_size(&message)));
     }
-    if !held.is_empty() {
+    if !held.is_empty() && !planted::is(Bug::PlaceNotHeld) {
         store.journal.hold(held.into_iter());
     }
     for (topic, position, bytes) in cached {
@@ -187,16 +223,12 @@ pub(super) fn snapshot(engine: &Engine<JournalStore>) -> (leatworks_journal::Mar
     // Most of it without the lock.
     commit(engine);
     let store = &engine.store;
-    let _committing = store.committing();
+    let _committing = (!planted::is(Bug::SnapshotBetween)).then(|| store.committing());
     let mut core = engine.lock();
-    if core.group.group.is_dirty() {
-        let inner = &mut *core;
-        let bytes = inner.group.group.bytes;
-        let parts = inner.group.group.close(&inner.state);
-        store.next_group();
-        let record::Made { body, placed, .. } = record::encode(parts, bytes);
-        let appended = store.journal.append(body);
-        place(engine, inner, appended.address, placed);
+    if let Some(closed) = close_group(engine, &mut core) {
+        let (address, placed, _) = append_body(store, closed);
+        place(engine, &mut core, address, placed);
+        store.closed_bytes.store(0, Ordering::Release);
         store.closed.notify_waiters();
     }
     (store.journal.mark(), super::snapshot::encode(&core.state))
@@ -207,8 +239,10 @@ pub(super) fn close(engine: &Engine<JournalStore>) -> Result<(), JournalError> {
     let journal = engine.store.journal.clone();
     let done = duties::checkpoint(engine, &journal);
     if let (Ok(()), Some(hand)) = (&done, &engine.store.hand) {
-        // Nothing is in hand any more: all attempts that were under way are in the checkpoint. What fails here would count them twice at worst.
-        let _ = hand.clear();
+        // All attempts that were under way are in the checkpoint. What the process before had begun and this one has not met is left.
+        let rest = engine.lock().group.hand.rest();
+        // What fails here would count attempts twice at worst.
+        let _ = hand.replace(&rest);
     }
     match done {
         // The checkpoint only makes the next start quicker: without space for it, what was acknowledged is as safe.

@@ -5,6 +5,7 @@
 use super::place::Place;
 use crate::{
     Account, Message,
+    planted::{self, Bug},
     state::{self, Event, Index, Net, Published, RootNote, Span, State, SubscriptionId, Survivors, Told, TopicId},
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -88,7 +89,8 @@ impl Group {
                 self.keyed.extend(keyed.iter().map(|(key, _)| key.clone()));
             }
             Event::Attempts { subscription, attempts } => {
-                let positions = attempts.iter().flat_map(|run| run.start..run.end);
+                let positions = attempts.iter().filter(|_| !planted::is(Bug::AttemptNotRecorded));
+                let positions = positions.flat_map(|run| run.start..run.end);
                 self.marked.extend(positions.map(|position| (*subscription, position)));
             }
             Event::Delay { subscription, position, .. } => self.marked.push((*subscription, *position)),
@@ -174,6 +176,12 @@ impl Group {
     fn close_part(&mut self, state: &State<Place>) {
         let mut net = Net { topics: self.survivors(state), settled: std::mem::take(&mut self.settled), ..Net::default() };
         state::merge(&mut net.settled);
+        if planted::is(Bug::ForgetSettledSpan) {
+            net.settled.pop();
+        }
+        if planted::is(Bug::SplitStep) {
+            self.settled.extend(net.settled.pop());
+        }
         self.close_marks(state, &mut net);
         self.close_producers(state, &mut net);
         let value = |key: String| {
@@ -181,6 +189,9 @@ impl Group {
             (key, value)
         };
         net.state = std::mem::take(&mut self.keyed).into_iter().map(value).collect();
+        if planted::is(Bug::RemovalNotWritten) {
+            net.state.retain(|(_, value)| value.is_some());
+        }
         self.moved.sort_unstable();
         self.moved.dedup();
         let unwritten = |topic: TopicId, position: u64| {
@@ -188,6 +199,9 @@ impl Group {
             place.at.is_none().then(|| place.clone())
         };
         net.moved = self.moved.drain(..).filter_map(|(topic, at)| Some((topic, at, unwritten(topic, at)?))).collect();
+        if planted::is(Bug::MovedNotWritten) {
+            net.moved.clear();
+        }
         net.expired = std::mem::take(&mut self.expired);
         self.close_roots(state, &mut net);
         let Net { topics, settled, attempts, delays, producers, state, moved, expired, accounts, roots, dropped } = &net;
@@ -208,7 +222,7 @@ impl Group {
             let survivor = |position: u64, message: &Arc<Message>| {
                 (position, Published::new(topic, message, None, Place::from(message.clone())))
             };
-            let held = match &all {
+            let mut held: Vec<_> = match &all {
                 Some(all) => {
                     let ours = all.iter().filter(|(other, ..)| *other == topic);
                     ours.map(|(_, position, message)| survivor(*position, message)).collect()
@@ -218,7 +232,15 @@ impl Group {
                     held.map(|(position, message)| survivor(position, message)).collect()
                 }
             };
-            topics.push(Survivors { topic, first, next: found.log.next(), damaged: found.damaged, held });
+            if planted::is(Bug::ElideHalfSettled) {
+                let all = found.subscriptions.len() as u32;
+                held.retain(|(position, _)| found.log.get(*position).is_none_or(|entry| entry.remaining == all));
+            }
+            let next = match planted::is(Bug::PositionReused) {
+                true => held.last().map_or(first, |(position, _)| position + 1),
+                false => found.log.next(),
+            };
+            topics.push(Survivors { topic, first, next, damaged: found.damaged, held });
         }
         topics
     }
@@ -229,6 +251,9 @@ impl Group {
         for (number, position) in self.marked.drain(..) {
             let Some(found) = state.subscription_of(number).filter(|found| !found.settled.contains(position)) else { continue };
             net.attempts.push((number, position, found.attempts.get(&position).copied().unwrap_or(0)));
+            if planted::is(Bug::DelayNotWritten) {
+                continue;
+            }
             net.delays.extend(found.delays.get(&position).map(|until_ms| (number, position, *until_ms)));
         }
     }
@@ -267,5 +292,14 @@ impl Group {
         self.accounts.extend_from_slice(accounts);
         net.dropped = state.roots.dropped_last(state.roots.dropped_total() - self.dropped);
         self.dropped = state.roots.dropped_total();
+        for (bug, clear) in [
+            (Bug::AccountNotWritten, (|net| net.accounts.clear()) as fn(&mut Net<Place>)),
+            (Bug::RootNoteLeftOut, |net| net.roots.clear()),
+            (Bug::DroppedNotWritten, |net| net.dropped.clear()),
+        ] {
+            if planted::is(bug) {
+                clear(net);
+            }
+        }
     }
 }

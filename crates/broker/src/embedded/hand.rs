@@ -4,16 +4,22 @@
 //! for each batch that is handed out. The journal has no record of an attempt that ends well.
 //!
 //! A message that was handed out before it was written can be lost with the process while the one it came of is not. It then comes again with the same id, and
-//! its attempts go on from there; that is why the id is noted, and why it must follow from where the message comes from.
+//! its attempts go on from there; that is why the id is noted, and why it must follow from where the message comes from. Its position may be given to another
+//! message meanwhile, so whoever opens the files notes what is lost under positions that no message gets, from the last one down.
 //!
 //! A file is a header (magic `LEATHND1`, generation, CRC32C, twelve bytes after the magic) and blocks: length, CRC32C over generation and content, content. A block is a
-//! list of entries: `1`, subscription, attempt, position, id: handed out; `2`, subscription, start, end: back.
+//! list of entries: `1`, subscription, attempt, position, id: handed out; `2`, subscription, attempt, start, end: back, up to this attempt.
 
-use crate::{engine::Window, state::SubscriptionId};
+use crate::{
+    ErrorKind,
+    engine::Window,
+    planted::{self, Bug},
+    state::{State, SubscriptionId},
+};
 use leatworks_journal::{File, FileSystem};
 use rustc_hash::FxHashMap;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -30,11 +36,14 @@ const BLOCK_HEADER_BYTES: usize = 8;
 const OUT: u8 = 1;
 const BACK: u8 = 2;
 
-/// Messages that were lost while they were in hand and have not come again: so many are remembered, the newest. Each takes 24 bytes.
-const LOST_MAX: usize = 65_536;
+/// Messages that were lost while they were in hand and have not come again: so many are remembered. Each takes 32 bytes.
+const LOST_MAX: u64 = 65_536;
+
+/// The first position that no message gets.
+const LOST_FIRST: u64 = u64::MAX - LOST_MAX;
 
 /// A message in hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct InHand {
     pub(crate) attempt: u32,
     pub(crate) id: u128,
@@ -49,14 +58,35 @@ pub(crate) struct Hand {
     notes: Vec<u8>,
     /// Whether something is in `notes` that must be written before messages are handed out.
     out: bool,
-    /// Attempts of messages that were lost while they were in hand.
-    lost: FxHashMap<(SubscriptionId, u128), u32>,
+    /// What is back, by the commit group that says so: as long as that one can be lost with the process, this must not be known without it.
+    backs: VecDeque<(u64, Back)>,
+    /// What the process before had in hand and this one has not handed out yet.
+    before: FxHashMap<(SubscriptionId, u64), InHand>,
+    /// What was lost with it: under which of the last positions.
+    lost: FxHashMap<(SubscriptionId, u128), u64>,
+}
+
+/// Messages that are back: settled, or given back with their attempts counted.
+#[derive(Clone, Copy, Debug)]
+struct Back {
+    subscription: SubscriptionId,
+    /// A later attempt is another matter.
+    attempt: u32,
+    start: u64,
+    end: u64,
 }
 
 impl Hand {
-    /// Notes are only taken where something survives the process.
-    pub(crate) fn new(lost: FxHashMap<(SubscriptionId, u128), u32>) -> Self {
-        Self { lost, ..Self::default() }
+    /// What the process before had in hand, as [`sort`] has sorted it.
+    pub(crate) fn new(before: &AllInHand) -> Self {
+        let mut hand = Self::default();
+        for (subscription, position, in_hand) in listed(before) {
+            hand.before.insert((subscription, position), in_hand);
+            if position >= LOST_FIRST {
+                hand.lost.insert((subscription, in_hand.id), position);
+            }
+        }
+        hand
     }
 
     pub(crate) fn out(&mut self, subscription: SubscriptionId, position: u64, InHand { attempt, id }: InHand) {
@@ -68,26 +98,97 @@ impl Hand {
         self.notes.extend_from_slice(&id.to_le_bytes());
     }
 
-    pub(crate) fn back(&mut self, subscription: SubscriptionId, start: u64, end: u64) {
+    /// Messages are back, as this commit group says, up to this attempt.
+    pub(crate) fn back(&mut self, group: u64, subscription: SubscriptionId, start: u64, end: u64, attempt: u32) {
+        // From here on the state tells.
+        match (end - start) as usize > self.before.len() {
+            true => self.before.retain(|(of, position), _| *of != subscription || !(start..end).contains(position)),
+            false => (start..end).for_each(|position| _ = self.before.remove(&(subscription, position))),
+        }
+        match self.backs.back_mut() {
+            Some((last, back)) if (*last, back.subscription, back.attempt, back.end) == (group, subscription, attempt, start) => {
+                back.end = end;
+            }
+            _ => self.backs.push_back((group, Back { subscription, attempt, start, end })),
+        }
+    }
+
+    /// Groups up to this one survive the end of the process: what they say is back may be known.
+    pub(crate) fn written(&mut self, group: u64) {
+        while let Some((_, back)) = self.backs.pop_front_if(|(of, _)| *of <= group || planted::is(Bug::BackTooEarly)) {
+            self.note_back(back);
+        }
+    }
+
+    fn note_back(&mut self, Back { subscription, attempt, start, end }: Back) {
         self.notes.push(BACK);
         self.notes.extend_from_slice(&subscription.0.to_le_bytes());
+        self.notes.extend_from_slice(&attempt.to_le_bytes());
         self.notes.extend_from_slice(&start.to_le_bytes());
         self.notes.extend_from_slice(&end.to_le_bytes());
     }
 
     /// Nothing of this subscription is in hand, and that must be known even though nothing is handed out.
     pub(crate) fn forget(&mut self, subscription: SubscriptionId) {
-        self.back(subscription, 0, u64::MAX);
+        self.backs.retain(|(_, back)| back.subscription != subscription);
+        self.before.retain(|(of, _), _| *of != subscription);
+        self.lost.retain(|(of, _), _| *of != subscription);
+        self.note_back(Back { subscription, attempt: u32::MAX, start: 0, end: u64::MAX });
         self.out = true;
     }
 
-    /// Attempts of a message that has come again.
-    pub(crate) fn lost(&mut self, subscription: SubscriptionId, id: u128) -> Option<u32> {
-        if self.lost.is_empty() {
+    /// Attempts of a message that the process before had in hand, here or where it was lost.
+    pub(crate) fn attempts(&mut self, subscription: SubscriptionId, position: u64, id: u128) -> Option<u32> {
+        if self.before.is_empty() {
             return None;
         }
-        self.lost.remove(&(subscription, id))
+        if let Some(place) = self.lost.remove(&(subscription, id)) {
+            // It is noted where it is now.
+            self.note_back(Back { subscription, attempt: u32::MAX, start: place, end: place + 1 });
+            let lost = self.before.remove(&(subscription, place));
+            let here = self.before.get(&(subscription, position)).filter(|in_hand| in_hand.id == id).copied();
+            self.before.extend(lost.max(here).map(|in_hand| ((subscription, position), in_hand)));
+        }
+        self.before.get(&(subscription, position)).filter(|in_hand| in_hand.id == id).map(|in_hand| in_hand.attempt)
     }
+
+    /// What the process before had in hand and this one has not handed out.
+    pub(crate) fn rest(&self) -> AllInHand {
+        let mut rest = AllInHand::new();
+        for ((subscription, position), in_hand) in &self.before {
+            rest.entry(*subscription).or_default().insert(*position, *in_hand);
+        }
+        rest
+    }
+}
+
+/// All that is in hand, in order.
+fn listed(all: &AllInHand) -> Vec<(SubscriptionId, u64, InHand)> {
+    let each = |(subscription, window): (&SubscriptionId, &Window<InHand>)| {
+        let mut held: Vec<_> = window.iter().map(|(position, in_hand)| (*subscription, position, in_hand)).collect();
+        held.sort_unstable_by_key(|(_, position, _)| *position);
+        held
+    };
+    all.iter().flat_map(|(subscription, window)| each((subscription, window))).collect()
+}
+
+/// What still matters of what the process before had in hand. What was lost with it gets the last positions.
+pub(crate) fn sort<H>(state: &State<H>, all: &AllInHand) -> AllInHand {
+    let mut sorted = AllInHand::new();
+    let mut place = u64::MAX;
+    for (subscription, position, in_hand) in listed(all) {
+        let Some(found) = state.subscription_of(subscription) else { continue };
+        if position < state.log(found.topic).next() {
+            if !found.settled.contains(position) {
+                sorted.entry(subscription).or_default().insert(position, in_hand);
+            }
+        } else if place > LOST_FIRST {
+            // The last of all is the end of everything that is back.
+            place -= 1;
+            sorted.entry(subscription).or_default().insert(place, in_hand);
+        }
+    }
+    sorted
 }
 
 /// The files.
@@ -104,6 +205,8 @@ struct Writing {
     file_bytes: u64,
     /// Kept between writes, so that nothing is allocated for one.
     block: Vec<u8>,
+    /// The last write has failed, and what it should have written is still in `block`.
+    unwritten: bool,
 }
 
 impl HandFiles {
@@ -135,11 +238,15 @@ impl HandFiles {
             true => fs.open(NAMES[slot])?,
             false => fs.create(NAMES[slot], file_bytes)?,
         };
-        let file = fs.create(NAMES[current], file_bytes)?;
+        let file = match names.iter().any(|name| name == NAMES[current]) {
+            // Its space is taken already, and there may be no more: what is in it is told from what comes by its generation.
+            true => fs.open(NAMES[current])?,
+            false => fs.create(NAMES[current], file_bytes)?,
+        };
         let mut files = [file.clone(), other.clone()];
         files[current] = file;
         files[1 - current] = other;
-        let mut writing = Writing { files, current, generation, offset: 0, file_bytes, block: Vec::new() };
+        let mut writing = Writing { files, current, generation, offset: 0, file_bytes, block: Vec::new(), unwritten: false };
         writing.begin(&fs, current, &sort(all))?;
         Ok(Self { fs, writing: Mutex::new(writing) })
     }
@@ -149,8 +256,10 @@ impl HandFiles {
     pub(crate) fn write(&self, take: impl FnOnce(&mut dyn FnMut(&mut Hand))) -> io::Result<()> {
         let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut block = std::mem::take(&mut writing.block);
-        block.clear();
-        block.resize(BLOCK_HEADER_BYTES, 0);
+        if !writing.unwritten {
+            block.clear();
+            block.resize(BLOCK_HEADER_BYTES, 0);
+        }
         take(&mut |hand: &mut Hand| {
             if std::mem::take(&mut hand.out) {
                 block.append(&mut hand.notes);
@@ -160,15 +269,17 @@ impl HandFiles {
             true => writing.append(&self.fs, &mut block),
             false => Ok(()),
         };
+        // What could not be written belongs to others too: nobody may take it for written.
+        writing.unwritten = result.is_err();
         writing.block = block;
         result
     }
 
-    /// Nothing is in hand any more.
-    pub(crate) fn clear(&self) -> io::Result<()> {
+    /// Nothing but this is in hand any more.
+    pub(crate) fn replace(&self, all: &AllInHand) -> io::Result<()> {
         let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let other = 1 - writing.current;
-        writing.begin(&self.fs, other, &AllInHand::new())
+        writing.begin(&self.fs, other, all)
     }
 }
 
@@ -209,6 +320,14 @@ impl Writing {
         self.files[slot].write(&header(generation), 0)?;
         (self.current, self.generation, self.offset) = (slot, generation, (HEADER_BYTES + block.len()) as u64);
         Ok(())
+    }
+}
+
+/// What a failure to note what is in hand means to the broker's callers: a full disk passes.
+pub(crate) fn error_kind(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+        _ => ErrorKind::Storage,
     }
 }
 
@@ -281,21 +400,23 @@ fn replay_out<'a>(bytes: &'a [u8], all: &mut AllInHand) -> Option<&'a [u8]> {
 
 fn replay_back<'a>(bytes: &'a [u8], all: &mut AllInHand) -> Option<&'a [u8]> {
     let (subscription, bytes) = bytes.split_first_chunk::<4>()?;
+    let (attempt, bytes) = bytes.split_first_chunk::<4>()?;
     let (start, bytes) = bytes.split_first_chunk::<8>()?;
     let (end, bytes) = bytes.split_first_chunk::<8>()?;
-    let subscription = SubscriptionId(u32::from_le_bytes(*subscription));
+    let (subscription, attempt) = (SubscriptionId(u32::from_le_bytes(*subscription)), u32::from_le_bytes(*attempt));
     let (start, end) = (u64::from_le_bytes(*start), u64::from_le_bytes(*end));
-    if let Some(window) = all.get_mut(&subscription) {
-        window.remove_range(start, end, drop);
+    if let Some(window) = all.get_mut(&subscription).filter(|_| start < end) {
+        let within: Vec<u64> = match end - start > window.len() as u64 {
+            true => window.iter().map(|(position, _)| position).filter(|position| (start..end).contains(position)).collect(),
+            false => (start..end).collect(),
+        };
+        for position in within {
+            if window.get(position).is_some_and(|in_hand| in_hand.attempt <= attempt) {
+                window.remove(position);
+            }
+        }
     }
     Some(bytes)
-}
-
-/// Keeps the newest of what was lost in hand.
-pub(crate) fn remember(all: impl Iterator<Item = (SubscriptionId, InHand)>) -> FxHashMap<(SubscriptionId, u128), u32> {
-    let all: Vec<_> = all.collect();
-    let skip = all.len().saturating_sub(LOST_MAX);
-    all.into_iter().skip(skip).map(|(subscription, in_hand)| ((subscription, in_hand.id), in_hand.attempt)).collect()
 }
 
 #[cfg(test)]
@@ -305,8 +426,8 @@ mod tests {
 
     const SUB: SubscriptionId = SubscriptionId(3);
 
-    fn listed(all: &AllInHand) -> BTreeMap<(SubscriptionId, u64), InHand> {
-        all.iter().flat_map(|(sub, window)| window.iter().map(|(position, in_hand)| ((*sub, position), in_hand))).collect()
+    fn as_map(all: &AllInHand) -> BTreeMap<(SubscriptionId, u64), InHand> {
+        listed(all).into_iter().map(|(subscription, position, in_hand)| ((subscription, position), in_hand)).collect()
     }
 
     #[test]
@@ -316,7 +437,7 @@ mod tests {
         let mut hand = Hand::default();
         for life in 0..5_u64 {
             let check = |found: AllInHand| {
-                assert_eq!(listed(&found), expected, "life {life}");
+                assert_eq!(as_map(&found), expected, "life {life}");
                 found
             };
             let files = HandFiles::open(Arc::new(fs.clone()), 4_096, check).unwrap();
@@ -326,7 +447,8 @@ mod tests {
                 hand.out(SUB, position, in_hand);
                 expected.insert((SUB, position), in_hand);
                 if round >= 5 {
-                    hand.back(SUB, position - 5, position - 4);
+                    hand.back(1, SUB, position - 5, position - 4, u32::MAX);
+                    hand.written(1);
                     expected.remove(&(SUB, position - 5));
                 }
                 files.write(|take| take(&mut hand)).unwrap();
@@ -335,9 +457,9 @@ mod tests {
         }
         assert_eq!(expected.len(), 25);
         let files = HandFiles::open(Arc::new(fs.clone()), 4_096, |all| all).unwrap();
-        files.clear().unwrap();
+        files.replace(&AllInHand::new()).unwrap();
         let none = |found: AllInHand| {
-            assert!(listed(&found).is_empty());
+            assert!(as_map(&found).is_empty());
             found
         };
         HandFiles::open(Arc::new(fs), 4_096, none).unwrap();
@@ -358,10 +480,10 @@ mod tests {
         for bit in 0..400 * 8 {
             let mut damaged = content.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(read(&damaged).is_none_or(|(_, all)| listed(&all).len() <= 4), "bit {bit}");
+            assert!(read(&damaged).is_none_or(|(_, all)| as_map(&all).len() <= 4), "bit {bit}");
         }
         for length in 0..400 {
-            let found = read(&content[..length]).map_or(0, |(_, all)| listed(&all).len());
+            let found = read(&content[..length]).map_or(0, |(_, all)| as_map(&all).len());
             assert!(found <= 4, "{length} bytes");
         }
     }

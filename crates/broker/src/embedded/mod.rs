@@ -2,12 +2,18 @@
 
 mod block;
 mod commit;
+#[cfg(feature = "simulation")]
+mod driven;
 mod duties;
 mod group;
 mod hand;
+#[cfg(any(test, feature = "simulation"))]
+mod image;
 mod index;
 mod place;
 mod record;
+#[cfg(test)]
+mod replayed;
 #[cfg(test)]
 mod side_by_side;
 mod snapshot;
@@ -16,14 +22,19 @@ mod spill;
 mod spilling;
 mod store;
 
+#[cfg(feature = "simulation")]
+pub use driven::{Driven, Replayed, Work};
+
 use crate::{
     BrokerError, ErrorKind, Result,
     engine::{Clock, Engine, Limits},
-    state::{Attempt, Event, Looked, Missing, State, SubscriptionId},
+    state::{Looked, Missing, State},
 };
 use group::{Group, Part};
-use hand::{Hand, HandFiles, InHand};
-use leatworks_journal::{FileSystem, Journal, Lost, Options, Reader, RealFileSystem, Record, Recovered, Syncing, Visitor, Work};
+use hand::{AllInHand, Hand, HandFiles};
+use leatworks_journal::{
+    self as journal, FileSystem, Journal, Lost, Options, Reader, RealFileSystem, Record, Recovered, Syncing, Visitor,
+};
 use place::Place;
 use std::{
     fs::{File, OpenOptions},
@@ -154,50 +165,7 @@ impl Embedded {
     }
 
     fn start(fs: Arc<dyn FileSystem>, options: EmbeddedOptions, lock: Option<Lock>) -> Result<Self> {
-        let directory = options.dir.display().to_string();
-        let journal_options = Options {
-            segment_bytes: options.segment_bytes,
-            checkpoint_bytes: options.checkpoint_bytes,
-            syncing: match options.durability {
-                Durability::Power => Syncing::Always,
-                Durability::Interval => Syncing::Every(options.sync_interval),
-                Durability::Process | Durability::Memory => Syncing::Rarely,
-            },
-            work: Work::Owner,
-        };
-        let mut replay = Replay { state: State::default(), reader: None };
-        let opened = Journal::open(fs.clone(), journal_options, &mut replay);
-        let (journal, recovered) = opened.map_err(|error| broker_error(&directory, error))?;
-        let mut state = replay.state;
-        state.told = Some(Vec::new());
-        for topic in &state.topics {
-            let held = topic.log.held(0).filter_map(|(_, entry)| entry.handle.at);
-            journal.hold(held.map(|at| (at.address(), at.bytes())));
-            for (_, block) in topic.log.all_spilled() {
-                journal.hold(block.handle.at.iter().map(|at| (at.address(), at.bytes())));
-                journal.hold_runs(block.runs.iter().map(|run| (run.segment, run.messages, run.bytes)));
-            }
-        }
-        let mut before = Before::default();
-        let files = match options.durability {
-            Durability::Memory => None,
-            _ => {
-                let opened = HandFiles::open(fs, options.segment_bytes, |all| {
-                    before = Before::of(&state, all);
-                    before.kept.clone()
-                });
-                let failed =
-                    |error| BrokerError::new(ErrorKind::Storage, format!("journal `{directory}`: what was in hand: {error}"));
-                Some(opened.map_err(failed)?)
-            }
-        };
-        let wake = Arc::new(commit::Wake::default());
-        let store = JournalStore::new(journal.clone(), &options, directory, files, wake.clone(), lock);
-        let group = JournalGroup::new(Group::new(&state, options.elision), Hand::new(hand::remember(before.lost.into_iter())));
-        let engine = Engine::new(store, state, group, Clock::new(), options.limits);
-        for event in before.attempts {
-            engine.enact(&mut engine.lock(), event, 0);
-        }
+        let Opened { engine, journal, wake, recovered, .. } = Opened::new(fs, options, lock, None)?;
         let duties = Duties::start(&engine, journal, wake)?;
         Ok(Self { _duties: Arc::new(duties), engine, recovered })
     }
@@ -233,6 +201,89 @@ impl Embedded {
 
 crate::engine::broker_by_engine!(Embedded);
 
+/// A broker whose threads are not running yet.
+struct Opened {
+    engine: Arc<Engine<JournalStore>>,
+    journal: Journal,
+    wake: Arc<commit::Wake>,
+    recovered: Recovered,
+    /// The state as it was found.
+    #[cfg(feature = "simulation")]
+    image: image::Image,
+}
+
+impl Opened {
+    /// Reads what is there. With a time there are no threads, and the clock says that it is this time.
+    fn new(fs: Arc<dyn FileSystem>, options: EmbeddedOptions, lock: Option<Lock>, driven_ms: Option<u64>) -> Result<Self> {
+        let directory = options.dir.display().to_string();
+        let journal_options = journal_options(&options, driven_ms.is_some());
+        let mut replay = Replay { state: State::default(), reader: None };
+        let opened = Journal::open(fs.clone(), journal_options, &mut replay);
+        let (journal, recovered) = opened.map_err(|error| broker_error(&directory, error))?;
+        let mut state = replay.state;
+        #[cfg(feature = "simulation")]
+        let image = image::of(&state);
+        state.told = Some(Vec::new());
+        for topic in &state.topics {
+            let held = topic.log.held(0).filter_map(|(_, entry)| entry.handle.at);
+            journal.hold(held.map(|at| (at.address(), at.bytes())));
+            for (_, block) in topic.log.all_spilled() {
+                journal.hold(block.handle.at.iter().map(|at| (at.address(), at.bytes())));
+                journal.hold_runs(block.runs.iter().map(|run| (run.segment, run.messages, run.bytes)));
+            }
+        }
+        let (files, before) = hand_files(fs, &options, &state)?;
+        let wake = Arc::new(commit::Wake::default());
+        let ends = (lock, driven_ms.is_some());
+        let store = JournalStore::new(journal.clone(), &options, directory, files, wake.clone(), ends);
+        let group = JournalGroup::new(Group::new(&state, options.elision), Hand::new(&before));
+        let clock = driven_ms.map_or_else(Clock::new, Clock::starting_at);
+        let engine = Engine::new(store, state, group, clock, options.limits);
+        Ok(Self {
+            engine,
+            journal,
+            wake,
+            recovered,
+            #[cfg(feature = "simulation")]
+            image,
+        })
+    }
+}
+
+fn journal_options(options: &EmbeddedOptions, driven: bool) -> Options {
+    Options {
+        segment_bytes: options.segment_bytes,
+        checkpoint_bytes: options.checkpoint_bytes,
+        syncing: match options.durability {
+            Durability::Power => Syncing::Always,
+            Durability::Interval => Syncing::Every(options.sync_interval),
+            Durability::Process | Durability::Memory => Syncing::Rarely,
+        },
+        work: if driven { journal::Work::Driven } else { journal::Work::Owner },
+    }
+}
+
+/// What the process before had in hand, and the files for what this one will have.
+fn hand_files(
+    fs: Arc<dyn FileSystem>,
+    options: &EmbeddedOptions,
+    state: &State<Place>,
+) -> Result<(Option<HandFiles>, AllInHand)> {
+    let mut before = AllInHand::new();
+    if options.durability == Durability::Memory {
+        return Ok((None, before));
+    }
+    let opened = HandFiles::open(fs, options.segment_bytes, |all| {
+        before = hand::sort(state, &all);
+        before.clone()
+    });
+    let directory = options.dir.display();
+    let failed = |error: std::io::Error| {
+        BrokerError::new(hand::error_kind(&error), format!("journal `{directory}`: what was in hand: {error}"))
+    };
+    Ok((Some(opened.map_err(failed)?), before))
+}
+
 /// The threads that commit and do the duties; they end with the last handle of the broker.
 struct Duties {
     journal: Journal,
@@ -264,41 +315,6 @@ impl Drop for Duties {
             // A panic in it has been printed; there is nothing to add.
             let _ = thread.join();
         }
-    }
-}
-
-/// What the process before had in hand.
-#[derive(Default)]
-struct Before {
-    /// All that still matters.
-    kept: hand::AllInHand,
-    /// Attempts of messages that are there.
-    attempts: Vec<Event<Place>>,
-    /// Messages that were lost with the process and may come again.
-    lost: Vec<(SubscriptionId, InHand)>,
-}
-
-impl Before {
-    fn of(state: &State<Place>, all: hand::AllInHand) -> Self {
-        let mut before = Self::default();
-        let all =
-            all.iter().flat_map(|(subscription, window)| window.iter().map(|(position, held)| (*subscription, position, held)));
-        let mut all: Vec<_> = all.collect();
-        all.sort_unstable_by_key(|(subscription, position, _)| (*subscription, *position));
-        for (subscription, position, in_hand) in all {
-            let Some(found) = state.subscription_of(subscription) else { continue };
-            if position >= state.log(found.topic).next() {
-                before.lost.push((subscription, in_hand));
-            } else if !found.settled.contains(position) {
-                let counted = found.attempts.get(&position).copied().unwrap_or(0);
-                let run = Attempt { start: position, end: position + 1, attempt: counted.max(in_hand.attempt) };
-                before.attempts.push(Event::Attempts { subscription, attempts: vec![run] });
-            } else {
-                continue;
-            }
-            before.kept.entry(subscription).or_default().insert(position, in_hand);
-        }
-        before
     }
 }
 

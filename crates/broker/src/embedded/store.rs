@@ -3,13 +3,14 @@
 use super::{
     Durability, EmbeddedOptions, Lock, block, commit,
     group::Group,
-    hand::{Hand, HandFiles, InHand},
+    hand::{self, Hand, HandFiles, InHand},
     index,
     place::{Location, Place},
 };
 use crate::{
     BrokerError, ErrorKind, Message, MessageId, Result,
     engine::{Engine, Store, message_size},
+    planted::{self, Bug},
     state::{BLOCK_MESSAGES, Event, Index, Missing, State, SubscriptionId, TopicId},
 };
 use bytes::Bytes;
@@ -55,6 +56,11 @@ pub(crate) struct JournalStore {
     pub(super) closed: Notify,
     /// Let go of last, also by a close under way that nobody waits for any more.
     pub(super) lock: Option<Arc<Lock>>,
+    /// Whether there are no threads: a test does their work, and nothing is given to other threads.
+    pub(super) driven: bool,
+    /// The state as each closed group has left it, for a test that compares it with what is recovered.
+    #[cfg(feature = "simulation")]
+    pub(super) images: Mutex<Vec<(u64, super::image::Image)>>,
 }
 
 /// What lies beside the state, under the engine's lock.
@@ -89,7 +95,7 @@ impl JournalStore {
         directory: String,
         hand: Option<HandFiles>,
         wake: Arc<commit::Wake>,
-        lock: Option<Lock>,
+        (lock, driven): (Option<Lock>, bool),
     ) -> Self {
         let open = AtomicU64::new(journal.last() + 1);
         Self {
@@ -106,6 +112,25 @@ impl JournalStore {
             wake,
             closed: Notify::new(),
             lock: lock.map(Arc::new),
+            driven,
+            #[cfg(feature = "simulation")]
+            images: Mutex::default(),
+        }
+    }
+
+    #[cfg(feature = "simulation")]
+    pub(super) fn take_image(&self, state: &State<Place>) {
+        if self.driven {
+            let mut images = self.images.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            images.push((self.open.load(Ordering::Acquire), super::image::of(state)));
+        }
+    }
+
+    /// Does what blocks on a thread that may, or at once if there are no threads. `None` if the runtime has ended.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        match self.driven {
+            true => Some(work()),
+            false => tokio::task::spawn_blocking(work).await.ok(),
         }
     }
 
@@ -114,9 +139,9 @@ impl JournalStore {
         self.noted.load(Ordering::Acquire) == self.open.load(Ordering::Acquire)
     }
 
-    /// The open group is closed, with the engine locked: what comes now is in the next one.
-    pub(super) fn next_group(&self) {
-        self.open.fetch_add(1, Ordering::AcqRel);
+    /// The open group is closed, with the engine locked: what comes now is in the next one. Gives the sequence of the one that is closed.
+    pub(super) fn next_group(&self) -> u64 {
+        self.open.fetch_add(1, Ordering::AcqRel)
     }
 
     pub(super) fn error(&self, error: JournalError) -> BrokerError {
@@ -179,6 +204,7 @@ impl Store for JournalStore {
         self.check()?;
         if self.is_open() || self.closed_bytes.load(Ordering::Acquire) > 0 {
             tokio::select! {
+                biased;
                 () = closed => return Ok(()),
                 full = self.journal.room(bytes, urgent) => full.map_err(|error| self.error(error))?,
             }
@@ -262,19 +288,25 @@ impl Store for JournalStore {
         }
     }
 
-    fn attempts_before(&self, group: &mut JournalGroup, subscription: SubscriptionId, id: MessageId) -> Option<u32> {
-        group.hand.lost(subscription, id.0)
+    fn attempts_before(
+        &self,
+        group: &mut JournalGroup,
+        subscription: SubscriptionId,
+        position: u64,
+        id: MessageId,
+    ) -> Option<u32> {
+        group.hand.attempts(subscription, position, id.0).filter(|_| !planted::is(Bug::LostAttemptsForgotten))
     }
 
     fn hand_out(&self, group: &mut JournalGroup, subscription: SubscriptionId, position: u64, attempt: u32, id: MessageId) {
-        if self.hand.is_some() {
+        if self.hand.is_some() && !planted::is(Bug::AttemptNotNoted) {
             group.hand.out(subscription, position, InHand { attempt, id: id.0 });
         }
     }
 
-    fn hand_back(&self, group: &mut JournalGroup, subscription: SubscriptionId, start: u64, end: u64) {
+    fn hand_back(&self, group: &mut JournalGroup, subscription: SubscriptionId, start: u64, end: u64, attempt: u32) {
         if self.hand.is_some() {
-            group.hand.back(subscription, start, end);
+            group.hand.back(self.open.load(Ordering::Acquire), subscription, start, end, attempt);
         }
     }
 
@@ -288,10 +320,16 @@ impl Store for JournalStore {
         let Some(files) = &self.hand else { return Ok(()) };
         let failed = |error: std::io::Error| {
             let text = format!("journal `{}`: noting which messages are handed out: {error}", self.directory);
-            let full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
-            BrokerError::new(if full { ErrorKind::Full } else { ErrorKind::Storage }, text)
+            BrokerError::new(hand::error_kind(&error), text)
         };
-        files.write(|notes| take(&mut |group: &mut JournalGroup| notes(&mut group.hand))).map_err(failed)
+        let written = self.journal.written_now();
+        let notes = |notes: &mut dyn FnMut(&mut Hand)| {
+            take(&mut |group: &mut JournalGroup| {
+                group.hand.written(written);
+                notes(&mut group.hand);
+            });
+        };
+        files.write(notes).map_err(failed)
     }
 
     async fn load(&self, handles: &[Place]) -> Vec<Result<Arc<Message>>> {
@@ -304,7 +342,7 @@ impl Store for JournalStore {
             return handles.iter().map(|_| Err(self.error(error.clone()))).collect();
         }
         let (journal, directory) = (self.journal.clone(), self.directory.clone());
-        let read = tokio::task::spawn_blocking(move || read_all(&journal, &directory, &missing)).await;
+        let read = self.blocking(move || read_all(&journal, &directory, &missing)).await;
         let closed = || BrokerError::new(ErrorKind::Closed, "the runtime ended while messages were read back");
         let mut read = read.unwrap_or_default().into_iter();
         let found = handles.iter().map(|place| match &place.message {
@@ -319,17 +357,17 @@ impl Store for JournalStore {
         let (journal, directory, missing) = (self.journal.clone(), self.directory.clone(), missing.to_vec());
         let read = move || missing.iter().map(|missing| read_index(&journal, &directory, missing)).collect();
         let closed = || BrokerError::new(ErrorKind::Closed, "the runtime ended while an index was read back");
-        tokio::task::spawn_blocking(read).await.map_err(|_| closed())?
+        self.blocking(read).await.ok_or_else(closed)?
     }
 
     async fn close(engine: &Arc<Engine<Self>>) -> Result<()> {
-        let engine = engine.clone();
-        let closing = tokio::task::spawn_blocking(move || {
-            let _lock = engine.store.lock.clone();
-            commit::close(&engine).map_err(|error| engine.store.error(error))
-        });
+        let closing = engine.clone();
+        let work = move || {
+            let _lock = closing.store.lock.clone();
+            commit::close(&closing).map_err(|error| closing.store.error(error))
+        };
         let ended = || BrokerError::new(ErrorKind::Closed, "the runtime ended while the journal was closed");
-        match closing.await.map_err(|_| ended())? {
+        match engine.store.blocking(work).await.ok_or_else(ended)? {
             Err(error) if error.kind() != ErrorKind::Closed => Err(error),
             _ => Ok(()),
         }
@@ -341,8 +379,10 @@ const CACHED_STALE_MIN: usize = 16_384;
 
 impl Drop for JournalStore {
     fn drop(&mut self) {
-        // What fails here was acknowledged to nobody.
-        let _ = self.journal.close();
+        // What fails here was acknowledged to nobody. A test that has killed its broker does not want it to be closed.
+        if !self.driven {
+            let _ = self.journal.close();
+        }
     }
 }
 

@@ -14,8 +14,12 @@ pub(crate) struct Clock {
 impl Clock {
     /// The clock from now on.
     pub(crate) fn new() -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { started: Instant::now(), started_ms: millis(wall) }
+        Self::starting_at(millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
+    }
+
+    /// A clock that says that it is this time now.
+    pub(crate) fn starting_at(started_ms: u64) -> Self {
+        Self { started: Instant::now(), started_ms }
     }
 
     /// Now, in milliseconds since the Unix epoch.

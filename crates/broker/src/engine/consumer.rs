@@ -3,6 +3,7 @@
 use super::{Engine, Store, feed::Taken, plan};
 use crate::{
     BoxFuture, BrokerError, Consumer, Delivery, ErrorKind, HandOff, Message, Position, Result, Step,
+    planted::{self, Bug},
     state::{Attempt, Event, SubscriptionId, TopicId},
 };
 use std::sync::Arc;
@@ -55,7 +56,7 @@ impl<S: Store> EngineConsumer<S> {
     async fn hand_out(&mut self, max: usize) -> Result<Option<Vec<Delivery>>> {
         let Some(prepared) = &mut self.prepared else { return Ok(None) };
         let store = &self.engine.store;
-        if let Some(published) = prepared.published.filter(|_| !self.eager) {
+        if let Some(published) = prepared.published.filter(|_| !self.eager && !planted::is(Bug::HandOverUnsynced)) {
             store.durable(published).await?;
         }
         // An earlier call may have asked for more than this one does.
@@ -86,10 +87,31 @@ impl<S: Store> EngineConsumer<S> {
             self.prepared = None;
         }
         let deliveries = self.number(positions, loaded);
-        if !deliveries.is_empty() {
-            store.write_hand(|take| take(&mut self.engine.lock().group))?;
+        if !deliveries.is_empty()
+            && let Err(error) = self.engine.store.write_hand(|take| take(&mut self.engine.lock().group))
+        {
+            self.take_back(deliveries);
+            return Err(error);
         }
         Ok(Some(deliveries).filter(|deliveries| !deliveries.is_empty()))
+    }
+
+    /// What could not be handed out is still prepared, and no attempt was made.
+    fn take_back(&mut self, deliveries: Vec<Delivery>) {
+        let mut prepared = Prepared { positions: Vec::new(), handles: Vec::new(), published: None };
+        if let Some(feed) = self.engine.lock().feeds.get_mut(&self.subscription) {
+            for Delivery { position, message, .. } in deliveries {
+                feed.hand_out(position.0, self.seat, 0);
+                prepared.positions.push(position.0);
+                prepared.handles.push(S::Handle::from(message));
+            }
+        }
+        if let Some(rest) = self.prepared.take() {
+            prepared.positions.extend(rest.positions);
+            prepared.handles.extend(rest.handles);
+            prepared.published = rest.published;
+        }
+        self.prepared = Some(prepared);
     }
 
     /// Gives each message its attempt. What was settled or given back by somebody else since it was taken is not handed out.
@@ -112,7 +134,7 @@ impl<S: Store> EngineConsumer<S> {
                 }
             };
             let known = if subscription.attempts.is_empty() { None } else { subscription.attempts.get(&position).copied() };
-            let before = self.engine.store.attempts_before(&mut core.group, self.subscription, message.id);
+            let before = self.engine.store.attempts_before(&mut core.group, self.subscription, position, message.id);
             let attempt = known.max(before).unwrap_or(0).saturating_add(1);
             if feed.hand_out(position, self.seat, attempt) {
                 self.engine.store.hand_out(&mut core.group, self.subscription, position, attempt, message.id);

@@ -3,6 +3,7 @@
 use super::{Core, Window};
 use crate::{
     BrokerError, ErrorKind, Result, Subscribe, SubscriptionKind,
+    planted::{self, Bug},
     state::{Settled, Subscription, Topic},
 };
 use std::{
@@ -113,7 +114,9 @@ impl Feed {
             self.in_flight.iter().filter(|(_, held)| held.seat == id).map(|(position, _)| position).collect();
         for position in returned {
             self.in_flight.remove(position);
-            self.ready.insert(position);
+            if !planted::is(Bug::LeaveForgets) {
+                self.ready.insert(position);
+            }
         }
         self.notify.notify_waiters();
         handed
@@ -165,7 +168,7 @@ impl Feed {
 
     /// Takes up to `max` messages for a consumer, within its permits.
     pub(crate) fn take<H>(&mut self, id: u64, max: usize, topic: &Topic<H>, subscription: &Subscription, now_ms: u64) -> Taken {
-        let failover = self.kind == Some(SubscriptionKind::Failover);
+        let failover = self.kind == Some(SubscriptionKind::Failover) && !planted::is(Bug::FailoverToAll);
         let seat = self.seats.iter().enumerate().find(|(_, seat)| seat.id == id);
         let Some(limit) = seat.filter(|(index, _)| !failover || *index == 0).map(|(_, seat)| max.min(seat.permits - seat.held))
         else {
@@ -293,6 +296,14 @@ impl Feed {
     pub(crate) fn give_back(&mut self, position: u64, due_ms: Option<u64>) {
         if let Some(held) = self.in_flight.remove(position) {
             self.unhold(held.seat);
+        }
+        if planted::is(Bug::KeyOrderForgotten) {
+            let (ready, keys) = (&mut self.ready, &mut self.keys);
+            keys.retain(|_, queue| {
+                let forgotten = queue.head == position;
+                ready.extend(queue.waiting.iter().filter(|_| forgotten));
+                !forgotten
+            });
         }
         match due_ms {
             Some(due) => self.delayed.insert((due, position)),

@@ -23,6 +23,7 @@ pub(crate) use window::Window;
 
 use crate::{
     BrokerError, Confirm, Consumer, ErrorKind, MessageId, Outcome, Position, Publish, Result, Start, Step, Subscribe, TopicSpec,
+    planted::{self, Bug},
     state::{Event, Looked, Span, State, SubscriptionId, TopicId},
 };
 use feed::Feed;
@@ -212,7 +213,7 @@ impl<S: Store> Engine<S> {
         for (position, key) in keys {
             feed.settled(*position, *key, &subscription.settled);
         }
-        self.store.hand_back(&mut core.group, span.subscription, span.start, span.end);
+        self.store.hand_back(&mut core.group, span.subscription, span.start, span.end, u32::MAX);
     }
 
     /// Consumers whose permits were used up, or whose keys were, may go on.
@@ -250,7 +251,7 @@ impl<S: Store> Engine<S> {
             return;
         }
         for run in &attempts {
-            self.store.hand_back(&mut core.group, subscription, run.start, run.end);
+            self.store.hand_back(&mut core.group, subscription, run.start, run.end, run.attempt);
         }
         self.enact(core, Event::Attempts { subscription, attempts }, bytes);
     }
@@ -258,7 +259,7 @@ impl<S: Store> Engine<S> {
     fn published(&self, core: &mut Core<S::Handle, S::Group>, topic: TopicId, sequence: u64) {
         let found = &core.state.topics[topic.0 as usize];
         for subscription in &found.subscriptions {
-            if let Some(feed) = core.feeds.get(subscription) {
+            if let Some(feed) = core.feeds.get(subscription).filter(|_| !planted::is(Bug::PublishTellsNobody)) {
                 feed.notify.notify_waiters();
             }
         }
@@ -399,14 +400,16 @@ impl<S: Store> Engine<S> {
             (sequence, plan.positions)
         };
         match confirm {
-            Confirm::Durable => self.store.durable(sequence).await?,
-            Confirm::Applied => self.store.check()?,
+            Confirm::Durable if !planted::is(Bug::TellBeforeSync) => self.store.durable(sequence).await?,
+            Confirm::Durable | Confirm::Applied => self.store.check()?,
         }
         Ok(positions)
     }
 
     pub(crate) async fn nack(&self, topic: &str, name: &str, position: Position, delay: Duration) -> Result<()> {
-        let mut core = self.open_with_room(plan::size(&Step::default()), true).await?;
+        // For the attempt and for the delay.
+        let bytes = 2 * plan::size(&Step::default()) + ATTEMPTS_BYTES_MAX;
+        let mut core = self.open_with_room(bytes, true).await?;
         let (_, subscription) = core.subscription(topic, name)?;
         let Some(feed) = core.feeds.get(&subscription).filter(|feed| feed.holds(position.0)) else {
             // It went back with its consumer, or is settled: there is nothing to give back.
@@ -422,7 +425,7 @@ impl<S: Store> Engine<S> {
             self.enact(&mut core, Event::Delay { subscription, position: position.0, until_ms }, bytes);
         }
         if let Some(feed) = core.feeds.get_mut(&subscription) {
-            feed.give_back(position.0, due_ms);
+            feed.give_back(position.0, due_ms.filter(|_| !planted::is(Bug::DelayIgnored)));
             feed.notify.notify_waiters();
         }
         Ok(())

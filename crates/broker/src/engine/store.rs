@@ -45,14 +45,15 @@ pub(crate) trait Store: Send + Sync + Sized + 'static {
     /// Whether everything up to this event is as durable as the level says.
     fn is_durable(&self, sequence: u64) -> bool;
 
-    /// Attempts of this message that the processes before have begun and not ended, if it was lost with them and has come again.
-    fn attempts_before(&self, group: &mut Self::Group, subscription: SubscriptionId, id: MessageId) -> Option<u32>;
+    /// Attempts of this message that the process before has begun and not ended, also if it was lost with it and has come again.
+    fn attempts_before(&self, group: &mut Self::Group, subscription: SubscriptionId, position: u64, id: MessageId)
+    -> Option<u32>;
 
     /// A message is about to be handed out.
     fn hand_out(&self, group: &mut Self::Group, subscription: SubscriptionId, position: u64, attempt: u32, id: MessageId);
 
-    /// Messages that were handed out are settled or have been given back, with their attempts noted.
-    fn hand_back(&self, group: &mut Self::Group, subscription: SubscriptionId, start: u64, end: u64);
+    /// Messages that were handed out are settled or are given back, up to this attempt, by an event of the open group.
+    fn hand_back(&self, group: &mut Self::Group, subscription: SubscriptionId, start: u64, end: u64, attempt: u32);
 
     /// Nothing of this subscription is in hand, and its attempts start over.
     fn forget_hand(&self, group: &mut Self::Group, subscription: SubscriptionId);

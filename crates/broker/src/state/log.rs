@@ -1,6 +1,7 @@
 //! The messages that a topic holds: where each one is, and who still needs it.
 
 use super::spill::Spilled;
+use crate::planted::{self, Bug};
 use std::collections::VecDeque;
 
 /// Messages per block. A block is freed when none of its messages is held, so one old message keeps 512 entries of 40 bytes and no more. The tests of this
@@ -18,6 +19,14 @@ pub(crate) struct Entry<H> {
     pub(crate) key: u32,
     /// Subscriptions that have not settled it.
     pub(crate) remaining: u32,
+}
+
+impl<H> Entry<H> {
+    /// A message that so many subscriptions need. What nobody needs says nothing of its root, whose slot may be another's when somebody does.
+    pub(crate) fn new(handle: H, root: u32, key: u32, remaining: u32) -> Self {
+        let root = if remaining == 0 { super::UNTRACKED } else { root };
+        Self { handle, root, key, remaining }
+    }
 }
 
 /// The held messages of one topic by position.
@@ -320,6 +329,7 @@ impl<H> Log<H> {
         };
         let mut end = None;
         for (number, pending, newest_ms, block_bytes) in self.outlines() {
+            let pending = pending && !planted::is(Bug::ExpireUnsettled);
             if number >= last || pending || (newest_ms >= created_ms && bytes <= bytes_max) {
                 break;
             }
@@ -334,7 +344,7 @@ impl<H> Log<H> {
         let Some(block) = self.block_mut(number) else { return };
         block.spilling = false;
         for place in &mut block.entries {
-            if let Some(entry) = place.take_if(|entry| entry.remaining == 0) {
+            if let Some(entry) = place.take_if(|entry| entry.remaining == 0 || planted::is(Bug::ExpireUnsettled)) {
                 freed.push(entry.handle);
                 block.held -= 1;
             }

@@ -279,7 +279,7 @@ impl<H> State<H> {
                 self.freed.push(handle);
                 topic.log.push(None, created_ms, bytes)
             }
-            false => topic.log.push(Some(Entry { handle, root: slot, key, remaining }), created_ms, bytes),
+            false => topic.log.push(Some(Entry::new(handle, slot, key, remaining)), created_ms, bytes),
         };
         if let Some(deliver_at_ms) = deliver_at_ms.filter(|_| remaining > 0) {
             topic.deliver_at.insert(position, deliver_at_ms);

@@ -135,7 +135,10 @@ impl<H> State<H> {
             _ => true,
         };
         if fits {
+            let dropped_before = self.roots.dropped_total();
             self.apply(event);
+            // Roots that it drops are in the part that follows.
+            self.roots.replay_dropped(dropped_before, Vec::new());
         }
     }
 
@@ -181,7 +184,7 @@ impl<H> State<H> {
                 self.freed.push(handle);
                 continue;
             }
-            topic.log.push(Some(Entry { handle, root: slot, key, remaining }), created_ms, bytes);
+            topic.log.push(Some(Entry::new(handle, slot, key, remaining)), created_ms, bytes);
             if let Some(deliver_at_ms) = deliver_at_ms.filter(|_| remaining > 0) {
                 topic.deliver_at.insert(position, deliver_at_ms);
             }

@@ -325,6 +325,10 @@ impl Roots {
 
     /// What a record says of a root, when it is replayed.
     pub(crate) fn replay_note(&mut self, id: u128, topology: u32, sent: u32, dropped: bool) {
+        // A topology whose topics were lost has no account.
+        if topology as usize >= self.accounts.len() {
+            return;
+        }
         let slot = self.slot(id, topology);
         // What was sent and not written is only told here, and counts as what was.
         for _ in self.slots[slot as usize].sent..sent {
