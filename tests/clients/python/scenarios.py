@@ -422,7 +422,8 @@ def token_right(rig):
 def token_refused(token):
     def scenario(rig):
         client = connect(token)
-        refused(pulsar.AuthenticationError, lambda: client.create_producer(rig.topic))
+        # Seen with 3.13.0 on the real service: it takes a refused connection for a lost one, and tries again until its time is up.
+        refused(pulsar.Timeout, lambda: client.create_producer(rig.topic))
         client.close()
 
     return scenario

@@ -40,7 +40,7 @@ pub(crate) const SCENARIOS: &[(&str, &str)] = &[
 /// The scenarios for a server that asks for tokens.
 pub(crate) const WITH_TOKENS: &[(&str, &str)] = &[
     ("token-right", "a client with a signed token is served"),
-    ("token-wrong", "a client with another one is refused with the client's error for it"),
+    ("token-wrong", "a client with another one is refused, with the error that it has for it on the real service"),
     ("token-none", "so is one without"),
 ];
 
