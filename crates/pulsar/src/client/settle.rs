@@ -1,0 +1,218 @@
+//! Steps: outputs are there before inputs are acknowledged, and inputs are acknowledged entry by entry.
+
+use super::{
+    Inner,
+    error::{Answer, PulsarError},
+    feed::{Feed, FeedOptions, Sink},
+    hands::{Acks, Barred},
+    pack::{Again, Outgoing, Place},
+    reader::Reading,
+    seat::Subscription,
+    topics::{retry_topic, sub_type},
+};
+use crate::wire::{
+    frame::Entry,
+    proto::Deliver,
+};
+use futures_util::future::join_all;
+use leatworks_broker::{Ack, BrokerError, ErrorKind, Position, Result, Step, SubscriptionKind};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// The inputs of a step on one subscription.
+struct Inputs {
+    subscription: Arc<Subscription>,
+    /// Those that are settled through the hands of this process.
+    held: Vec<Position>,
+    /// Those that this process never got.
+    unknown: Vec<Position>,
+}
+
+/// Nothing that comes is wanted.
+struct Nobody;
+
+impl Sink for Nobody {
+    fn arrived(&self, _: &Arc<Feed>, _: Deliver, _: Entry) {}
+    fn lost(&self, _: &Arc<Feed>) {}
+    fn failed(&self, _: &Arc<Feed>, _: PulsarError) {}
+}
+
+impl Inner {
+    pub(super) async fn commit(&self, step: Step) -> Result<()> {
+        self.check()?;
+        if !step.state.is_empty() {
+            return Err(super::unsupported("no state is kept"));
+        }
+        self.check_publishes(&step.publishes).await?;
+        let inputs = self.begin(&step.acks, step.guard)?;
+        let published = match step.publishes.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.publish_checked(step.publishes).await,
+        };
+        if let Err(error) = published {
+            undo(&inputs);
+            return Err(error);
+        }
+        let mut acks: Acks = Vec::new();
+        for Inputs { subscription, held, unknown } in inputs {
+            acks.extend(subscription.hands().settle(&held));
+            for position in unknown {
+                self.settle_unknown(&subscription, position, &mut acks).await?;
+            }
+        }
+        self.tell(acks).await
+    }
+
+    /// Takes the inputs, so that nobody else settles them meanwhile.
+    fn begin(&self, acks: &[Ack], guard: bool) -> Result<Vec<Inputs>> {
+        let mut inputs: HashMap<(Arc<str>, Arc<str>), Inputs> = HashMap::new();
+        let mut barred = None;
+        for ack in acks {
+            let key = (ack.topic.clone(), ack.subscription.clone());
+            let of = inputs.entry(key).or_insert_with(|| Inputs {
+                subscription: self.subscription(&ack.topic, &ack.subscription),
+                held: Vec::new(),
+                unknown: Vec::new(),
+            });
+            let mut hands = of.subscription.hands();
+            if ack.cumulative {
+                if !matches!(hands.kind(), Some(SubscriptionKind::Exclusive | SubscriptionKind::Failover)) {
+                    barred = Some(BrokerError::new(ErrorKind::Invalid, "a cumulative acknowledgement needs a consumer that is alone"));
+                    break;
+                }
+                let through = hands.through(ack.position);
+                of.held.extend(through.into_iter().filter(|position| hands.begin(*position).is_ok()));
+                continue;
+            }
+            match hands.begin(ack.position) {
+                Ok(()) => of.held.push(ack.position),
+                Err(_) if guard => {
+                    let text = format!("a message of `{}` is settled already, or in other hands", ack.topic);
+                    barred = Some(BrokerError::new(ErrorKind::Settled, text));
+                    break;
+                }
+                Err(Barred::Settled) => {}
+                Err(Barred::Unknown) => of.unknown.push(ack.position),
+            }
+        }
+        let inputs: Vec<Inputs> = inputs.into_values().collect();
+        match barred {
+            None => Ok(inputs),
+            Some(error) => {
+                undo(&inputs);
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells the service what is settled, and waits for its answers.
+    async fn tell(&self, acks: Acks) -> Result<()> {
+        let telling = acks.into_iter().map(|(feed, ids)| async move { (feed.ack(ids.clone()).await, feed, ids) });
+        for (told, feed, ids) in join_all(telling).await {
+            match told {
+                Ok(()) => {}
+                // Its consumer has left meanwhile, so another one says it.
+                Err(error) if error.is_retryable() => {
+                    let acker = self.acker_like(&feed).await?;
+                    let told = acker.ack(ids).await;
+                    acker.close().await;
+                    told?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// A consumer that gets nothing and can acknowledge.
+    async fn acker_like(&self, feed: &Feed) -> Answer<Arc<Feed>> {
+        let options = FeedOptions { window: 0, ..feed.options().clone() };
+        Feed::open(self.consuming.clone(), options, Arc::new(Nobody)).await
+    }
+
+    async fn acker(&self, subscription: &Subscription, topic: &str) -> Answer<Arc<Feed>> {
+        let full = self.options.full(topic);
+        let (found, kind) = {
+            let hands = subscription.hands();
+            (hands.feed_of(&full), hands.kind().unwrap_or(SubscriptionKind::Shared))
+        };
+        if let Some(feed) = found {
+            return Ok(feed);
+        }
+        subscription.settle_down().await;
+        let options = FeedOptions {
+            topic: full,
+            subscription: subscription.name.to_string(),
+            kind: sub_type(kind),
+            consumer: "leatworks".to_owned(),
+            window: 0,
+            from: None,
+        };
+        Feed::open(self.consuming.clone(), options, Arc::new(Nobody)).await
+    }
+
+    /// Settles a message that this process never got: how large its entry is has to be looked up.
+    async fn settle_unknown(&self, subscription: &Arc<Subscription>, position: Position, acks: &mut Acks) -> Result<()> {
+        let (place, index) = Place::of(position);
+        let mut total = None;
+        let reading = Reading { pool: &self.consuming, admin: &self.admin, options: &self.options };
+        reading
+            .entries(&subscription.topic, (place.ledger, place.entry as i64 - 1), |at, messages| {
+                total = (at == place).then_some(messages.len());
+                false
+            })
+            .await?;
+        let Some(total) = total.filter(|total| index < *total) else {
+            // Either it was acknowledged long ago and is gone, or it never was.
+            return match self.is_beyond(&subscription.topic, place).await? {
+                true => {
+                    let text = format!("there is no message at {} in `{}`", position.0, subscription.topic);
+                    Err(BrokerError::new(ErrorKind::NotFound, text))
+                }
+                false => Ok(()),
+            };
+        };
+        let feed = self.acker(subscription, &subscription.topic).await?;
+        let id = subscription.hands().settle_unknown(&feed, place, index, total);
+        acks.extend(id.map(|id| (feed, vec![id])));
+        Ok(())
+    }
+
+    /// Whether a topic has nothing at this place yet.
+    async fn is_beyond(&self, topic: &str, place: Place) -> Result<bool> {
+        let last = self.admin.internal(topic).await.map_err(BrokerError::from)?.last_confirmed_entry;
+        Ok(super::reader::place(&last).is_none_or(|last| (place.ledger, place.entry as i64) > last))
+    }
+
+    /// Gives a message back. Where any consumer may get it, it goes to the retry topic, with its attempt; where one consumer has it for
+    /// itself, or its key, it is kept here in its place.
+    pub(super) async fn nack(&self, topic: &str, name: &str, position: Position, delay: Duration) -> Result<()> {
+        self.check()?;
+        let subscription = self.subscription(topic, name);
+        let kind = subscription.hands().kind();
+        if kind != Some(SubscriptionKind::Shared) {
+            subscription.hands().keep(position, Instant::now() + delay);
+            return Ok(());
+        }
+        let Some(taken) = subscription.hands().take(position) else { return Ok(()) };
+        let mut message = (*taken.message).clone();
+        if !delay.is_zero() {
+            message.deliver_at_ms = Some(super::now_ms() + delay.as_millis() as u64);
+        }
+        let room = self.room(message.payload.len()).await?;
+        let again = Again { attempt: taken.attempt, position: Some(position) };
+        let outgoing = Outgoing { message: message.into(), sequence: None, again };
+        // Without a consumer of this process the copy could not be told from the original when it comes: it carries the position.
+        self.sender(&retry_topic(topic, name), None)?.publish(vec![outgoing], Some(room)).await?;
+        let acks = subscription.hands().taken(taken.place, taken.index);
+        self.tell(acks).await
+    }
+}
+
+fn undo(inputs: &[Inputs]) {
+    for Inputs { subscription, held, .. } in inputs {
+        let mut hands = subscription.hands();
+        held.iter().for_each(|position| hands.undo(*position));
+    }
+}
+
