@@ -10,7 +10,7 @@ use crate::{
     },
 };
 use bytes::{BufMut, Bytes, BytesMut};
-use leatworks_broker::{Message, Position};
+use leatworks_broker::{Message, MessageId, Position};
 use prost::Message as _;
 use std::sync::Arc;
 
@@ -207,8 +207,17 @@ fn open_single(topic: &str, metadata: &MessageMetadata, index: usize, mut single
         }
         false
     });
+    // A foreign client says nothing of them; zero is said of what belongs to no root.
+    let said = |name: &str| {
+        let found = single.properties.iter().find(|property| property.key == name);
+        found.and_then(|property| property.value.parse::<MessageId>().ok())
+    };
+    let (id, root) = (said(envelope::ID), said(envelope::ROOT));
     let origin = Origin { topic, producer: &metadata.producer_name, in_topology: true, now_ms };
     let mut message = envelope::to_message(origin, metadata, index, single);
+    if let Some(id) = id {
+        (message.id, message.root) = (id, root.unwrap_or(id));
+    }
     message.created_ms = created.unwrap_or(message.created_ms);
     // Whether its time has come is decided where it is handed out.
     message.deliver_at_ms = metadata.deliver_at_time.and_then(|time| u64::try_from(time).ok());
@@ -218,7 +227,7 @@ fn open_single(topic: &str, metadata: &MessageMetadata, index: usize, mut single
 #[cfg(test)]
 mod tests {
     use super::*;
-    use leatworks_broker::{Codec, MessageId};
+    use leatworks_broker::Codec;
 
     #[test]
     fn positions_rise_with_the_place_and_tell_it() {

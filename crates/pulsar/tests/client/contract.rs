@@ -1,1 +1,233 @@
-//! x
+//! The contract suite on a real Pulsar: one named test for each scenario.
+//!
+//! The suite counts messages from zero, as the embedded broker does, and Pulsar has ledgers and entries. So a [`Numbered`] broker stands between
+//! them, which knows the positions of a topic in their order and counts them.
+
+use crate::service;
+use leatworks_broker::{
+    Account, BoxFuture, Broker, Consumer, Delivery, Limits, Message, MessageId, Outcome, Position, Publish, Result, Start, Step,
+    Subscribe, TopicSpec, TopicStats,
+    contract::{self, Place, Promises},
+    contract_scenarios,
+};
+use bytes::Bytes;
+use leatworks_pulsar::{PulsarBroker, PulsarOptions};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+/// One `#[tokio::test]` for each scenario.
+macro_rules! suite {
+    (() anew: [$($file:ident::$name:ident,)*] reopened: [$($other:ident::$more:ident,)*]) => {
+        suite! { @ $($name,)* $($more,)* }
+    };
+    (@ $($name:ident,)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let Some(options) = service::options() else { return };
+                contract::run(stringify!($name), Namespace::new(options)).await;
+            }
+        )*
+    };
+}
+
+contract_scenarios!(suite!());
+
+/// A namespace of its own for each scenario.
+struct Namespace {
+    options: PulsarOptions,
+    book: Arc<Book>,
+}
+
+impl Namespace {
+    fn new(options: PulsarOptions) -> Self {
+        let namespace = service::unique("contract");
+        service::put(&options, &format!("/admin/v2/namespaces/public/{namespace}"), "{}");
+        Self { options: PulsarOptions { namespace, ..options }, book: Arc::default() }
+    }
+}
+
+impl Place for Namespace {
+    fn promises(&self) -> Promises {
+        Promises { reopen: true, crash: false, atomic_step: false, limits: false }
+    }
+
+    fn open(&self, _: Limits) -> BoxFuture<'_, Result<Arc<dyn Broker>>> {
+        Box::pin(async move {
+            let inner = PulsarBroker::connect(self.options.clone()).await?;
+            Ok(Arc::new(Numbered { inner, book: self.book.clone() }) as Arc<dyn Broker>)
+        })
+    }
+}
+
+/// The positions of each topic, as far as they are known.
+#[derive(Default)]
+struct Book {
+    topics: Mutex<HashMap<String, BTreeSet<u64>>>,
+}
+
+impl Book {
+    fn topics(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<u64>>> {
+        self.topics.lock().unwrap()
+    }
+
+    /// Which message of its topic stands there.
+    fn number(&self, topic: &str, position: Position) -> Position {
+        let mut topics = self.topics();
+        let known = topics.entry(topic.to_owned()).or_default();
+        known.insert(position.0);
+        Position(known.range(..position.0).count() as u64)
+    }
+
+    /// Where a message stands; for what is beyond the last, what may stand there.
+    fn position(&self, topic: &str, number: Position) -> Position {
+        let mut topics = self.topics();
+        let known = topics.entry(topic.to_owned()).or_default();
+        let found = known.iter().nth(number.0 as usize).copied();
+        let beyond = || known.last().map_or(0, |last| last + ((number.0 - known.len() as u64 + 1) << 10));
+        Position(found.unwrap_or_else(beyond))
+    }
+
+    fn start(&self, topic: &str, start: Start) -> Start {
+        match start {
+            Start::At(number) => Start::At(self.position(topic, number)),
+            other => other,
+        }
+    }
+}
+
+struct Numbered {
+    inner: PulsarBroker,
+    book: Arc<Book>,
+}
+
+struct NumberedConsumer {
+    inner: Box<dyn Consumer>,
+    topic: String,
+    book: Arc<Book>,
+}
+
+impl Consumer for NumberedConsumer {
+    fn receive(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Delivery>>> {
+        let Self { inner, topic, book } = self;
+        let received = inner.receive(max);
+        Box::pin(async move {
+            let number = |delivery: Delivery| Delivery { position: book.number(topic, delivery.position), ..delivery };
+            Ok(received.await?.into_iter().map(number).collect())
+        })
+    }
+}
+
+impl Broker for Numbered {
+    fn durability(&self) -> &str {
+        self.inner.durability()
+    }
+
+    fn create_topic(&self, spec: TopicSpec) -> BoxFuture<'_, Result<()>> {
+        self.inner.create_topic(spec)
+    }
+
+    fn create_subscription(&self, topic: &str, subscription: &str, start: Start) -> BoxFuture<'_, Result<()>> {
+        self.inner.create_subscription(topic, subscription, self.book.start(topic, start))
+    }
+
+    fn unsubscribe(&self, topic: &str, subscription: &str) -> BoxFuture<'_, Result<()>> {
+        self.inner.unsubscribe(topic, subscription)
+    }
+
+    fn subscribe(&self, subscribe: Subscribe) -> BoxFuture<'_, Result<Box<dyn Consumer>>> {
+        Box::pin(async move {
+            let topic = subscribe.topic.clone();
+            let inner = self.inner.subscribe(subscribe).await?;
+            Ok(Box::new(NumberedConsumer { inner, topic, book: self.book.clone() }) as Box<dyn Consumer>)
+        })
+    }
+
+    fn publish(&self, batch: Vec<Publish>) -> BoxFuture<'_, Result<Vec<Position>>> {
+        Box::pin(async move {
+            let topics: Vec<Arc<str>> = batch.iter().map(|publish| publish.topic.clone()).collect();
+            let positions = self.inner.publish(batch).await?;
+            // All are known before the first is counted.
+            for (topic, position) in topics.iter().zip(&positions).filter(|(_, position)| position.0 != u64::MAX) {
+                self.book.number(topic, *position);
+            }
+            let number = |(topic, position): (&Arc<str>, Position)| match position.0 {
+                u64::MAX => position,
+                _ => self.book.number(topic, position),
+            };
+            Ok(topics.iter().zip(positions).map(number).collect())
+        })
+    }
+
+    fn commit(&self, mut step: Step) -> BoxFuture<'_, Result<()>> {
+        for ack in &mut step.acks {
+            ack.position = self.book.position(&ack.topic, ack.position);
+        }
+        self.inner.commit(step)
+    }
+
+    fn nack(&self, topic: &str, subscription: &str, position: Position, delay: Duration) -> BoxFuture<'_, Result<()>> {
+        self.inner.nack(topic, subscription, self.book.position(topic, position), delay)
+    }
+
+    fn seek(&self, topic: &str, subscription: &str, to: Start) -> BoxFuture<'_, Result<()>> {
+        self.inner.seek(topic, subscription, self.book.start(topic, to))
+    }
+
+    fn peek(
+        &self,
+        topic: &str,
+        subscription: &str,
+        from: Position,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(Position, Message)>>> {
+        let (topic, subscription) = (topic.to_owned(), subscription.to_owned());
+        Box::pin(async move {
+            let from = if from.0 == 0 { from } else { self.book.position(&topic, from) };
+            let peeked = self.inner.peek(&topic, &subscription, from, limit).await?;
+            peeked.iter().for_each(|(position, _)| _ = self.book.number(&topic, *position));
+            Ok(peeked.into_iter().map(|(position, message)| (self.book.number(&topic, position), message)).collect())
+        })
+    }
+
+    fn last_sequence(&self, topic: &str, producer: &str) -> BoxFuture<'_, Result<Option<u64>>> {
+        self.inner.last_sequence(topic, producer)
+    }
+
+    fn state(&self, key: &str) -> BoxFuture<'_, Result<Option<Bytes>>> {
+        self.inner.state(key)
+    }
+
+    /// Pulsar counts entries; the messages of a subscription are counted by looking at them.
+    fn stats(&self) -> BoxFuture<'_, Result<Vec<TopicStats>>> {
+        Box::pin(async move {
+            let mut all = self.inner.stats().await?;
+            for topic in &mut all {
+                for (name, stats) in &mut topic.subscriptions {
+                    let unsettled = self.inner.peek(&topic.spec.name, name, Position(0), usize::MAX).await?.len() as u64;
+                    stats.backlog = unsettled.saturating_sub(stats.in_flight);
+                }
+            }
+            Ok(all)
+        })
+    }
+
+    fn account(&self, topology: &str) -> BoxFuture<'_, Result<Account>> {
+        self.inner.account(topology)
+    }
+
+    fn root_outcome(&self, root: MessageId) -> BoxFuture<'_, Result<Outcome>> {
+        self.inner.root_outcome(root)
+    }
+
+    fn max_message_bytes(&self) -> usize {
+        self.inner.max_message_bytes()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        self.inner.close()
+    }
+}
