@@ -6,7 +6,7 @@
 use super::{
     error::PulsarError,
     feed::Feed,
-    limits::DELAYED_MAX,
+    limits::{DELAYED_MAX, MOVED_MAX},
     pack::{Arrived, Place},
 };
 use crate::wire::proto::MessageIdData;
@@ -27,6 +27,8 @@ pub(crate) struct Hands {
     keys: HashMap<String, Key>,
     /// The attempts of what was handed out and is not settled.
     attempts: HashMap<Position, u32>,
+    /// Where copies are of what was given back and has not come again, the oldest first.
+    moved: VecDeque<(Position, Position)>,
 }
 
 /// One consumer of this process.
@@ -191,6 +193,7 @@ impl Hands {
 
     fn put(&mut self, seat: u64, place: Place, index: usize, position: Position, arrived: Arrived, now_ms: u64) {
         let Arrived { message, again } = arrived;
+        self.moved.retain(|(moved, _)| *moved != position);
         let wait = message.deliver_at_ms.map_or(0, |time| time.saturating_sub(now_ms));
         let message = Arc::new(message);
         let mut held =
@@ -295,6 +298,18 @@ impl Hands {
         Some((held.message.clone(), *known))
     }
 
+    /// Messages that were picked are not handed out after all.
+    pub(crate) fn put_back(&mut self, positions: &[Position]) {
+        for position in positions.iter().rev() {
+            let Some(held) = self.held.get_mut(position).filter(|held| held.stage == Stage::Handed) else { continue };
+            held.stage = Stage::Waiting;
+            if let Some(chair) = self.seats.get_mut(&held.seat) {
+                chair.handed -= 1;
+                chair.inbox.push_front(*position);
+            }
+        }
+    }
+
     /// Begins to settle a message: nobody else can, and it is handed out no more.
     pub(crate) fn begin(&mut self, position: Position) -> Result<(), Barred> {
         match self.held.get_mut(&position) {
@@ -327,11 +342,6 @@ impl Hands {
         all
     }
 
-    /// The last that has come.
-    pub(crate) fn last(&self) -> Option<Position> {
-        self.held.keys().copied().max()
-    }
-
     /// Messages are settled. Gives what the service must be told.
     pub(crate) fn settle(&mut self, positions: &[Position]) -> Acks {
         let mut places: Vec<Place> = Vec::new();
@@ -361,11 +371,36 @@ impl Hands {
         acks
     }
 
-    /// Something of an entry is settled that never came here.
-    pub(crate) fn settle_unknown(&mut self, feed: &Arc<Feed>, place: Place, index: usize, total: usize) -> Option<MessageIdData> {
+    /// Parts of an entry are settled that never came here, or came while it was looked up.
+    pub(crate) fn settle_unknown(
+        &mut self,
+        feed: &Arc<Feed>,
+        place: Place,
+        indexes: &[usize],
+        total: usize,
+    ) -> Option<MessageIdData> {
+        for position in indexes.iter().filter_map(|index| place.position(*index)) {
+            self.attempts.remove(&position);
+            self.release(position);
+        }
         let slot = self.entries.entry(place).or_insert_with(|| Slot::new(feed.clone(), total));
-        slot.settle(index);
+        indexes.iter().for_each(|index| slot.settle(*index));
         self.take_settled(place)
+    }
+
+    /// A copy of a message lies there until it comes again.
+    pub(crate) fn note_moved(&mut self, position: Position, to: Position) {
+        if !self.held.contains_key(&position) {
+            self.moved.push_back((position, to));
+        }
+        if self.moved.len() > MOVED_MAX {
+            self.moved.pop_front();
+        }
+    }
+
+    /// Where the copy of a message is.
+    pub(crate) fn moved(&self, position: Position) -> Option<Position> {
+        self.moved.iter().find(|(moved, _)| *moved == position).map(|(_, to)| *to)
     }
 
     /// A message leaves the hands, whatever becomes of its entry: who held it has a permit more.
@@ -445,7 +480,7 @@ impl Hands {
         self.entries.get(&place).is_none_or(|slot| bit(&slot.open, index))
     }
 
-    /// Messages in hand, and messages that have come and are not.
+    /// Messages in hand, messages that have come and are not, and messages that wait for their time.
     pub(crate) fn counts(&self) -> (usize, usize, usize) {
         let handed = self.held.values().filter(|held| held.stage == Stage::Handed).count();
         let delayed = self.seats.values().map(|chair| chair.delayed.len()).sum();
@@ -456,6 +491,7 @@ impl Hands {
     pub(crate) fn forget_attempts(&mut self) {
         self.attempts.clear();
         self.entries.clear();
+        self.moved.clear();
     }
 
     /// Everybody who waits looks again.

@@ -20,6 +20,10 @@ pub(crate) const PREFETCH_MAX: usize = 1_000;
 /// Messages whose time has not come, and that are held here because the service has already handed them out. Each keeps its payload.
 pub(crate) const DELAYED_MAX: usize = 10_000;
 
+/// Messages that were given back and have not come again, of which it is known where their copies are: who settles one without having it in
+/// hand needs that. Beyond it the oldest is forgotten, and then comes again although it was settled.
+pub(crate) const MOVED_MAX: usize = 10_000;
+
 /// How long a request may take to be answered. The service's own clients wait 30 s.
 pub(crate) const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -34,9 +38,6 @@ pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// See [`BACKOFF_FIRST`]. Small enough that work goes on soon after an outage of any length.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(2);
-
-/// How long a call that has an answer to give waits for a service that is away until it says so. What runs in the background waits for ever.
-pub(crate) const AWAY_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// How often a broker may send a lookup on to another one.
 pub(crate) const REDIRECTS_MAX: usize = 20;

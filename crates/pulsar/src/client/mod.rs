@@ -3,6 +3,7 @@
 //! What holds there and what does not is told by [`Broker::promises`] and written down in `docs/reference/pulsar-broker.md`.
 
 mod admin;
+mod attempts;
 mod error;
 mod feed;
 mod hands;
@@ -19,11 +20,12 @@ mod sender;
 mod settle;
 mod topics;
 
+use error::Answer;
 pub use error::PulsarError;
 pub use options::{PulsarOptions, Secret};
 
 use admin::Admin;
-use error::Answer;
+use attempts::Ledger;
 use leatworks_broker::{
     Account, BoxFuture, Broker, BrokerError, Consumer, ErrorKind, Message, MessageId, Outcome, Position, Publish, Result, Start,
     Step, Subscribe, TopicSpec, TopicStats,
@@ -40,7 +42,7 @@ use std::{
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 /// A Pulsar service as a broker.
 #[derive(Clone)]
@@ -109,13 +111,17 @@ impl Inner {
         self.known().subscriptions.entry(key).or_insert_with(|| Arc::new(Subscription::new(topic, name))).clone()
     }
 
-    /// Notes attempts before messages are handed out.
-    pub(crate) fn note(
-        &self,
-        _subscription: &Arc<Subscription>,
-        _picked: &[(Position, u32)],
-    ) -> Option<(Vec<Position>, oneshot::Receiver<Answer<Vec<u32>>>)> {
-        None
+    /// Where the attempts of a subscription are noted.
+    async fn ledger(&self, subscription: &Arc<Subscription>) -> Result<Arc<Ledger>> {
+        let open = async {
+            let topic = attempts::ledger_topic(&subscription.topic, &subscription.name);
+            let cursor = self.admin.internal(&topic).await?.cursors.remove(attempts::CURSOR);
+            let through = cursor.and_then(|cursor| reader::place(&cursor.mark_delete_position));
+            let through = through.ok_or_else(|| PulsarError::NotFound(format!("topic `{topic}` has lost its subscription")))?;
+            let sender = self.sender(&topic, None)?;
+            Ledger::open(self.consuming.clone(), self.options.full(&topic), sender, through).await
+        };
+        Ok(subscription.ledger.get_or_try_init(|| open).await?.clone())
     }
 
     async fn close(&self) -> Result<()> {
@@ -129,6 +135,9 @@ impl Inner {
         }
         for subscription in subscriptions.into_values() {
             subscription.settle_down().await;
+            if let Some(ledger) = subscription.ledger.get() {
+                ledger.close().await;
+            }
         }
         self.consuming.close().await;
         self.producing.close().await;

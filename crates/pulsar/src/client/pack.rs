@@ -89,8 +89,8 @@ pub(crate) fn run(messages: &[Outgoing]) -> usize {
 /// Packs messages as one entry, as a frame that can be sent more than once. `first` and `last` are the sequences.
 pub(crate) fn frame(producer: (u64, &str), messages: &[Outgoing], first: u64, last: u64, now_ms: u64) -> Bytes {
     let (producer_id, name) = producer;
-    let published = messages[0].message.created_ms;
-    // The time of publishing is what a subscription is moved to, so it is the message's own if that can be.
+    // The time of publishing is what a subscription is moved to, so it is that of the youngest message: none is passed over then.
+    let published = messages.iter().map(|outgoing| outgoing.message.created_ms).max().unwrap_or_default();
     let published = if (1..=now_ms).contains(&published) { published } else { now_ms };
     let mut singles: Vec<MessageMetadata> = messages.iter().map(|outgoing| metadata(outgoing, published)).collect();
     let batch = messages.len() > 1;

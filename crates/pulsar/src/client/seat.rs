@@ -2,9 +2,10 @@
 
 use super::{
     Inner,
+    attempts::Ledger,
     error::{Answer, PulsarError},
     feed::{Feed, Sink},
-    hands::Hands,
+    hands::{Acks, Hands},
     now_ms,
     pack::{self, Place},
 };
@@ -18,7 +19,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::{Notify, OnceCell, oneshot},
     task::JoinHandle,
 };
 
@@ -27,13 +28,23 @@ pub(crate) struct Subscription {
     pub(crate) topic: Arc<str>,
     pub(crate) name: Arc<str>,
     hands: Mutex<Hands>,
+    /// Where attempts are noted; there as soon as there is a consumer.
+    pub(crate) ledger: OnceCell<Arc<Ledger>>,
     /// Consumers that are on their way out.
     leaving: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Subscription {
     pub(crate) fn new(topic: &str, name: &str) -> Self {
-        Self { topic: topic.into(), name: name.into(), hands: Mutex::default(), leaving: Mutex::default() }
+        Self { topic: topic.into(), name: name.into(), hands: Mutex::default(), ledger: OnceCell::new(), leaving: Mutex::default() }
+    }
+
+    /// Messages are settled. Gives what the service must be told.
+    pub(crate) fn settle(&self, positions: &[Position]) -> Acks {
+        if let Some(ledger) = self.ledger.get() {
+            ledger.settled(positions);
+        }
+        self.hands().settle(positions)
     }
 
     pub(crate) fn hands(&self) -> MutexGuard<'_, Hands> {
@@ -120,7 +131,13 @@ impl Seat {
                 };
                 let positions = std::mem::take(positions);
                 self.noting = None;
-                self.ready.extend(positions.into_iter().zip(attempts?));
+                match attempts {
+                    Ok(attempts) => self.ready.extend(positions.into_iter().zip(attempts)),
+                    Err(error) => {
+                        self.subscription.hands().put_back(&positions);
+                        return Err(error.into());
+                    }
+                }
             }
             let deliveries = self.hand_over(max);
             if !deliveries.is_empty() {
@@ -128,10 +145,9 @@ impl Seat {
             }
             let (picked, due) = self.subscription.hands().pick(self.id, max)?;
             if !picked.is_empty() {
-                self.noting = self.inner.note(&self.subscription, &picked);
-                if self.noting.is_none() {
-                    self.ready.extend(picked);
-                }
+                let ledger = self.subscription.ledger.get().ok_or(PulsarError::Closed)?;
+                let noted = ledger.take(&picked);
+                self.noting = Some((picked.into_iter().map(|(position, _)| position).collect(), noted));
                 continue;
             }
             let due = async {

@@ -73,6 +73,19 @@ impl Sender {
         published.await.map_err(|_| PulsarError::Closed)?
     }
 
+    /// Publishes in the order of the calls: what the future does begins with the call.
+    pub(crate) fn send(&self, messages: Vec<Outgoing>) -> impl Future<Output = Result<Vec<Position>, PulsarError>> + use<> {
+        let (done, published) = oneshot::channel();
+        let full = self.jobs.try_send(Job { messages, room: None, done }).err();
+        async move {
+            match full {
+                None => published.await.map_err(|_| PulsarError::Closed)?,
+                Some(mpsc::error::TrySendError::Full(_)) => Err(PulsarError::Away("too much waits to be written".to_owned())),
+                Some(mpsc::error::TrySendError::Closed(_)) => Err(PulsarError::Closed),
+            }
+        }
+    }
+
     /// The last sequence, once the producer is known to the service.
     pub(crate) async fn last_sequence(&self) -> Result<Option<u64>, PulsarError> {
         self.publish(Vec::new(), None).await?;

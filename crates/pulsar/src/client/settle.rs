@@ -5,7 +5,7 @@ use super::{
     error::{Answer, PulsarError},
     feed::{Feed, FeedOptions, Sink},
     hands::{Acks, Barred},
-    pack::{Again, Outgoing, Place},
+    pack::{Again, Arrived, Outgoing, Place},
     reader::Reading,
     seat::Subscription,
     topics::{retry_topic, sub_type},
@@ -44,6 +44,9 @@ impl Inner {
             return Err(super::unsupported("no state is kept"));
         }
         self.check_publishes(&step.publishes).await?;
+        for Ack { topic, subscription, .. } in &step.acks {
+            self.check_named(topic, subscription).await?;
+        }
         let inputs = self.begin(&step.acks, step.guard)?;
         let published = match step.publishes.is_empty() {
             true => Ok(Vec::new()),
@@ -55,9 +58,9 @@ impl Inner {
         }
         let mut acks: Acks = Vec::new();
         for Inputs { subscription, held, unknown } in inputs {
-            acks.extend(subscription.hands().settle(&held));
+            acks.extend(subscription.settle(&held));
             for position in unknown {
-                self.settle_unknown(&subscription, position, &mut acks).await?;
+                self.settle_elsewhere(&subscription, position).await?;
             }
         }
         self.tell(acks).await
@@ -130,52 +133,75 @@ impl Inner {
         Feed::open(self.consuming.clone(), options, Arc::new(Nobody)).await
     }
 
-    async fn acker(&self, subscription: &Subscription, topic: &str) -> Answer<Arc<Feed>> {
-        let full = self.options.full(topic);
-        let (found, kind) = {
-            let hands = subscription.hands();
-            (hands.feed_of(&full), hands.kind().unwrap_or(SubscriptionKind::Shared))
-        };
-        if let Some(feed) = found {
-            return Ok(feed);
-        }
-        subscription.settle_down().await;
-        let options = FeedOptions {
-            topic: full,
-            subscription: subscription.name.to_string(),
-            kind: sub_type(kind),
-            consumer: "leatworks".to_owned(),
-            window: 0,
-            from: None,
-        };
-        Feed::open(self.consuming.clone(), options, Arc::new(Nobody)).await
-    }
-
-    /// Settles a message that this process never got: how large its entry is has to be looked up.
-    async fn settle_unknown(&self, subscription: &Arc<Subscription>, position: Position, acks: &mut Acks) -> Result<()> {
-        let (place, index) = Place::of(position);
-        let mut total = None;
+    /// Settles messages of one entry that this process has not in hand: how large the entry is has to be looked up.
+    pub(super) async fn settle_unknown(
+        &self,
+        subscription: &Arc<Subscription>,
+        topic: &str,
+        place: Place,
+        indexes: impl FnOnce(&[Arrived]) -> Vec<usize>,
+    ) -> Result<bool> {
+        let mut found = None;
         let reading = Reading { pool: &self.consuming, admin: &self.admin, options: &self.options };
         reading
-            .entries(&subscription.topic, (place.ledger, place.entry as i64 - 1), |at, messages| {
-                total = (at == place).then_some(messages.len());
+            .entries(topic, (place.ledger, place.entry as i64 - 1), |at, messages| {
+                found = Some(messages).filter(|_| at == place);
                 false
             })
             .await?;
-        let Some(total) = total.filter(|total| index < *total) else {
-            // Either it was acknowledged long ago and is gone, or it never was.
-            return match self.is_beyond(&subscription.topic, place).await? {
-                true => {
-                    let text = format!("there is no message at {} in `{}`", position.0, subscription.topic);
-                    Err(BrokerError::new(ErrorKind::NotFound, text))
-                }
-                false => Ok(()),
-            };
+        let Some(messages) = found else { return Ok(false) };
+        let (indexes, total) = (indexes(&messages), messages.len());
+        if indexes.iter().any(|index| *index >= total) {
+            return Ok(false);
+        }
+        let full = self.options.full(topic);
+        let (known, kind) = {
+            let hands = subscription.hands();
+            (hands.feed_of(&full), hands.kind().unwrap_or(SubscriptionKind::Shared))
         };
-        let feed = self.acker(subscription, &subscription.topic).await?;
-        let id = subscription.hands().settle_unknown(&feed, place, index, total);
-        acks.extend(id.map(|id| (feed, vec![id])));
-        Ok(())
+        let acker = match &known {
+            Some(feed) => feed.clone(),
+            None => {
+                subscription.settle_down().await;
+                let options = FeedOptions {
+                    topic: full,
+                    subscription: subscription.name.to_string(),
+                    kind: sub_type(kind),
+                    consumer: "leatworks".to_owned(),
+                    window: 0,
+                    from: None,
+                };
+                Feed::open(self.consuming.clone(), options, Arc::new(Nobody)).await?
+            }
+        };
+        let id = subscription.hands().settle_unknown(&acker, place, &indexes, total);
+        let told = acker.ack(id.into_iter().collect()).await;
+        if known.is_none() {
+            acker.close().await;
+        }
+        told?;
+        Ok(true)
+    }
+
+    /// Settles a message that is in nobody's hands here.
+    async fn settle_elsewhere(&self, subscription: &Arc<Subscription>, position: Position) -> Result<()> {
+        let moved = subscription.hands().moved(position);
+        let (topic, at) = match moved {
+            Some(to) => (retry_topic(&subscription.topic, &subscription.name), to),
+            None => (subscription.topic.to_string(), position),
+        };
+        let (place, index) = Place::of(at);
+        if self.settle_unknown(subscription, &topic, place, |_| vec![index]).await? || moved.is_some() {
+            return Ok(());
+        }
+        // Either it was acknowledged long ago and is gone, or it never was.
+        match self.is_beyond(&subscription.topic, place).await? {
+            true => {
+                let text = format!("there is no message at {} in `{}`", position.0, subscription.topic);
+                Err(BrokerError::new(ErrorKind::NotFound, text))
+            }
+            false => Ok(()),
+        }
     }
 
     /// Whether a topic has nothing at this place yet.
@@ -188,6 +214,7 @@ impl Inner {
     /// itself, or its key, it is kept here in its place.
     pub(super) async fn nack(&self, topic: &str, name: &str, position: Position, delay: Duration) -> Result<()> {
         self.check()?;
+        self.check_named(topic, name).await?;
         let subscription = self.subscription(topic, name);
         let kind = subscription.hands().kind();
         if kind != Some(SubscriptionKind::Shared) {
@@ -202,8 +229,8 @@ impl Inner {
         let room = self.room(message.payload.len()).await?;
         let again = Again { attempt: taken.attempt, position: Some(position) };
         let outgoing = Outgoing { message: message.into(), sequence: None, again };
-        // Without a consumer of this process the copy could not be told from the original when it comes: it carries the position.
-        self.sender(&retry_topic(topic, name), None)?.publish(vec![outgoing], Some(room)).await?;
+        let to = self.sender(&retry_topic(topic, name), None)?.publish(vec![outgoing], Some(room)).await?;
+        to.first().into_iter().for_each(|to| subscription.hands().note_moved(position, *to));
         let acks = subscription.hands().taken(taken.place, taken.index);
         self.tell(acks).await
     }

@@ -3,10 +3,11 @@
 use super::{
     Inner,
     admin::At,
+    attempts,
     error::PulsarError,
     feed::{Feed, FeedOptions},
     limits::PREFETCH_MAX,
-    pack::Place,
+    pack::{Arrived, Place},
     reader::{Acknowledged, Reading},
     seat::{Inbox, Seat, Subscription},
 };
@@ -18,6 +19,7 @@ use leatworks_broker::{
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 
 };
 
@@ -25,6 +27,10 @@ use std::{
 const KIND: &str = "leat-kind";
 /// See [`KIND`].
 const TOPOLOGY: &str = "leat-topology";
+/// How long, in milliseconds, and how much of it is kept.
+const RETENTION: &str = "leat-retention-ms";
+/// See [`RETENTION`].
+const RETENTION_BYTES: &str = "leat-retention-bytes";
 /// The kind of a topic that nobody but this client uses.
 const INTERNAL: &str = "internal";
 
@@ -40,7 +46,8 @@ const NAME_BYTES_MAX: usize = 255;
 
 /// Where messages go that are given back, as Pulsar's own clients name it.
 pub(super) fn retry_topic(topic: &str, subscription: &str) -> String {
-    format!("{topic}-{subscription}-RETRY")
+    let suffix = format!("-{subscription}-RETRY");
+    if topic.ends_with(&suffix) { topic.to_owned() } else { topic.to_owned() + &suffix }
 }
 
 pub(super) fn sub_type(kind: SubscriptionKind) -> SubType {
@@ -74,17 +81,27 @@ impl Inner {
         self.check()?;
         check_name("topic", &spec.name)?;
         let kind = KINDS.iter().find(|(kind, _)| *kind == spec.kind).map_or("plain", |(_, name)| name);
-        let properties = BTreeMap::from([(KIND, kind.to_owned()), (TOPOLOGY, spec.topology.clone())]);
-        let made = self.admin.create_topic(&spec.name, &properties).await?;
-        // What it is was decided by who made it.
-        let (kind, topology) = match made {
-            true => (spec.kind, spec.topology),
-            false => {
-                let there = self.spec(&spec.name).await?;
-                (there.kind, there.topology)
+        let what = [(KIND, kind.to_owned()), (TOPOLOGY, spec.topology.clone())];
+        let kept = [(RETENTION, spec.retention.as_millis().to_string()), (RETENTION_BYTES, spec.retention_bytes.to_string())];
+        let properties = what.into_iter().chain(kept.clone()).collect();
+        let (mut kind, mut topology) = (spec.kind, spec.topology);
+        let mut changed = true;
+        if !self.admin.create_topic(&spec.name, &properties).await? {
+            match self.spec(&spec.name).await {
+                // It was there for what is given back, and is now the graph's.
+                Ok(_) if !self.known().topics.contains_key(&spec.name) => self.admin.set_properties(&spec.name, &properties).await?,
+                Ok(there) => {
+                    changed = (there.retention, there.retention_bytes) != (spec.retention, spec.retention_bytes);
+                    // What it is was decided by who made it.
+                    (kind, topology) = (there.kind, there.topology);
+                    if changed {
+                        self.admin.set_properties(&spec.name, &BTreeMap::from(kept)).await?;
+                    }
+                }
+                Err(error) => return Err(error),
             }
-        };
-        if !spec.retention.is_zero() {
+        }
+        if changed && !spec.retention.is_zero() {
             let minutes = spec.retention.as_secs().div_ceil(60);
             let megabytes = if spec.retention_bytes == 0 { -1 } else { spec.retention_bytes.div_ceil(1 << 20) as i64 };
             self.admin.set_retention(&spec.name, minutes, megabytes).await?;
@@ -104,12 +121,14 @@ impl Inner {
             Err(PulsarError::NotFound(_)) => return Err(missing_topic(topic)),
             found => found?,
         };
+        let number = |name: &str| properties.get(name).and_then(|text| text.parse().ok()).unwrap_or_default();
         let kind = properties.get(KIND).and_then(|kind| KINDS.iter().find(|(_, name)| name == kind)).map(|(kind, _)| *kind);
         let spec = TopicSpec {
             name: topic.to_owned(),
             kind: kind.unwrap_or_default(),
             topology: properties.get(TOPOLOGY).cloned().unwrap_or_default(),
-            ..TopicSpec::default()
+            retention: Duration::from_millis(number(RETENTION)),
+            retention_bytes: number(RETENTION_BYTES),
         };
         if properties.get(KIND).is_none_or(|kind| kind != INTERNAL) {
             self.known().topics.insert(topic.to_owned(), spec.clone());
@@ -125,21 +144,58 @@ impl Inner {
         let retry = retry_topic(topic, subscription);
         self.admin.create_topic(&retry, &BTreeMap::from([(KIND, INTERNAL.to_owned())])).await?;
         self.admin.create_subscription(&retry, subscription, At::EARLIEST).await?;
+        let ledger = attempts::ledger_topic(topic, subscription);
+        self.admin.create_topic(&ledger, &BTreeMap::from([(KIND, INTERNAL.to_owned())])).await?;
+        self.admin.create_subscription(&ledger, attempts::CURSOR, At::EARLIEST).await?;
         let at = match start {
             Start::Earliest | Start::Time(_) => At::EARLIEST,
             Start::Latest => At::LATEST,
             Start::At(position) => before(position),
         };
-        let made = self.admin.create_subscription(topic, subscription, at).await?;
-        if let (true, Start::Time(time)) = (made, start) {
-            self.seek_time(topic, subscription, time).await?;
+        match (self.admin.create_subscription(topic, subscription, at).await?, start) {
+            (true, Start::Time(time)) => self.seek_time(topic, subscription, time).await,
+            (true, Start::At(position)) => self.settle_before(topic, subscription, position).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Entry by entry the service finds the time, and what is older in the first one is settled.
+    async fn seek_time(&self, topic: &str, subscription: &str, time: u64) -> Result<()> {
+        // The service takes a time with a sign.
+        self.admin.seek_time(topic, subscription, time.min(i64::MAX as u64)).await?;
+        let internal = self.admin.internal(topic).await?;
+        let Some(stands) = internal.cursors.get(subscription).and_then(Acknowledged::read) else { return Ok(()) };
+        let mut first = None;
+        let reading = Reading { pool: &self.consuming, admin: &self.admin, options: &self.options };
+        reading
+            .entries(topic, stands.through, |place, messages| {
+                first = Some((place, messages.first().is_some_and(|arrived| arrived.message.created_ms < time)));
+                false
+            })
+            .await?;
+        if let Some((place, true)) = first {
+            let older = |messages: &[Arrived]| {
+                let young = messages.iter().position(|arrived| arrived.message.created_ms >= time);
+                (0..young.unwrap_or(messages.len())).collect()
+            };
+            self.settle_unknown(&self.subscription(topic, subscription), topic, place, older).await?;
         }
         Ok(())
     }
 
-    async fn seek_time(&self, topic: &str, subscription: &str, time: u64) -> Result<()> {
-        // The service takes a time with a sign.
-        Ok(self.admin.seek_time(topic, subscription, time.min(i64::MAX as u64)).await?)
+    /// The service moves to entries; what is before a message in its batch is settled.
+    async fn settle_before(&self, topic: &str, subscription: &str, position: Position) -> Result<()> {
+        let (place, index) = Place::of(position);
+        if index > 0 {
+            self.settle_unknown(&self.subscription(topic, subscription), topic, place, |_| (0..index).collect()).await?;
+        }
+        Ok(())
+    }
+
+    /// A subscription that somebody names is there. What has a consumer here is known to be.
+    pub(super) async fn check_named(&self, topic: &str, subscription: &str) -> Result<()> {
+        let kind = self.subscription(topic, subscription).hands().kind();
+        if kind.is_some() { Ok(()) } else { self.check_subscription(topic, subscription).await }
     }
 
     async fn check_subscription(&self, topic: &str, subscription: &str) -> Result<()> {
@@ -169,23 +225,38 @@ impl Inner {
         self.check_free(topic, subscription).await?;
         self.admin.unsubscribe(topic, subscription).await?;
         self.known().subscriptions.remove(&(topic.to_owned(), subscription.to_owned()));
-        match self.admin.unsubscribe(&retry_topic(topic, subscription), subscription).await {
-            Err(PulsarError::NotFound(_)) => Ok(()),
-            removed => Ok(removed?),
+        let retry = (retry_topic(topic, subscription), subscription);
+        let ledger = (attempts::ledger_topic(topic, subscription), attempts::CURSOR);
+        for (topic, subscription) in [retry, (ledger.0, ledger.1)] {
+            match self.admin.unsubscribe(&topic, subscription).await {
+                Ok(()) | Err(PulsarError::NotFound(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok(())
     }
 
     pub(super) async fn seek(&self, topic: &str, subscription: &str, to: Start) -> Result<()> {
         self.check()?;
         self.check_free(topic, subscription).await?;
-        self.subscription(topic, subscription).hands().forget_attempts();
+        let known = self.subscription(topic, subscription);
+        known.hands().forget_attempts();
+        self.ledger(&known).await?.forget().await?;
+        let retry = retry_topic(topic, subscription);
+        // What was given back is there a second time where the topic keeps what is settled, and nowhere else where it does not.
+        if to == Start::Latest || !self.spec(topic).await?.retention.is_zero() {
+            match self.admin.skip_all(&retry, subscription).await {
+                Ok(()) | Err(PulsarError::NotFound(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         match to {
             Start::Earliest => Ok(self.admin.seek(topic, subscription, At::EARLIEST).await?),
-            Start::Latest => {
-                self.admin.skip_all(topic, subscription).await?;
-                Ok(self.admin.skip_all(&retry_topic(topic, subscription), subscription).await?)
+            Start::Latest => Ok(self.admin.skip_all(topic, subscription).await?),
+            Start::At(position) => {
+                self.admin.seek(topic, subscription, before(position)).await?;
+                self.settle_before(topic, subscription, position).await
             }
-            Start::At(position) => Ok(self.admin.seek(topic, subscription, before(position)).await?),
             Start::Time(time) => self.seek_time(topic, subscription, time).await,
         }
     }
@@ -199,13 +270,22 @@ impl Inner {
         self.check_subscription(&topic, &subscription).await?;
         let known = self.subscription(&topic, &subscription);
         known.settle_down().await;
+        // Nothing is handed out whose attempt cannot be noted.
+        self.ledger(&known).await?;
         let id = self.next_seat.fetch_add(1, Relaxed);
         let wake = Arc::<tokio::sync::Notify>::default();
         known.hands().sit(id, kind, permits, wake.clone());
         // From here on its end, also by an error, makes it leave.
         let seat =
             Seat { inner: self.clone(), subscription: known.clone(), id, wake, noting: None, ready: VecDeque::new() };
-        for topic in [topic.clone(), retry_topic(&topic, &subscription)] {
+        let retry = retry_topic(&topic, &subscription);
+        let retry = Some(retry).filter(|retry| *retry != topic);
+        // A retry topic of the graph has consumers of its own.
+        let retry = match retry {
+            Some(retry) if self.visible(&retry).await?.is_none() => Some(retry),
+            _ => None,
+        };
+        for topic in [Some(topic.clone()), retry].into_iter().flatten() {
             let options = FeedOptions {
                 topic: self.options.full(&topic),
                 subscription: subscription.clone(),
@@ -232,7 +312,10 @@ impl Inner {
         self.check_subscription(topic, subscription).await?;
         let known = self.subscription(topic, subscription);
         let mut found = self.unsettled(topic, &known, from, limit).await?;
-        found.extend(self.unsettled(&retry_topic(topic, subscription), &known, Position(0), usize::MAX).await?);
+        let retry = retry_topic(topic, subscription);
+        if retry != topic && self.visible(&retry).await?.is_none() {
+            found.extend(self.unsettled(&retry, &known, Position(0), usize::MAX).await?);
+        }
         found.retain(|(position, _)| *position >= from);
         found.sort_by_key(|(position, _)| *position);
         found.truncate(limit);
@@ -274,18 +357,15 @@ impl Inner {
         let mut all = Vec::new();
         let names = self.admin.topics().await?;
         for name in &names {
-            let spec = match self.visible(name).await {
-                Ok(Some(spec)) => spec,
-                Ok(None) => continue,
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
+            let Some(spec) = self.visible(name).await? else { continue };
             let stats = self.admin.stats(name).await?;
             let mut subscriptions = BTreeMap::new();
             for (subscription, found) in stats.subscriptions.iter().filter(|(_, found)| found.durable != Some(false)) {
                 let mut counted = count(found);
                 let retry = retry_topic(name, subscription);
-                if names.contains(&retry)
+                if retry != *name
+                    && names.contains(&retry)
+                    && self.visible(&retry).await?.is_none()
                     && let Some(found) = self.admin.stats(&retry).await?.subscriptions.get(subscription)
                 {
                     let more = count(found);
@@ -293,11 +373,12 @@ impl Inner {
                     counted.in_flight += more.in_flight;
                     counted.delayed += more.delayed;
                 }
-                let (_, waiting, _) = self.subscription(name, subscription).hands().counts();
-                // The service takes what it has sent for being in hand.
-                let waiting = (waiting as u64).min(counted.in_flight);
-                counted.in_flight -= waiting;
-                counted.backlog += waiting;
+                let (handed, waiting, delayed) = self.subscription(name, subscription).hands().counts();
+                // The service takes what it has sent for being in hand, and does not count where a consumer is alone.
+                let all = counted.backlog + counted.in_flight;
+                counted.in_flight = counted.in_flight.saturating_sub(waiting as u64).max(handed as u64);
+                counted.backlog = all.saturating_sub(counted.in_flight);
+                counted.delayed = counted.delayed.max(delayed as u64);
                 subscriptions.insert(subscription.clone(), counted);
             }
             all.push(TopicStats { spec, published: stats.msg_in_counter, damaged: 0, subscriptions });
@@ -306,9 +387,12 @@ impl Inner {
         Ok(all)
     }
 
-    /// A topic as it was made, unless only this client uses it.
+    /// A topic as it was made, unless only this client uses it or it is not there.
     async fn visible(&self, topic: &str) -> Result<Option<TopicSpec>> {
-        let spec = self.spec(topic).await?;
+        let spec = match self.spec(topic).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            found => found?,
+        };
         Ok(self.known().topics.contains_key(topic).then_some(spec))
     }
 }

@@ -15,7 +15,7 @@ use leatworks_pulsar::{PulsarBroker, PulsarOptions};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// One `#[tokio::test]` for each scenario.
@@ -87,7 +87,7 @@ impl Book {
         let mut topics = self.topics();
         let known = topics.entry(topic.to_owned()).or_default();
         let found = known.iter().nth(number.0 as usize).copied();
-        let beyond = || known.last().map_or(0, |last| last + ((number.0 - known.len() as u64 + 1) << 10));
+        let beyond = || known.last().map_or(0, |last| last.saturating_add(number.0.saturating_sub(known.len() as u64).saturating_add(1).min(1 << 20) << 10));
         Position(found.unwrap_or_else(beyond))
     }
 
@@ -207,8 +207,11 @@ impl Broker for Numbered {
             let mut all = self.inner.stats().await?;
             for topic in &mut all {
                 for (name, stats) in &mut topic.subscriptions {
-                    let unsettled = self.inner.peek(&topic.spec.name, name, Position(0), usize::MAX).await?.len() as u64;
-                    stats.backlog = unsettled.saturating_sub(stats.in_flight);
+                    let unsettled = self.inner.peek(&topic.spec.name, name, Position(0), usize::MAX).await?;
+                    stats.backlog = (unsettled.len() as u64).saturating_sub(stats.in_flight);
+                    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+                    let waits = |message: &Message| message.deliver_at_ms.is_some_and(|time| time > now);
+                    stats.delayed = stats.delayed.max(unsettled.iter().filter(|(_, message)| waits(message)).count() as u64);
                 }
             }
             Ok(all)
