@@ -9,6 +9,7 @@ mod engine;
 mod error;
 mod memory;
 mod message;
+mod promises;
 #[cfg(not(feature = "planted"))]
 mod planted;
 mod state;
@@ -24,6 +25,7 @@ pub use error::{BrokerError, ErrorKind};
 pub use leatworks_journal::{Damage, File, FileSystem, RealFileSystem, Recovered, Report, verify};
 pub use memory::MemoryBroker;
 pub use message::{Codec, Delivery, Message, MessageId, Position};
+pub use promises::Promises;
 
 use bytes::Bytes;
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -241,6 +243,11 @@ pub struct TopicStats {
 pub trait Broker: Send + Sync + 'static {
     /// What an acknowledged write survives, for people: `power`, `interval`, `process`, `memory`, or the name of the foreign broker.
     fn durability(&self) -> &str;
+
+    /// Which of the promises above hold in full. All of them, unless another system lies behind.
+    fn promises(&self) -> Promises {
+        Promises::default()
+    }
 
     /// Creates a topic, or does nothing if it exists. Its kind and topology are those of the first call; the retention is updated.
     fn create_topic(&self, spec: TopicSpec) -> BoxFuture<'_, Result<()>>;

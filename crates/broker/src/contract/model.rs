@@ -295,7 +295,9 @@ impl Pair {
     /// Sees that both are in the same state.
     async fn compare(&self) {
         let rig = self.rig();
-        assert_eq!(rig.counts().await, self.model.counts(), "sent, done, dead-lettered, in flight");
+        if rig.promises().accounts {
+            assert_eq!(rig.counts().await, self.model.counts(), "sent, done, dead-lettered, in flight");
+        }
         let topics = rig.topics().await;
         for (index, (name, _)) in TOPICS.iter().enumerate() {
             let topic = topics.iter().find(|topic| topic.spec.name == rig.name(name));
@@ -316,7 +318,8 @@ impl Pair {
             let peeked = peeked.into_iter().map(|(position, message)| (position.0, message.id));
             assert!(peeked.eq(self.model.unsettled[index].iter().map(|(position, known)| (*position, known.id))), "`{name}`");
         }
-        for (id, root) in self.model.roots.iter().filter(|(_, root)| root.pending == 0) {
+        let roots = self.model.roots.iter().filter(|(_, root)| root.pending == 0 && rig.promises().accounts);
+        for (id, root) in roots {
             let outcome = ok(within("the outcome of a root", rig.broker.root_outcome(*id)).await);
             let expected = if root.dead > 0 || root.dropped { Outcome::DeadLettered } else { Outcome::Done };
             assert_eq!(outcome, expected, "{id}: {root:?}");

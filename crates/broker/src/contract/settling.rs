@@ -175,7 +175,7 @@ pub(super) async fn attempts_and_settlements_are_known_when_the_broker_is_opened
     for end in harness.ends() {
         let mut rig = harness.rig().await;
         rig.plain("t", &["s"]).await;
-        rig.send_texts("t", numbered("m", 9)).await;
+        rig.send_apart("t", numbered("m", 9)).await;
         for round in 0..4_u32 {
             let mut tap = rig.shared("t", "s").await;
             let got = tap.take(9 - 2 * round as usize).await;
@@ -203,7 +203,7 @@ pub(super) async fn a_cumulative_acknowledgement_is_known_when_the_broker_is_ope
     for end in harness.ends() {
         let rig = harness.rig().await;
         rig.plain("t", &["s"]).await;
-        rig.send_texts("t", numbered("m", 1_000)).await;
+        rig.send_apart("t", numbered("m", 1_000)).await;
         let mut tap = rig.consumer("t", "s", SubscriptionKind::Exclusive).await;
         let got = tap.take(1_000).await;
         tap.ack(&got[995..996]).await;

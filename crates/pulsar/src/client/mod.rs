@@ -27,7 +27,7 @@ pub use options::{PulsarOptions, Secret};
 use admin::Admin;
 use attempts::Ledger;
 use leatworks_broker::{
-    Account, BoxFuture, Broker, BrokerError, Consumer, ErrorKind, Message, MessageId, Outcome, Position, Publish, Result, Start,
+    Account, BoxFuture, Broker, BrokerError, Consumer, ErrorKind, Message, MessageId, Outcome, Position, Promises, Publish, Result, Start,
     Step, Subscribe, TopicSpec, TopicStats,
 };
 use limits::PENDING_BYTES_MAX;
@@ -93,6 +93,23 @@ impl PulsarBroker {
             known: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+impl PulsarBroker {
+    /// What of the contract a Pulsar keeps.
+    pub fn promised() -> Promises {
+        let mut promises = Promises::default();
+        promises.atomic_step = false;
+        promises.accounts = false;
+        promises.state = false;
+        promises.on_demand = false;
+        promises.counted_positions = false;
+        promises.exact_retention = false;
+        promises.lasting_delays = false;
+        promises.parts_of_batches = false;
+        promises.sequence_max = publish::SEQUENCE_MAX;
+        promises
     }
 }
 
@@ -164,6 +181,10 @@ impl Broker for PulsarBroker {
         "pulsar"
     }
 
+    fn promises(&self) -> Promises {
+        Self::promised()
+    }
+
     fn create_topic(&self, spec: TopicSpec) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.inner.create_topic(spec))
     }
@@ -217,7 +238,7 @@ impl Broker for PulsarBroker {
     }
 
     fn state(&self, _key: &str) -> BoxFuture<'_, Result<Option<bytes::Bytes>>> {
-        Box::pin(async { Err(unsupported("no state is kept")) })
+        Box::pin(async { self.inner.check().map_err(BrokerError::from).and(Err(unsupported("no state is kept"))) })
     }
 
     fn stats(&self) -> BoxFuture<'_, Result<Vec<TopicStats>>> {
@@ -225,11 +246,11 @@ impl Broker for PulsarBroker {
     }
 
     fn account(&self, _topology: &str) -> BoxFuture<'_, Result<Account>> {
-        Box::pin(async { Err(unsupported("no account is kept")) })
+        Box::pin(async { self.inner.check().map_err(BrokerError::from).and(Err(unsupported("no account is kept"))) })
     }
 
     fn root_outcome(&self, _root: MessageId) -> BoxFuture<'_, Result<Outcome>> {
-        Box::pin(async { Err(unsupported("no outcomes are kept")) })
+        Box::pin(async { self.inner.check().map_err(BrokerError::from).and(Err(unsupported("no outcomes are kept"))) })
     }
 
     fn max_message_bytes(&self) -> usize {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// The largest sequence: the service counts with a sign.
-const SEQUENCE_MAX: u64 = i64::MAX as u64;
+pub(super) const SEQUENCE_MAX: u64 = i64::MAX as u64;
 
 impl Inner {
     pub(super) async fn publish(&self, batch: Vec<Publish>) -> Result<Vec<Position>> {

@@ -87,6 +87,9 @@ impl Inner {
                 of.held.extend(through.into_iter().filter(|position| hands.begin(*position).is_ok()));
                 continue;
             }
+            if of.held.contains(&ack.position) {
+                continue;
+            }
             match hands.begin(ack.position) {
                 Ok(()) => of.held.push(ack.position),
                 Err(_) if guard => {

@@ -52,7 +52,7 @@ impl Namespace {
 
 impl Place for Namespace {
     fn promises(&self) -> Promises {
-        Promises { reopen: true, crash: false, atomic_step: false, limits: false }
+        Promises { reopen: true, crash: true, broker: PulsarBroker::promised(), limits: false }
     }
 
     fn open(&self, _: Limits) -> BoxFuture<'_, Result<Arc<dyn Broker>>> {
