@@ -192,9 +192,15 @@ impl Rig {
 
     /// Publishes texts; each for itself where a part of a batch is not settled for everybody.
     pub(super) async fn send_apart(&self, topic: &str, texts: Vec<String>) {
-        let at_once = if self.promises().parts_of_batches { texts.len() } else { 1 };
-        for texts in texts.chunks(at_once) {
-            self.send_texts(topic, texts.iter().map(String::as_str)).await;
+        let messages: Vec<Message> = texts.into_iter().map(|text| self.message(text)).collect();
+        self.send_each(topic, messages).await;
+    }
+
+    /// The same with messages.
+    pub(super) async fn send_each(&self, topic: &str, messages: Vec<Message>) {
+        let at_once = if self.promises().parts_of_batches { messages.len() } else { 1 };
+        for messages in messages.chunks(at_once) {
+            self.send(topic, messages.iter().cloned()).await;
         }
     }
 

@@ -36,7 +36,7 @@ fn remove(rig: &Rig, key: &str) -> (String, Option<Bytes>) {
 async fn input_and_output(rig: &Rig) -> (Tap, Vec<Delivery>) {
     rig.plain("in", &["s"]).await;
     rig.plain("out", &["s"]).await;
-    rig.send_texts("in", numbered("m", 3)).await;
+    rig.send_apart("in", numbered("m", 3)).await;
     let mut tap = rig.shared("in", "s").await;
     let got = tap.take(3).await;
     (tap, got)

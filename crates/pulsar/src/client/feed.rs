@@ -198,8 +198,9 @@ impl Feed {
 
     /// Leaves. What is not settled goes back to the subscription.
     pub(crate) async fn close(&self) {
-        self.stop.send_replace(true);
+        // Taken first: who is told to stop lets go of it.
         let link = self.link.borrow().clone();
+        self.stop.send_replace(true);
         let Some(link) = link else { return };
         let close = |request_id| Command::CloseConsumer(OfConsumer { consumer_id: self.id, request_id });
         // A service that does not answer notices the end of the connection by itself.

@@ -132,6 +132,9 @@ impl Hands {
         for position in gone {
             let Some(held) = self.held.remove(&position) else { continue };
             self.free_key(&held.message, position);
+            if let Some(to) = held.place.position(held.index).filter(|to| *to != position) {
+                self.note_moved(position, to);
+            }
         }
         self.entries.retain(|_, slot| slot.left < slot.total || !chair.feeds.iter().any(|feed| Arc::ptr_eq(feed, &slot.feed)));
         chair.feeds
@@ -310,6 +313,11 @@ impl Hands {
         }
     }
 
+    /// Whether this message is here.
+    pub(crate) fn holds(&self, position: Position) -> bool {
+        self.held.contains_key(&position)
+    }
+
     /// Begins to settle a message: nobody else can, and it is handed out no more.
     pub(crate) fn begin(&mut self, position: Position) -> Result<(), Barred> {
         match self.held.get_mut(&position) {
@@ -391,6 +399,7 @@ impl Hands {
     /// A copy of a message lies there until it comes again.
     pub(crate) fn note_moved(&mut self, position: Position, to: Position) {
         if !self.held.contains_key(&position) {
+            self.moved.retain(|(moved, _)| *moved != position);
             self.moved.push_back((position, to));
         }
         if self.moved.len() > MOVED_MAX {

@@ -44,8 +44,12 @@ impl Inner {
             return Err(super::unsupported("no state is kept"));
         }
         self.check_publishes(&step.publishes).await?;
-        for Ack { topic, subscription, .. } in &step.acks {
+        for Ack { topic, subscription, position, cumulative } in &step.acks {
             self.check_named(topic, subscription).await?;
+            let known = self.subscription(topic, subscription).hands().holds(*position);
+            if *cumulative && !known && self.is_beyond(topic, Place::of(*position).0).await? {
+                return Err(missing(topic, *position));
+            }
         }
         let inputs = self.begin(&step.acks, step.guard)?;
         let published = match step.publishes.is_empty() {
@@ -199,10 +203,7 @@ impl Inner {
         }
         // Either it was acknowledged long ago and is gone, or it never was.
         match self.is_beyond(&subscription.topic, place).await? {
-            true => {
-                let text = format!("there is no message at {} in `{}`", position.0, subscription.topic);
-                Err(BrokerError::new(ErrorKind::NotFound, text))
-            }
+            true => Err(missing(&subscription.topic, position)),
             false => Ok(()),
         }
     }
@@ -237,6 +238,10 @@ impl Inner {
         let acks = subscription.hands().taken(taken.place, taken.index);
         self.tell(acks).await
     }
+}
+
+fn missing(topic: &str, position: Position) -> BrokerError {
+    BrokerError::new(ErrorKind::NotFound, format!("there is no message at {} in `{topic}`", position.0))
 }
 
 fn undo(inputs: &[Inputs]) {

@@ -150,7 +150,7 @@ impl Inner {
         let at = match start {
             Start::Earliest | Start::Time(_) => At::EARLIEST,
             Start::Latest => At::LATEST,
-            Start::At(position) => before(position),
+            Start::At(position) => entry_of(position),
         };
         match (self.admin.create_subscription(topic, subscription, at).await?, start) {
             (true, Start::Time(time)) => self.seek_time(topic, subscription, time).await,
@@ -224,12 +224,16 @@ impl Inner {
         self.check()?;
         self.check_free(topic, subscription).await?;
         self.admin.unsubscribe(topic, subscription).await?;
-        self.known().subscriptions.remove(&(topic.to_owned(), subscription.to_owned()));
+        let known = self.known().subscriptions.remove(&(topic.to_owned(), subscription.to_owned()));
+        if let Some(ledger) = known.as_ref().and_then(|known| known.ledger.get()) {
+            ledger.close().await;
+        }
         let retry = (retry_topic(topic, subscription), subscription);
         let ledger = (attempts::ledger_topic(topic, subscription), attempts::CURSOR);
         for (topic, subscription) in [retry, (ledger.0, ledger.1)] {
             match self.admin.unsubscribe(&topic, subscription).await {
-                Ok(()) | Err(PulsarError::NotFound(_)) => {}
+                // Somebody else who has known it may still read what is of no more use.
+                Ok(()) | Err(PulsarError::NotFound(_) | PulsarError::Busy(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -254,7 +258,7 @@ impl Inner {
             Start::Earliest => Ok(self.admin.seek(topic, subscription, At::EARLIEST).await?),
             Start::Latest => Ok(self.admin.skip_all(topic, subscription).await?),
             Start::At(position) => {
-                self.admin.seek(topic, subscription, before(position)).await?;
+                self.admin.seek(topic, subscription, entry_of(position)).await?;
                 self.settle_before(topic, subscription, position).await
             }
             Start::Time(time) => self.seek_time(topic, subscription, time).await,
@@ -378,7 +382,8 @@ impl Inner {
                 let all = counted.backlog + counted.in_flight;
                 counted.in_flight = counted.in_flight.saturating_sub(waiting as u64).max(handed as u64);
                 counted.backlog = all.saturating_sub(counted.in_flight);
-                counted.delayed = counted.delayed.max(delayed as u64);
+                // The service goes on counting what was settled while it waited.
+                counted.delayed = counted.delayed.max(delayed as u64).min(counted.backlog);
                 subscriptions.insert(subscription.clone(), counted);
             }
             all.push(TopicStats { spec, published: stats.msg_in_counter, damaged: 0, subscriptions });
@@ -408,9 +413,9 @@ fn count(found: &super::admin::SubscriptionStats) -> SubscriptionStats {
     }
 }
 
-/// The place right before a position, from which the next that is read is it.
-fn before(position: Position) -> At {
+/// The entry of a position, which is read next then.
+fn entry_of(position: Position) -> At {
     let (place, _) = Place::of(position);
-    At { ledger: place.ledger as i64, entry: place.entry as i64 - 1 }
+    At { ledger: place.ledger as i64, entry: place.entry as i64 }
 }
 

@@ -13,7 +13,7 @@ use leatworks_broker::{
 use bytes::Bytes;
 use leatworks_pulsar::{PulsarBroker, PulsarOptions};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -63,32 +63,54 @@ impl Place for Namespace {
     }
 }
 
-/// The positions of each topic, as far as they are known.
+/// The positions of each topic, in the order in which they became known: that of publishing, but where many publish at once.
 #[derive(Default)]
 struct Book {
-    topics: Mutex<HashMap<String, BTreeSet<u64>>>,
+    topics: Mutex<HashMap<String, Page>>,
+}
+
+#[derive(Default)]
+struct Page {
+    positions: Vec<u64>,
+    numbers: HashMap<u64, u64>,
 }
 
 impl Book {
-    fn topics(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<u64>>> {
+    fn topics(&self) -> MutexGuard<'_, HashMap<String, Page>> {
         self.topics.lock().unwrap()
     }
 
-    /// Which message of its topic stands there.
-    fn number(&self, topic: &str, position: Position) -> Position {
+    /// Which messages of their topics stand there.
+    fn numbers<'a>(&self, all: impl IntoIterator<Item = (&'a str, Position)>) -> Vec<Position> {
         let mut topics = self.topics();
-        let known = topics.entry(topic.to_owned()).or_default();
-        known.insert(position.0);
-        Position(known.range(..position.0).count() as u64)
+        let number = |(topic, position): (&str, Position)| {
+            if position.0 == u64::MAX {
+                // A repetition has no place.
+                return position;
+            }
+            let page = topics.entry(topic.to_owned()).or_default();
+            let next = page.positions.len() as u64;
+            Position(*page.numbers.entry(position.0).or_insert_with(|| {
+                page.positions.push(position.0);
+                next
+            }))
+        };
+        all.into_iter().map(number).collect()
+    }
+
+    fn number(&self, topic: &str, position: Position) -> Position {
+        self.numbers([(topic, position)])[0]
     }
 
     /// Where a message stands; for what is beyond the last, what may stand there.
     fn position(&self, topic: &str, number: Position) -> Position {
         let mut topics = self.topics();
-        let known = topics.entry(topic.to_owned()).or_default();
-        let found = known.iter().nth(number.0 as usize).copied();
-        let beyond = || known.last().map_or(0, |last| last.saturating_add(number.0.saturating_sub(known.len() as u64).saturating_add(1).min(1 << 20) << 10));
-        Position(found.unwrap_or_else(beyond))
+        let known = &topics.entry(topic.to_owned()).or_default().positions;
+        let beyond = || {
+            let steps = number.0.saturating_sub(known.len() as u64).saturating_add(1).min(1 << 20);
+            known.last().map_or(0, |last| (last & !1_023) + (steps << 10))
+        };
+        Position(known.get(number.0 as usize).copied().unwrap_or_else(beyond))
     }
 
     fn start(&self, topic: &str, start: Start) -> Start {
@@ -150,15 +172,7 @@ impl Broker for Numbered {
         Box::pin(async move {
             let topics: Vec<Arc<str>> = batch.iter().map(|publish| publish.topic.clone()).collect();
             let positions = self.inner.publish(batch).await?;
-            // All are known before the first is counted.
-            for (topic, position) in topics.iter().zip(&positions).filter(|(_, position)| position.0 != u64::MAX) {
-                self.book.number(topic, *position);
-            }
-            let number = |(topic, position): (&Arc<str>, Position)| match position.0 {
-                u64::MAX => position,
-                _ => self.book.number(topic, position),
-            };
-            Ok(topics.iter().zip(positions).map(number).collect())
+            Ok(self.book.numbers(topics.iter().map(|topic| &**topic).zip(positions)))
         })
     }
 
@@ -188,7 +202,6 @@ impl Broker for Numbered {
         Box::pin(async move {
             let from = if from.0 == 0 { from } else { self.book.position(&topic, from) };
             let peeked = self.inner.peek(&topic, &subscription, from, limit).await?;
-            peeked.iter().for_each(|(position, _)| _ = self.book.number(&topic, *position));
             Ok(peeked.into_iter().map(|(position, message)| (self.book.number(&topic, position), message)).collect())
         })
     }

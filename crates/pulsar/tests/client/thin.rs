@@ -2,7 +2,7 @@
 
 use crate::service;
 use leatworks_broker::{
-    Ack, Broker, Consumer, HandOff, Message, MessageId, Position, Publish, Start, Step, Subscribe, SubscriptionKind, TopicSpec,
+    Ack, Broker, HandOff, Message, MessageId, Position, Publish, Start, Step, Subscribe, SubscriptionKind, TopicSpec,
 };
 use leatworks_pulsar::PulsarBroker;
 use std::time::Duration;
