@@ -151,7 +151,7 @@ pub(super) async fn attempts_rise_by_one_with_each_delivery(harness: Harness) {
             let delivery = tap.one().await;
             assert_eq!(delivery.attempt, round * 3 + 3, "{kind:?}");
             let peeked = ok(rig.broker.peek(&rig.name("t"), "s", Position(0), 9).await);
-            assert_eq!(peeked.len(), 1);
+            assert_eq!(peeked.len(), 1, "{kind:?} {round} {peeked:?}");
         }
         let acks = vec![rig.ack_of("t", "s", Position(index as u64))];
         ok(rig.broker.commit(Step { acks, ..Step::default() }).await);

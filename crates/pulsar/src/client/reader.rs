@@ -101,6 +101,10 @@ impl Reading<'_> {
                 let (deliver, entry) = read?;
                 let at = Place { ledger: deliver.message_id.ledger, entry: deliver.message_id.entry };
                 let found = (at.ledger, at.entry as i64);
+                // The service begins with the place that it is given.
+                if found <= after {
+                    continue;
+                }
                 match pack::open(topic, entry, now_ms()) {
                     Ok(messages) if found <= last => {
                         if !more(at, messages) {

@@ -27,8 +27,7 @@ macro_rules! suite {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                let Some(options) = service::options() else { return };
-                contract::run(stringify!($name), Namespace::new(options)).await;
+                contract::run(stringify!($name), Namespace::new(service::options())).await;
             }
         )*
     };

@@ -1,6 +1,6 @@
 //! The service that the tests run against, and names in it that no other test has.
 
-use leatworks_pulsar::PulsarOptions;
+use leatworks_pulsar::{PulsarOptions, Secret};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where the service is: `pulsar://HOST:PORT`.
@@ -8,14 +8,32 @@ const URL: &str = "LEAT_PULSAR_URL";
 /// Where its admin API is: `http://HOST:PORT`.
 const ADMIN_URL: &str = "LEAT_PULSAR_ADMIN_URL";
 
-/// How to reach the service, or `None` if there is none; then the test cannot run, and where `CI` is set it fails.
-pub(crate) fn options() -> Option<PulsarOptions> {
-    let (Ok(url), Ok(admin_url)) = (std::env::var(URL), std::env::var(ADMIN_URL)) else {
-        assert!(std::env::var_os("LEAT_PULSAR_NEEDED").is_none(), "{URL} and {ADMIN_URL} say where Pulsar is, and are not set");
-        eprintln!("NOT RUN: {URL} and {ADMIN_URL} are not set; `cargo xtask ci pulsar` starts a Pulsar and runs this");
-        return None;
-    };
-    Some(PulsarOptions { url, admin_url: Some(admin_url), ..PulsarOptions::default() })
+/// The same of one that asks for TLS, a token and rights, and what its tokens are signed with.
+const TLS_URL: &str = "LEAT_PULSAR_TLS_URL";
+/// See [`TLS_URL`].
+const TLS_ADMIN_URL: &str = "LEAT_PULSAR_TLS_ADMIN_URL";
+/// See [`TLS_URL`].
+const TOKEN_KEY: &str = "LEAT_PULSAR_TOKEN_KEY";
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("`{name}` is not set: `cargo xtask ci pulsar` starts a Pulsar and runs this"))
+}
+
+/// How to reach the service.
+pub(crate) fn options() -> PulsarOptions {
+    PulsarOptions { url: variable(URL), admin_url: Some(variable(ADMIN_URL)), ..PulsarOptions::default() }
+}
+
+/// How to reach the one that is secured, without anything that it asks for.
+pub(crate) fn secured() -> PulsarOptions {
+    PulsarOptions { url: variable(TLS_URL), admin_url: Some(variable(TLS_ADMIN_URL)), ..PulsarOptions::default() }
+}
+
+/// A token of a role, which ends at this time.
+pub(crate) fn token(role: &str, end: u64) -> Secret {
+    let claims = serde_json::json!({ "sub": role, "exp": end });
+    let key = jsonwebtoken::EncodingKey::from_secret(variable(TOKEN_KEY).as_bytes());
+    Secret::new(jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap())
 }
 
 /// A name that nobody else uses.
