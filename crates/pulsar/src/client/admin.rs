@@ -1,6 +1,6 @@
 //! Pulsar's admin API, for what the binary protocol has no command for: topics, subscriptions, and what there is.
 
-use super::{error::PulsarError, limits::ANSWER_TIME_MAX, net, options::PulsarOptions};
+use super::{error::{PulsarError, Shown}, limits::ANSWER_TIME_MAX, net, options::PulsarOptions};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -137,7 +137,8 @@ impl Admin {
         let told = told.unwrap_or_else(|| format!("the admin API answers {status}"));
         match status {
             StatusCode::UNAUTHORIZED => {
-                PulsarError::of_authentication(told, self.options.token.is_some() || self.options.token_file.is_some())
+                let token = self.options.token_now().ok().flatten();
+                PulsarError::of_authentication(told, Shown::of(token.as_deref()))
             }
             StatusCode::FORBIDDEN => PulsarError::NotAuthorized(told),
             StatusCode::NOT_FOUND => PulsarError::NotFound(told),

@@ -1,7 +1,27 @@
 //! What a service can answer instead of what was asked for, and whether asking again can help.
 
+use super::now_ms;
 use crate::wire::proto::ServerError;
 use leatworks_broker::{BrokerError, ErrorKind};
+
+/// What is known of the token that was shown, to tell why it was refused: the service only says that it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shown {
+    token: bool,
+    end_s: Option<u64>,
+}
+
+impl Shown {
+    pub(crate) fn of(token: Option<&str>) -> Self {
+        #[derive(serde::Deserialize)]
+        struct Claims {
+            exp: Option<u64>,
+        }
+        // Nothing is trusted of it: who refuses has looked at the signature.
+        let claims = token.and_then(|token| jsonwebtoken::dangerous::insecure_decode::<Claims>(token).ok());
+        Self { token: token.is_some(), end_s: claims.and_then(|found| found.claims.exp) }
+    }
+}
 
 /// What the service answers, or why it does not.
 pub(crate) type Answer<T> = Result<T, PulsarError>;
@@ -87,10 +107,10 @@ impl PulsarError {
     }
 
     /// An error of the service, as it tells it.
-    pub(crate) fn of_server(code: i32, message: &str, has_token: bool) -> Self {
+    pub(crate) fn of_server(code: i32, message: &str, shown: Shown) -> Self {
         let message = message.to_owned();
         match ServerError::try_from(code).unwrap_or(ServerError::Unknown) {
-            ServerError::Authentication => Self::of_authentication(message, has_token),
+            ServerError::Authentication => Self::of_authentication(message, shown),
             ServerError::Authorization => Self::NotAuthorized(message),
             ServerError::ConsumerBusy | ServerError::ProducerBusy => Self::Busy(message),
             ServerError::TopicNotFound | ServerError::SubscriptionNotFound => Self::NotFound(message),
@@ -104,11 +124,11 @@ impl PulsarError {
         }
     }
 
-    pub(crate) fn of_authentication(message: String, has_token: bool) -> Self {
-        match message.to_lowercase() {
-            _ if !has_token => Self::NoToken(message),
-            text if text.contains("expired") => Self::TokenExpired(message),
-            _ => Self::TokenRefused(message),
+    pub(crate) fn of_authentication(message: String, shown: Shown) -> Self {
+        match shown {
+            Shown { token: false, .. } => Self::NoToken(message),
+            Shown { end_s: Some(end), .. } if end <= now_ms() / 1_000 => Self::TokenExpired(message),
+            Shown { .. } => Self::TokenRefused(message),
         }
     }
 }

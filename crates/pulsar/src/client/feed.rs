@@ -162,7 +162,12 @@ impl Feed {
                 let request_id = Some(request_id);
                 Command::Ack(Ack { consumer_id: self.id, message_ids: ids.clone(), request_id, ..Ack::default() })
             };
-            match link.ask(ack).await {
+            // A consumer that the service has closed meanwhile gets no answer.
+            let answer = tokio::select! {
+                answer = link.ask(ack) => answer,
+                _ = links.changed() => continue,
+            };
+            match answer {
                 Ok(Command::AckResponse(answer)) => match answer.error {
                     None => return Ok(()),
                     Some(code) => {

@@ -1,7 +1,7 @@
 //! One connection to one broker: requests find their answers, and what comes for a producer or a consumer finds it.
 
 use super::{
-    error::PulsarError,
+    error::{PulsarError, Shown},
     limits::{ANSWER_TIME_MAX, CONNECT_TIME_MAX, KEEP_ALIVE},
     net,
     options::PulsarOptions,
@@ -27,6 +27,9 @@ use tokio::{
 /// Frames that are written at once.
 const WRITE_BYTES: usize = 256 << 10;
 
+/// Requests beyond which those are forgotten that nobody waits for any more.
+const GIVEN_UP_MAX: usize = 1_024;
+
 /// What comes for a producer or a consumer.
 pub(crate) type Incoming = (Command, Option<Entry>);
 
@@ -41,7 +44,7 @@ struct Shared {
     table: Mutex<Option<Table>>,
     next: AtomicU64,
     ended: watch::Sender<bool>,
-    has_token: bool,
+    shown: Shown,
     message_bytes_max: usize,
 }
 
@@ -50,6 +53,15 @@ struct Table {
     requests: HashMap<u64, oneshot::Sender<Command>>,
     producers: HashMap<u64, mpsc::UnboundedSender<Incoming>>,
     consumers: HashMap<u64, mpsc::UnboundedSender<Incoming>>,
+}
+
+impl Table {
+    fn expect(&mut self, number: u64, sender: oneshot::Sender<Command>) {
+        if self.requests.len() >= GIVEN_UP_MAX {
+            self.requests.retain(|_, waiting| !waiting.is_closed());
+        }
+        self.requests.insert(number, sender);
+    }
 }
 
 impl Link {
@@ -63,7 +75,7 @@ impl Link {
     async fn open_now(options: &Arc<PulsarOptions>, url: &str, behind: Option<&str>) -> Result<Self, PulsarError> {
         let stream = net::connect(options, url).await?;
         let token = token(options)?;
-        let has_token = token.is_some();
+        let shown = Shown::of(token.as_deref());
         let (mut read, mut write) = tokio::io::split(stream);
         let away = |error: std::io::Error| PulsarError::Away(format!("`{url}`: {error}"));
         let connect = Connect {
@@ -85,7 +97,7 @@ impl Link {
         };
         let message_bytes_max = match greeting {
             Some(Command::Connected(connected)) => connected.max_message_size.unwrap_or_default(),
-            Some(Command::Error(error)) => return Err(PulsarError::of_server(error.error, &error.message, has_token)),
+            Some(Command::Error(error)) => return Err(PulsarError::of_server(error.error, &error.message, shown)),
             _ => return Err(PulsarError::Away(format!("`{url}` greets in no way that is known"))),
         };
         let (out, queue) = mpsc::unbounded_channel();
@@ -94,7 +106,7 @@ impl Link {
             table: Mutex::new(Some(Table::default())),
             next: AtomicU64::new(1),
             ended: watch::Sender::new(false),
-            has_token,
+            shown,
             message_bytes_max: usize::try_from(message_bytes_max).ok().filter(|bytes| *bytes > 0).unwrap_or(frame::MESSAGE_BYTES_MAX),
         });
         tokio::spawn(write_all(shared.clone(), write, queue));
@@ -136,7 +148,7 @@ impl Link {
     pub(crate) async fn ask(&self, request: impl FnOnce(u64) -> Command) -> Result<Command, PulsarError> {
         let number = self.number();
         let (sender, answer) = oneshot::channel();
-        self.shared.table().as_mut().ok_or_else(ended)?.requests.insert(number, sender);
+        self.shared.table().as_mut().ok_or_else(ended)?.expect(number, sender);
         self.send(request(number))?;
         match timeout(ANSWER_TIME_MAX, answer).await {
             Ok(Ok(Command::Error(error))) => Err(self.error(error.error, &error.message)),
@@ -152,7 +164,7 @@ impl Link {
 
     /// An error of the broker.
     pub(crate) fn error(&self, code: i32, message: &str) -> PulsarError {
-        PulsarError::of_server(code, message, self.shared.has_token)
+        PulsarError::of_server(code, message, self.shared.shown)
     }
 
     /// Where what comes for a producer goes from now on.

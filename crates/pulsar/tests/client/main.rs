@@ -2,5 +2,6 @@
 
 mod access;
 mod contract;
+mod recovery;
 mod service;
 mod thin;
