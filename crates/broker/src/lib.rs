@@ -9,9 +9,9 @@ mod engine;
 mod error;
 mod memory;
 mod message;
-mod promises;
 #[cfg(not(feature = "planted"))]
 mod planted;
+mod promises;
 mod state;
 
 #[cfg(feature = "planted")]

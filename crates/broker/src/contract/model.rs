@@ -356,7 +356,12 @@ pub(super) async fn any_operations_leave_what_a_simple_model_says(harness: Harne
     let runtime = tokio::runtime::Handle::current();
     let far = !harness.promises().broker.counted_positions;
     let checked = tokio::task::spawn_blocking(move || {
-        let config = Config { cases: if far { CASES_FAR } else { CASES }, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
+        let config = Config {
+            cases: if far { CASES_FAR } else { CASES },
+            failure_persistence: None,
+            max_shrink_iters: 200,
+            ..Config::default()
+        };
         let left = Mutex::new(None);
         TestRunner::new(config).run(&vec(operation(), 1..OPERATIONS_MAX), |operations| {
             runtime.block_on(check(harness.clone(), &left, operations));

@@ -1,6 +1,11 @@
 //! Pulsar's admin API, for what the binary protocol has no command for: topics, subscriptions, and what there is.
 
-use super::{error::{PulsarError, Shown}, limits::ANSWER_TIME_MAX, net, options::PulsarOptions};
+use super::{
+    error::{PulsarError, Shown},
+    limits::ANSWER_TIME_MAX,
+    net,
+    options::PulsarOptions,
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{

@@ -9,7 +9,7 @@
 use super::{
     error::{Answer, PulsarError},
     feed::{Feed, FeedOptions, Sink},
-    limits::PREFETCH_MAX,
+    limits::{PREFETCH_MAX, STILL_MAX},
     now_ms,
     pack::{self, Again, Outgoing, Place},
     pool::Pool,
@@ -134,14 +134,14 @@ impl Sink for Tail {
 impl Ledger {
     /// Reads the ledger from where it is kept, and goes on reading.
     pub(crate) async fn open(pool: Arc<Pool>, topic: String, sender: Sender, through: (u64, i64)) -> Answer<Arc<Self>> {
-        let ledger =
-            Arc::new(Self { sender, writer: random(), state: Mutex::default(), feeds: Mutex::default() });
+        let ledger = Arc::new(Self { sender, writer: random(), state: Mutex::default(), feeds: Mutex::default() });
         let options = FeedOptions {
             topic,
             subscription: CURSOR.to_owned(),
             kind: SubType::Shared,
             consumer: "leatworks".to_owned(),
             window: 0,
+            still_max: STILL_MAX,
             from: None,
         };
         let cursor = Feed::open(pool.clone(), options.clone(), Arc::new(Cursor)).await?;
@@ -213,7 +213,8 @@ impl Ledger {
             record.settled = distances(std::mem::take(&mut state.settled).into_iter());
             let number = record.number;
             state.waiting.insert(number, done);
-            let message = Message { id: MessageId(1), created_ms: now_ms(), payload: record.encode_to_vec().into(), ..Message::default() };
+            let message =
+                Message { id: MessageId(1), created_ms: now_ms(), payload: record.encode_to_vec().into(), ..Message::default() };
             let outgoing = Outgoing { message: message.into(), sequence: None, again: Again::default() };
             (number, self.sender.send(vec![outgoing]))
         };

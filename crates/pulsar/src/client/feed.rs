@@ -30,6 +30,8 @@ pub(crate) struct FeedOptions {
     pub(crate) consumer: String,
     /// How many messages may be on their way here.
     pub(crate) window: usize,
+    /// After how many looks at a backlog of which nothing comes it is made anew.
+    pub(crate) still_max: u32,
     /// With a place, nothing of it outlives its connection: it reads from there on.
     pub(crate) from: Option<MessageIdData>,
 }
@@ -92,7 +94,7 @@ impl Feed {
     async fn connect(&self) -> Result<(Link, mpsc::UnboundedReceiver<Incoming>), PulsarError> {
         let link = self.pool.of_topic(&self.options.topic).await?;
         let incoming = link.register_consumer(self.id)?;
-        let FeedOptions { topic, subscription, kind, consumer, window, from } = &self.options;
+        let FeedOptions { topic, subscription, kind, consumer, window, from, .. } = &self.options;
         let subscribe = |request_id| {
             Command::Subscribe(Subscribe {
                 topic: topic.clone(),
@@ -213,8 +215,12 @@ impl Feed {
         link.forget(self.id);
     }
 
-    /// Whether the service has something for this consumer, although nothing comes.
+    /// Whether the service has something for this consumer, although nothing comes. Who stands by, or has other keys, cannot tell: what is there
+    /// may be for somebody else.
     async fn stands_still(&self, link: &Link) -> bool {
+        if !matches!(self.options.kind, SubType::Shared | SubType::Exclusive) || self.options.window == 0 {
+            return false;
+        }
         let ask = |request_id| Command::ConsumerStats(ConsumerStats { request_id, consumer_id: self.id });
         match tokio::time::timeout(ANSWER_TIME_MAX, link.ask(ask)).await {
             Ok(Ok(Command::ConsumerStatsResponse(found))) => {
@@ -273,29 +279,29 @@ async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
 /// Until the connection ends, the service takes the consumer away, or it stands still.
 async fn listen(feed: &Arc<Feed>, link: &Link, mut incoming: mpsc::UnboundedReceiver<Incoming>, sink: &dyn Sink) {
     let mut stop = feed.stop.subscribe();
-    let mut still = false;
+    let mut still = 0;
     loop {
         let told = tokio::select! {
             told = incoming.recv() => told,
             () = told_to_stop(&mut stop) => return,
             () = tokio::time::sleep(WATCH_INTERVAL) => {
                 if feed.stands_still(link).await {
-                    if still {
-                        tracing::warn!(topic = feed.topic(), "a consumer stands still before a backlog and is made anew");
+                    still += 1;
+                    if still >= feed.options.still_max {
+                        tracing::info!(topic = feed.topic(), "a consumer stands still before a backlog and is made anew");
                         let close = |request_id| Command::CloseConsumer(OfConsumer { consumer_id: feed.id, request_id });
                         let _ = link.ask(close).await;
                         return;
                     }
                     // Perhaps what may come was lost; it is told again.
                     feed.flush();
-                    still = true;
                 } else {
-                    still = false;
+                    still = 0;
                 }
                 continue;
             }
         };
-        still = false;
+        still = 0;
         match told {
             Some((Command::Message(deliver), Some(entry))) => sink.arrived(feed, deliver, entry),
             Some(_) => {}

@@ -4,15 +4,15 @@
 //! settled of it is noted here and, where the service keeps it, told there.
 
 use super::{
-    error::PulsarError,
+    error::{Answer, PulsarError},
     feed::Feed,
-    limits::{DELAYED_MAX, MOVED_MAX},
+    limits::{DELAYED_MAX, MOVED_MAX, SETTLED_MAX, SETTLED_TIME},
     pack::{Arrived, Place},
 };
 use crate::wire::proto::MessageIdData;
 use leatworks_broker::{Message, Position, SubscriptionKind};
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 use tokio::{sync::Notify, time::Instant};
@@ -29,6 +29,27 @@ pub(crate) struct Hands {
     attempts: HashMap<Position, u32>,
     /// Where copies are of what was given back and has not come again, the oldest first.
     moved: VecDeque<(Position, Position)>,
+    settled: Settled,
+}
+
+/// What was settled in the last seconds.
+#[derive(Default)]
+struct Settled {
+    known: HashSet<Position>,
+    order: VecDeque<(Instant, Position)>,
+}
+
+impl Settled {
+    fn add(&mut self, positions: &[Position]) {
+        let now = Instant::now();
+        self.known.extend(positions);
+        self.order.extend(positions.iter().map(|position| (now, *position)));
+        let is_old = |(at, _): &(Instant, Position)| now.duration_since(*at) > SETTLED_TIME;
+        while self.order.len() > SETTLED_MAX || self.order.front().is_some_and(is_old) {
+            let Some((_, position)) = self.order.pop_front() else { break };
+            self.known.remove(&position);
+        }
+    }
 }
 
 /// One consumer of this process.
@@ -93,6 +114,9 @@ pub(crate) struct Taken {
     pub(crate) place: Place,
     pub(crate) index: usize,
 }
+
+/// Messages that were picked, each with the attempt that it is as far as is known; and when the next one's time comes, if none was.
+pub(crate) type Picked = (Vec<(Position, u32)>, Option<Instant>);
 
 /// What stands in the way of settling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +204,12 @@ impl Hands {
                 tracing::error!(?place, index, "the place of a message is too large for a position; it is left where it is");
                 continue;
             };
+            if self.settled.known.contains(&position) {
+                // The service has lost the acknowledgement; it gets it again.
+                slot.settle(index);
+                feed.give(1, epoch);
+                continue;
+            }
             match self.held.get_mut(&position) {
                 // It is in hand already, and its connection is another now.
                 Some(held) if held.place == place => held.seat = seat,
@@ -243,7 +273,7 @@ impl Hands {
     }
 
     /// Takes messages into hand, each with the attempt that it is, as far as is known here; or tells when the next one's time comes.
-    pub(crate) fn pick(&mut self, seat: u64, max: usize) -> Result<(Vec<(Position, u32)>, Option<Instant>), PulsarError> {
+    pub(crate) fn pick(&mut self, seat: u64, max: usize) -> Answer<Picked> {
         let mut picked = Vec::new();
         self.promote(seat);
         while let Some(chair) = self.seats.get_mut(&seat).filter(|chair| picked.len() < max && chair.handed < chair.permits) {
@@ -353,6 +383,7 @@ impl Hands {
     /// Messages are settled. Gives what the service must be told.
     pub(crate) fn settle(&mut self, positions: &[Position]) -> Acks {
         let mut places: Vec<Place> = Vec::new();
+        self.settled.add(positions);
         for position in positions {
             self.attempts.remove(position);
             let Some((place, index)) = self.release(*position) else { continue };
@@ -459,7 +490,9 @@ impl Hands {
 
     /// A message in hand is given back and kept here until its time comes: it holds its place among those of its key.
     pub(crate) fn keep(&mut self, position: Position, due: Instant) {
-        let Some(held) = self.held.get_mut(&position).filter(|held| held.stage == Stage::Handed && !held.settling) else { return };
+        let Some(held) = self.held.get_mut(&position).filter(|held| held.stage == Stage::Handed && !held.settling) else {
+            return;
+        };
         held.stage = Stage::Back;
         let Some(chair) = self.seats.get_mut(&held.seat) else { return };
         chair.handed -= 1;
@@ -501,6 +534,7 @@ impl Hands {
         self.attempts.clear();
         self.entries.clear();
         self.moved.clear();
+        self.settled = Settled::default();
     }
 
     /// Everybody who waits looks again.

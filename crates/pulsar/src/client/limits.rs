@@ -24,6 +24,14 @@ pub(crate) const DELAYED_MAX: usize = 10_000;
 /// hand needs that. Beyond it the oldest is forgotten, and then comes again although it was settled.
 pub(crate) const MOVED_MAX: usize = 10_000;
 
+/// How long it is remembered what was settled: the service writes acknowledgements down about once a second, and when it dies hands out again
+/// what it had not written. Counted until the last settlement before it died, however long it is away. Whoever resets a cursor by other tools
+/// while consumers are connected does not get the last seconds again.
+pub(crate) const SETTLED_TIME: Duration = Duration::from_secs(10);
+
+/// The most that is remembered of it, at some 40 bytes each.
+pub(crate) const SETTLED_MAX: usize = 250_000;
+
 /// How long a request may take to be answered. The service's own clients wait 30 s.
 pub(crate) const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -42,8 +50,13 @@ pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// How often a broker may send a lookup on to another one.
 pub(crate) const REDIRECTS_MAX: usize = 20;
 
-/// How often a consumer with free permits looks whether the service has a backlog for it although nothing comes.
+/// How often a consumer to which nothing comes looks whether the service has a backlog for it.
 pub(crate) const WATCH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// After how many such looks in a row it is made anew; and where messages lie that wait for their time, which are a backlog to the service.
+pub(crate) const STILL_MAX: u32 = 2;
+/// See [`STILL_MAX`]. Five minutes: making it anew changes nothing then, but costs some requests.
+pub(crate) const STILL_DELAYED_MAX: u32 = 30;
 
 /// The wait before the attempt of this number, from 0 on.
 pub(crate) fn backoff(attempt: u32) -> Duration {

@@ -88,7 +88,9 @@ impl Link {
         write.write_all(&encoded(Command::Connect(connect))).await.map_err(away)?;
         let mut buffer = BytesMut::new();
         let greeting = loop {
-            if let Some(frame) = frame::decode(&mut buffer, FRAME_BYTES_MAX).map_err(|error| PulsarError::Away(error.to_string()))? {
+            if let Some(frame) =
+                frame::decode(&mut buffer, FRAME_BYTES_MAX).map_err(|error| PulsarError::Away(error.to_string()))?
+            {
                 break frame.command;
             }
             if read.read_buf(&mut buffer).await.map_err(away)? == 0 {
@@ -107,7 +109,10 @@ impl Link {
             next: AtomicU64::new(1),
             ended: watch::Sender::new(false),
             shown,
-            message_bytes_max: usize::try_from(message_bytes_max).ok().filter(|bytes| *bytes > 0).unwrap_or(frame::MESSAGE_BYTES_MAX),
+            message_bytes_max: usize::try_from(message_bytes_max)
+                .ok()
+                .filter(|bytes| *bytes > 0)
+                .unwrap_or(frame::MESSAGE_BYTES_MAX),
         });
         tokio::spawn(write_all(shared.clone(), write, queue));
         tokio::spawn(read_all(shared.clone(), read, buffer, options.clone()));
@@ -219,23 +224,23 @@ impl Shared {
     fn route(&self, command: Command, entry: Option<Entry>) {
         let mut table = self.table();
         let Some(table) = table.as_mut() else { return };
-        // Who is gone needs nothing any more.
-        match &command {
-            Command::SendReceipt(receipt) => {
-                let _ = table.producers.get(&receipt.producer_id).map(|to| to.send((command, entry)));
-            }
-            Command::SendError(error) => {
-                let _ = table.producers.get(&error.producer_id).map(|to| to.send((command, entry)));
-            }
-            Command::CloseProducer(close) => drop(table.producers.remove(&close.producer_id)),
-            Command::Message(message) => {
-                let _ = table.consumers.get(&message.consumer_id).map(|to| to.send((command, entry)));
-            }
-            Command::CloseConsumer(close) => drop(table.consumers.remove(&close.consumer_id)),
+        let to = match &command {
+            Command::SendReceipt(receipt) => table.producers.get(&receipt.producer_id),
+            Command::SendError(error) => table.producers.get(&error.producer_id),
+            Command::Message(message) => table.consumers.get(&message.consumer_id),
+            Command::CloseProducer(close) => return drop(table.producers.remove(&close.producer_id)),
+            Command::CloseConsumer(close) => return drop(table.consumers.remove(&close.consumer_id)),
             _ => {
-                let number = request_of(&command);
-                let _ = number.and_then(|number| table.requests.remove(&number)).map(|to| to.send(command));
+                if let Some(to) = request_of(&command).and_then(|number| table.requests.remove(&number)) {
+                    // Who does not wait any more needs no answer.
+                    let _ = to.send(command);
+                }
+                return;
             }
+        };
+        if let Some(to) = to {
+            // Who is gone needs nothing any more.
+            let _ = to.send((command, entry));
         }
     }
 }
@@ -336,4 +341,3 @@ fn take(shared: &Shared, frame: frame::Frame, options: &PulsarOptions) {
         },
     }
 }
-

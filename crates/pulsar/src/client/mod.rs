@@ -27,8 +27,8 @@ pub use options::{PulsarOptions, Secret};
 use admin::Admin;
 use attempts::Ledger;
 use leatworks_broker::{
-    Account, BoxFuture, Broker, BrokerError, Consumer, ErrorKind, Message, MessageId, Outcome, Position, Promises, Publish, Result, Start,
-    Step, Subscribe, TopicSpec, TopicStats,
+    Account, BoxFuture, Broker, BrokerError, Consumer, ErrorKind, Message, MessageId, Outcome, Position, Promises, Publish,
+    Result, Start, Step, Subscribe, TopicSpec, TopicStats,
 };
 use limits::PENDING_BYTES_MAX;
 use pool::Pool;

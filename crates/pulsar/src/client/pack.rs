@@ -40,7 +40,7 @@ impl Place {
     /// The position of one message of this entry, unless the numbers are too large for one.
     pub(crate) fn position(self, index: usize) -> Option<Position> {
         let fits = self.ledger < 1 << (64 - ENTRY_BITS - INDEX_BITS) && self.entry < 1 << ENTRY_BITS && index < 1 << INDEX_BITS;
-        fits.then(|| Position((self.ledger << (ENTRY_BITS + INDEX_BITS)) | (self.entry << INDEX_BITS) | index as u64))
+        fits.then_some(Position((self.ledger << (ENTRY_BITS + INDEX_BITS)) | (self.entry << INDEX_BITS) | index as u64))
     }
 
     /// The entry that a position is in, and the place there.
@@ -232,8 +232,10 @@ mod tests {
     #[test]
     fn positions_rise_with_the_place_and_tell_it() {
         let places = [(0, 0, 0), (0, 0, 999), (0, 1, 0), (0, (1 << 24) - 1, 3), (1, 0, 0), ((1 << 30) - 1, 7, 1_023)];
-        let positions: Vec<Position> =
-            places.iter().map(|(ledger, entry, index)| Place { ledger: *ledger, entry: *entry }.position(*index).unwrap()).collect();
+        let positions: Vec<Position> = places
+            .iter()
+            .map(|(ledger, entry, index)| Place { ledger: *ledger, entry: *entry }.position(*index).unwrap())
+            .collect();
         assert!(positions.is_sorted());
         for ((ledger, entry, index), position) in places.into_iter().zip(positions) {
             assert_eq!(Place::of(position), (Place { ledger, entry }, index));
@@ -269,7 +271,11 @@ mod tests {
         let outgoing: Vec<Outgoing> = sent
             .iter()
             .enumerate()
-            .map(|(index, message)| Outgoing { message: message.clone().into(), sequence: Some(index as u64), again: again(index) })
+            .map(|(index, message)| Outgoing {
+                message: message.clone().into(),
+                sequence: Some(index as u64),
+                again: again(index),
+            })
             .collect();
         let (mut at, mut runs, mut back) = (0, Vec::new(), Vec::new());
         while at < outgoing.len() {

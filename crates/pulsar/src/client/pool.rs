@@ -1,11 +1,6 @@
 //! Connections that are shared, one to each broker, and which broker serves a topic.
 
-use super::{
-    error::PulsarError,
-    limits::REDIRECTS_MAX,
-    link::Link,
-    options::PulsarOptions,
-};
+use super::{error::PulsarError, limits::REDIRECTS_MAX, link::Link, options::PulsarOptions};
 use crate::wire::proto::{Command, Lookup};
 use std::{collections::HashMap, sync::Arc};
 use tokio::sync::Mutex;

@@ -46,9 +46,10 @@ impl Inner {
     }
 
     pub(super) async fn publish_checked(&self, batch: Vec<Publish>) -> Result<Vec<Position>> {
+        type Key = (Arc<str>, Option<Arc<str>>);
         type Group = (Sender, Vec<Outgoing>, Vec<usize>, usize);
         let mut positions = vec![NO_POSITION; batch.len()];
-        let mut groups: Vec<((Arc<str>, Option<Arc<str>>), Group)> = Vec::new();
+        let mut groups: Vec<(Key, Group)> = Vec::new();
         for (index, Publish { topic, message, sequence }) in batch.into_iter().enumerate() {
             let (producer, sequence) = sequence.unzip();
             let key = (topic, producer);

@@ -4,7 +4,7 @@ use super::{
     admin::{Admin, Cursor},
     error::PulsarError,
     feed::{Feed, FeedOptions, Sink},
-    limits::{ANSWER_TIME_MAX, PREFETCH_MAX},
+    limits::{ANSWER_TIME_MAX, PREFETCH_MAX, STILL_MAX},
     now_ms,
     options::PulsarOptions,
     pack::{self, Arrived, Place},
@@ -93,6 +93,7 @@ impl Reading<'_> {
             kind: SubType::Exclusive,
             consumer: "leatworks".to_owned(),
             window: PREFETCH_MAX,
+            still_max: STILL_MAX,
             from: Some(MessageIdData { ledger: after.0, entry: after.1 as u64, ..MessageIdData::default() }),
         };
         let feed = Feed::open(self.pool.clone(), feed, Arc::new(Line(sender))).await?;

@@ -36,7 +36,13 @@ pub(crate) struct Subscription {
 
 impl Subscription {
     pub(crate) fn new(topic: &str, name: &str) -> Self {
-        Self { topic: topic.into(), name: name.into(), hands: Mutex::default(), ledger: OnceCell::new(), leaving: Mutex::default() }
+        Self {
+            topic: topic.into(),
+            name: name.into(),
+            hands: Mutex::default(),
+            ledger: OnceCell::new(),
+            leaving: Mutex::default(),
+        }
     }
 
     /// Messages are settled. Gives what the service must be told.
@@ -92,6 +98,9 @@ impl Sink for Inbox {
     }
 }
 
+/// Messages whose attempts are being noted, and what these are.
+pub(crate) type Noting = (Vec<Position>, oneshot::Receiver<Answer<Vec<u32>>>);
+
 /// A consumer.
 pub(crate) struct Seat {
     pub(crate) inner: Arc<Inner>,
@@ -99,7 +108,7 @@ pub(crate) struct Seat {
     pub(crate) id: u64,
     pub(crate) wake: Arc<Notify>,
     /// Messages that were taken into hand and whose attempts are being noted.
-    pub(crate) noting: Option<(Vec<Position>, oneshot::Receiver<Answer<Vec<u32>>>)>,
+    pub(crate) noting: Option<Noting>,
     pub(crate) ready: VecDeque<(Position, u32)>,
 }
 

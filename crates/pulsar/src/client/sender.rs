@@ -281,7 +281,9 @@ impl Work {
     fn told(&mut self, link: &Link, command: Command) -> Result<(), PulsarError> {
         match command {
             Command::SendReceipt(receipt) => {
-                let Some(at) = self.pending.iter().position(|pending| pending.sequence == receipt.sequence_id) else { return Ok(()) };
+                let Some(at) = self.pending.iter().position(|pending| pending.sequence == receipt.sequence_id) else {
+                    return Ok(());
+                };
                 let Some(pending) = self.pending.remove(at) else { return Ok(()) };
                 let place = receipt.message_id.filter(|id| id.ledger != u64::MAX);
                 let place = place.map(|id| Place { ledger: id.ledger, entry: id.entry });
@@ -329,8 +331,7 @@ impl Work {
     }
 
     async fn close(&self, link: &Link) {
-        let close =
-            |request_id| Command::CloseProducer(proto::CloseProducer { producer_id: self.id, request_id });
+        let close = |request_id| Command::CloseProducer(proto::CloseProducer { producer_id: self.id, request_id });
         // A service that does not answer notices by itself.
         let _ = tokio::time::timeout(Duration::from_secs(1), link.ask(close)).await;
     }

@@ -5,15 +5,13 @@ use super::{
     error::{Answer, PulsarError},
     feed::{Feed, FeedOptions, Sink},
     hands::{Acks, Barred},
+    limits::STILL_MAX,
     pack::{Again, Arrived, Outgoing, Place},
     reader::Reading,
     seat::Subscription,
     topics::{retry_topic, sub_type},
 };
-use crate::wire::{
-    frame::Entry,
-    proto::Deliver,
-};
+use crate::wire::{frame::Entry, proto::Deliver};
 use futures_util::future::join_all;
 use leatworks_broker::{Ack, BrokerError, ErrorKind, Position, Result, Step, SubscriptionKind};
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -84,7 +82,8 @@ impl Inner {
             let mut hands = of.subscription.hands();
             if ack.cumulative {
                 if !matches!(hands.kind(), Some(SubscriptionKind::Exclusive | SubscriptionKind::Failover)) {
-                    barred = Some(BrokerError::new(ErrorKind::Invalid, "a cumulative acknowledgement needs a consumer that is alone"));
+                    barred =
+                        Some(BrokerError::new(ErrorKind::Invalid, "a cumulative acknowledgement needs a consumer that is alone"));
                     break;
                 }
                 let through = hands.through(ack.position);
@@ -176,6 +175,7 @@ impl Inner {
                     kind: sub_type(kind),
                     consumer: "leatworks".to_owned(),
                     window: 0,
+                    still_max: STILL_MAX,
                     from: None,
                 };
                 Feed::open(self.consuming.clone(), options, Arc::new(Nobody)).await?
@@ -250,4 +250,3 @@ fn undo(inputs: &[Inputs]) {
         held.iter().for_each(|position| hands.undo(*position));
     }
 }
-

@@ -6,21 +6,20 @@ use super::{
     attempts,
     error::PulsarError,
     feed::{Feed, FeedOptions},
-    limits::PREFETCH_MAX,
+    limits::{PREFETCH_MAX, STILL_DELAYED_MAX, STILL_MAX},
     pack::{Arrived, Place},
     reader::{Acknowledged, Reading},
     seat::{Inbox, Seat, Subscription},
 };
 use crate::wire::proto::SubType;
 use leatworks_broker::{
-    BrokerError, Consumer, ErrorKind, Message, Position, Result, Start, Subscribe, SubscriptionKind, SubscriptionStats, TopicKind,
-    TopicSpec, TopicStats,
+    BrokerError, Consumer, ErrorKind, Message, Position, Result, Start, Subscribe, SubscriptionKind, SubscriptionStats,
+    TopicKind, TopicSpec, TopicStats,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
-
 };
 
 /// The properties of a topic that say what it is for.
@@ -89,7 +88,9 @@ impl Inner {
         if !self.admin.create_topic(&spec.name, &properties).await? {
             match self.spec(&spec.name).await {
                 // It was there for what is given back, and is now the graph's.
-                Ok(_) if !self.known().topics.contains_key(&spec.name) => self.admin.set_properties(&spec.name, &properties).await?,
+                Ok(_) if !self.known().topics.contains_key(&spec.name) => {
+                    self.admin.set_properties(&spec.name, &properties).await?
+                }
                 Ok(there) => {
                     changed = (there.retention, there.retention_bytes) != (spec.retention, spec.retention_bytes);
                     // What it is was decided by who made it.
@@ -280,8 +281,7 @@ impl Inner {
         let wake = Arc::<tokio::sync::Notify>::default();
         known.hands().sit(id, kind, permits, wake.clone());
         // From here on its end, also by an error, makes it leave.
-        let seat =
-            Seat { inner: self.clone(), subscription: known.clone(), id, wake, noting: None, ready: VecDeque::new() };
+        let seat = Seat { inner: self.clone(), subscription: known.clone(), id, wake, noting: None, ready: VecDeque::new() };
         let retry = retry_topic(&topic, &subscription);
         let retry = Some(retry).filter(|retry| *retry != topic);
         // A retry topic of the graph has consumers of its own.
@@ -289,13 +289,15 @@ impl Inner {
             Some(retry) if self.visible(&retry).await?.is_none() => Some(retry),
             _ => None,
         };
-        for topic in [Some(topic.clone()), retry].into_iter().flatten() {
+        let both = [Some((topic.clone(), STILL_MAX)), retry.map(|retry| (retry, STILL_DELAYED_MAX))];
+        for (topic, still_max) in both.into_iter().flatten() {
             let options = FeedOptions {
                 topic: self.options.full(&topic),
                 subscription: subscription.clone(),
                 kind: sub_type(kind),
                 consumer: consumer.clone(),
                 window: permits.min(PREFETCH_MAX),
+                still_max,
                 from: None,
             };
             let inbox = Arc::new(Inbox { subscription: known.clone(), seat: id });
@@ -418,4 +420,3 @@ fn entry_of(position: Position) -> At {
     let (place, _) = Place::of(position);
     At { ledger: place.ledger as i64, entry: place.entry as i64 }
 }
-

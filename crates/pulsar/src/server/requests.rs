@@ -8,8 +8,8 @@ use super::{
     topics::{self, Refusal},
 };
 use crate::wire::proto::{
-    Command, GetLastMessageIdResponse, GetOrCreateSchema, GetOrCreateSchemaResponse, GetTopics, GetTopicsResponse,
-    Lookup, LookupResponse, MessageIdData, OfConsumer, OfTopic, PartitionMetadataResponse, Schema, SchemaResponse, ServerError,
+    Command, GetLastMessageIdResponse, GetOrCreateSchema, GetOrCreateSchemaResponse, GetTopics, GetTopicsResponse, Lookup,
+    LookupResponse, MessageIdData, OfConsumer, OfTopic, PartitionMetadataResponse, Schema, SchemaResponse, ServerError,
     TcClientConnectResponse, TxnResponse,
 };
 use leatworks_broker::Position;

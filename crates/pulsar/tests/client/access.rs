@@ -31,7 +31,9 @@ async fn each_reason_for_a_refusal_has_an_error_of_its_own() {
         }),
         ("another host", PulsarOptions { url: other_host, ..admin() }, |e| matches!(e, PulsarError::OtherHost { .. })),
         ("no token", PulsarOptions { token: None, ..admin() }, |e| matches!(e, PulsarError::NoToken(_))),
-        ("no file", PulsarOptions { token: None, token_file: no_such_file, ..admin() }, |e| matches!(e, PulsarError::File { .. })),
+        ("no file", PulsarOptions { token: None, token_file: no_such_file, ..admin() }, |e| {
+            matches!(e, PulsarError::File { .. })
+        }),
         ("an old token", PulsarOptions { token: Some(service::token("admin", 1_000_000_000)), ..admin() }, |e| {
             matches!(e, PulsarError::TokenExpired(_))
         }),

@@ -4,13 +4,13 @@
 //! them, which knows the positions of a topic in their order and counts them.
 
 use crate::service;
+use bytes::Bytes;
 use leatworks_broker::{
     Account, BoxFuture, Broker, Consumer, Delivery, Limits, Message, MessageId, Outcome, Position, Publish, Result, Start, Step,
     Subscribe, TopicSpec, TopicStats,
     contract::{self, Place, Promises},
     contract_scenarios,
 };
-use bytes::Bytes;
 use leatworks_pulsar::{PulsarBroker, PulsarOptions};
 use std::{
     collections::HashMap,

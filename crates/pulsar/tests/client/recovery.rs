@@ -126,7 +126,11 @@ async fn an_attempt_that_ends_its_process_is_counted() {
         let output = tokio::task::block_in_place(run);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(!output.status.success(), "it ends at once: {text}");
-        assert!(text.contains(&format!("attempt {expected}\n")), "{expected}: {text} {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            text.contains(&format!("attempt {expected}\n")),
+            "{expected}: {text} {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         unload(&topic).await;
         unload(&format!("{topic}-s-ATTEMPTS")).await;
     }
