@@ -3,10 +3,13 @@
 //! Pulsar settles entries, and an entry may hold many messages: it is acknowledged when the last of them is settled. Until then what is
 //! settled of it is noted here and, where the service keeps it, told there.
 
+mod settling;
+
 use super::{
+    entries::{Settled, Slot, bit},
     error::{Answer, PulsarError},
     feed::Feed,
-    limits::{DELAYED_MAX, MOVED_MAX, SETTLED_MAX, SETTLED_TIME},
+    limits::DELAYED_MAX,
     pack::{Arrived, Place},
 };
 use crate::wire::proto::MessageIdData;
@@ -32,26 +35,6 @@ pub(crate) struct Hands {
     settled: Settled,
 }
 
-/// What was settled in the last seconds.
-#[derive(Default)]
-struct Settled {
-    known: HashSet<Position>,
-    order: VecDeque<(Instant, Position)>,
-}
-
-impl Settled {
-    fn add(&mut self, positions: &[Position]) {
-        let now = Instant::now();
-        self.known.extend(positions);
-        self.order.extend(positions.iter().map(|position| (now, *position)));
-        let is_old = |(at, _): &(Instant, Position)| now.duration_since(*at) > SETTLED_TIME;
-        while self.order.len() > SETTLED_MAX || self.order.front().is_some_and(is_old) {
-            let Some((_, position)) = self.order.pop_front() else { break };
-            self.known.remove(&position);
-        }
-    }
-}
-
 /// One consumer of this process.
 struct Chair {
     kind: SubscriptionKind,
@@ -70,16 +53,6 @@ struct Key {
     waiting: VecDeque<Position>,
 }
 
-/// An entry of which something is not settled.
-struct Slot {
-    feed: Arc<Feed>,
-    epoch: u64,
-    total: usize,
-    /// One bit for each message that is not settled, as Pulsar has it.
-    open: Vec<i64>,
-    left: usize,
-}
-
 struct Held {
     seat: u64,
     place: Place,
@@ -90,6 +63,8 @@ struct Held {
     stage: Stage,
     /// A step that settles it is under way.
     settling: bool,
+    /// A copy of it is on its way to where it goes.
+    moving: bool,
     /// Another message may come in its place already.
     replaced: bool,
 }
@@ -152,7 +127,9 @@ impl Hands {
     /// A consumer leaves, and everything it has goes back. What is settled of an entry stays known.
     pub(crate) fn leave(&mut self, seat: u64) -> Vec<Arc<Feed>> {
         let Some(chair) = self.seats.remove(&seat) else { return Vec::new() };
-        let gone: Vec<Position> = self.held.iter().filter(|(_, held)| held.seat == seat).map(|(position, _)| *position).collect();
+        // What is being settled is so, whoever has had it.
+        let goes = |held: &Held| held.seat == seat && !held.settling;
+        let gone: Vec<Position> = self.held.iter().filter(|(_, held)| goes(held)).map(|(position, _)| *position).collect();
         for position in gone {
             let Some(held) = self.held.remove(&position) else { continue };
             self.free_key(&held.message, position);
@@ -160,7 +137,11 @@ impl Hands {
                 self.note_moved(position, to);
             }
         }
-        self.entries.retain(|_, slot| slot.left < slot.total || !chair.feeds.iter().any(|feed| Arc::ptr_eq(feed, &slot.feed)));
+        let settling: HashSet<Place> = self.held.values().filter(|held| held.settling).map(|held| held.place).collect();
+        self.entries.retain(|place, slot| {
+            let of_seat = chair.feeds.iter().any(|feed| Arc::ptr_eq(feed, &slot.feed));
+            slot.left < slot.total || !of_seat || settling.contains(place)
+        });
         chair.feeds
     }
 
@@ -212,7 +193,14 @@ impl Hands {
             }
             match self.held.get_mut(&position) {
                 // It is in hand already, and its connection is another now.
-                Some(held) if held.place == place => held.seat = seat,
+                Some(held) if held.place == place && held.seat == seat => {}
+                // Whoever had it has left while it was being settled.
+                Some(held) if held.place == place => (held.seat, held.stage) = (seat, Stage::Waiting),
+                // It is on its way here from the hands that it is still in.
+                Some(held) if held.moving => {
+                    self.release(position);
+                    self.put(seat, place, index, position, arrived, now_ms);
+                }
                 // A copy that a crash has left: what goes on is here already.
                 Some(_) => {
                     slot.settle(index);
@@ -229,8 +217,17 @@ impl Hands {
         self.moved.retain(|(moved, _)| *moved != position);
         let wait = message.deliver_at_ms.map_or(0, |time| time.saturating_sub(now_ms));
         let message = Arc::new(message);
-        let mut held =
-            Held { seat, place, index, message, before: again.attempt, stage: Stage::Waiting, settling: false, replaced: false };
+        let mut held = Held {
+            seat,
+            place,
+            index,
+            message,
+            before: again.attempt,
+            stage: Stage::Waiting,
+            settling: false,
+            moving: false,
+            replaced: false,
+        };
         let Some(chair) = self.seats.get_mut(&seat) else { return };
         match wait {
             0 => chair.inbox.push_back(position),
@@ -348,175 +345,6 @@ impl Hands {
         self.held.contains_key(&position)
     }
 
-    /// Begins to settle a message: nobody else can, and it is handed out no more.
-    pub(crate) fn begin(&mut self, position: Position) -> Result<(), Barred> {
-        match self.held.get_mut(&position) {
-            None => Err(Barred::Unknown),
-            Some(held) if held.settling => Err(Barred::Settled),
-            Some(held) => {
-                held.settling = true;
-                Ok(())
-            }
-        }
-    }
-
-    /// The step came to nothing.
-    pub(crate) fn undo(&mut self, position: Position) {
-        if let Some(held) = self.held.get_mut(&position) {
-            held.settling = false;
-            if held.stage != Stage::Handed
-                && let Some(chair) = self.seats.get_mut(&held.seat)
-            {
-                chair.inbox.push_front(position);
-                chair.wake.notify_one();
-            }
-        }
-    }
-
-    /// Everything up to here that has come.
-    pub(crate) fn through(&self, position: Position) -> Vec<Position> {
-        let mut all: Vec<Position> = self.held.keys().copied().filter(|held| *held <= position).collect();
-        all.sort_unstable();
-        all
-    }
-
-    /// Messages are settled. Gives what the service must be told.
-    pub(crate) fn settle(&mut self, positions: &[Position]) -> Acks {
-        let mut places: Vec<Place> = Vec::new();
-        self.settled.add(positions);
-        for position in positions {
-            self.attempts.remove(position);
-            let Some((place, index)) = self.release(*position) else { continue };
-            if let Some(slot) = self.entries.get_mut(&place) {
-                slot.settle(index);
-                places.push(place);
-            }
-        }
-        self.acks_of(places)
-    }
-
-    fn acks_of(&mut self, mut places: Vec<Place>) -> Acks {
-        places.sort_unstable();
-        places.dedup();
-        let mut acks: Acks = Vec::new();
-        for place in places {
-            let Some(feed) = self.entries.get(&place).map(|slot| slot.feed.clone()) else { continue };
-            let Some(id) = self.take_settled(place) else { continue };
-            match acks.iter_mut().find(|(found, _)| Arc::ptr_eq(found, &feed)) {
-                Some((_, ids)) => ids.push(id),
-                None => acks.push((feed, vec![id])),
-            }
-        }
-        acks
-    }
-
-    /// Parts of an entry are settled that never came here, or came while it was looked up.
-    pub(crate) fn settle_unknown(
-        &mut self,
-        feed: &Arc<Feed>,
-        place: Place,
-        indexes: &[usize],
-        total: usize,
-    ) -> Option<MessageIdData> {
-        for position in indexes.iter().filter_map(|index| place.position(*index)) {
-            self.attempts.remove(&position);
-            self.release(position);
-        }
-        let slot = self.entries.entry(place).or_insert_with(|| Slot::new(feed.clone(), total));
-        indexes.iter().for_each(|index| slot.settle(*index));
-        self.take_settled(place)
-    }
-
-    /// A copy of a message lies there until it comes again.
-    pub(crate) fn note_moved(&mut self, position: Position, to: Position) {
-        if !self.held.contains_key(&position) {
-            self.moved.retain(|(moved, _)| *moved != position);
-            self.moved.push_back((position, to));
-        }
-        if self.moved.len() > MOVED_MAX {
-            self.moved.pop_front();
-        }
-    }
-
-    /// Where the copy of a message is.
-    pub(crate) fn moved(&self, position: Position) -> Option<Position> {
-        self.moved.iter().find(|(moved, _)| *moved == position).map(|(_, to)| *to)
-    }
-
-    /// A message leaves the hands, whatever becomes of its entry: who held it has a permit more.
-    fn release(&mut self, position: Position) -> Option<(Place, usize)> {
-        let held = self.held.remove(&position)?;
-        if let Some(chair) = self.seats.get_mut(&held.seat) {
-            if held.stage == Stage::Handed {
-                chair.handed -= 1;
-            }
-            chair.wake.notify_one();
-        }
-        if let Some(slot) = self.entries.get(&held.place).filter(|_| !held.replaced) {
-            slot.feed.give(1, slot.epoch);
-        }
-        self.free_key(&held.message, position);
-        Some((held.place, held.index))
-    }
-
-    /// The next message of a key may be handed out.
-    fn free_key(&mut self, message: &Message, position: Position) {
-        let Some(key) = &message.key else { return };
-        let Some(found) = self.keys.get_mut(key).filter(|found| found.owner == position) else { return };
-        while let Some(next) = found.waiting.pop_front() {
-            let Some(held) = self.held.get(&next) else { continue };
-            let Some(chair) = self.seats.get_mut(&held.seat) else { continue };
-            found.owner = next;
-            chair.inbox.push_front(next);
-            chair.wake.notify_one();
-            return;
-        }
-        self.keys.remove(key);
-    }
-
-    /// What is to be told of an entry: that it is settled, or what of it is not.
-    fn take_settled(&mut self, place: Place) -> Option<MessageIdData> {
-        let slot = self.entries.get(&place)?;
-        let mut id = MessageIdData { ledger: place.ledger, entry: place.entry, ..MessageIdData::default() };
-        if slot.left == 0 {
-            self.entries.remove(&place);
-            return Some(id);
-        }
-        (slot.left < slot.total).then(|| {
-            (id.ack_set, id.batch_size) = (slot.open.clone(), Some(slot.total as i32));
-            id
-        })
-    }
-
-    /// A message in hand is given back and kept here until its time comes: it holds its place among those of its key.
-    pub(crate) fn keep(&mut self, position: Position, due: Instant) {
-        let Some(held) = self.held.get_mut(&position).filter(|held| held.stage == Stage::Handed && !held.settling) else {
-            return;
-        };
-        held.stage = Stage::Back;
-        let Some(chair) = self.seats.get_mut(&held.seat) else { return };
-        chair.handed -= 1;
-        chair.delayed.insert((due, position), ());
-        chair.wake.notify_one();
-    }
-
-    /// A message in hand goes elsewhere.
-    pub(crate) fn take(&mut self, position: Position) -> Option<Taken> {
-        let held = self.held.get(&position).filter(|held| held.stage == Stage::Handed && !held.settling)?;
-        let message = held.message.clone();
-        let attempt = self.attempts.get(&position).copied().unwrap_or(1);
-        let (place, index) = self.release(position)?;
-        Some(Taken { message, attempt, place, index })
-    }
-
-    /// It has arrived there, and is settled here.
-    pub(crate) fn taken(&mut self, place: Place, index: usize) -> Acks {
-        if let Some(slot) = self.entries.get_mut(&place) {
-            slot.settle(index);
-        }
-        self.acks_of(vec![place])
-    }
-
     /// Of an entry so much is settled, as far as is known here.
     pub(crate) fn is_open(&self, place: Place, index: usize) -> bool {
         self.entries.get(&place).is_none_or(|slot| bit(&slot.open, index))
@@ -545,24 +373,3 @@ impl Hands {
 
 /// A wait that is longer than any process lives; a far time must not overflow.
 const FAR_MS: u64 = 1_000 * 3_600 * 24 * 365;
-
-impl Slot {
-    fn new(feed: Arc<Feed>, total: usize) -> Self {
-        let mut open = vec![-1; total.div_ceil(64)];
-        if let (Some(last), 1..) = (open.last_mut(), total % 64) {
-            *last = ((1_u64 << (total % 64)) - 1) as i64;
-        }
-        Self { epoch: feed.epoch(), feed, total, open, left: total }
-    }
-
-    fn settle(&mut self, index: usize) {
-        if bit(&self.open, index) {
-            self.open[index / 64] &= !(1 << (index % 64));
-            self.left -= 1;
-        }
-    }
-}
-
-fn bit(bits: &[i64], index: usize) -> bool {
-    bits.get(index / 64).is_some_and(|word| (word >> (index % 64)) & 1 == 1)
-}

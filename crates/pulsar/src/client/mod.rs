@@ -4,6 +4,7 @@
 
 mod admin;
 mod attempts;
+mod entries;
 mod error;
 mod feed;
 mod hands;
@@ -213,7 +214,7 @@ impl Broker for PulsarBroker {
 
     fn nack(&self, topic: &str, subscription: &str, position: Position, delay: Duration) -> BoxFuture<'_, Result<()>> {
         let (topic, subscription) = (topic.to_owned(), subscription.to_owned());
-        Box::pin(async move { self.inner.nack(&topic, &subscription, position, delay).await })
+        Box::pin(async move { self.inner.clone().nack(&topic, &subscription, position, delay).await })
     }
 
     fn seek(&self, topic: &str, subscription: &str, to: Start) -> BoxFuture<'_, Result<()>> {

@@ -4,7 +4,7 @@ use super::{
     Inner,
     error::{Answer, PulsarError},
     feed::{Feed, FeedOptions, Sink},
-    hands::{Acks, Barred},
+    hands::{Acks, Barred, Taken},
     limits::STILL_MAX,
     pack::{Again, Arrived, Outgoing, Place},
     reader::Reading,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::wire::{frame::Entry, proto::Deliver};
 use futures_util::future::join_all;
-use leatworks_broker::{Ack, BrokerError, ErrorKind, Position, Result, Step, SubscriptionKind};
+use leatworks_broker::{Ack, BrokerError, ErrorKind, Message, Position, Result, Step, SubscriptionKind};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -24,6 +24,18 @@ struct Inputs {
     held: Vec<Position>,
     /// Those that this process never got.
     unknown: Vec<Position>,
+}
+
+/// Inputs that are being settled. If nothing comes of it, also because nobody waits for it any more, they are as they were.
+struct Begun(Vec<Inputs>);
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        for Inputs { subscription, held, .. } in &self.0 {
+            let mut hands = subscription.hands();
+            held.iter().for_each(|position| hands.undo(*position));
+        }
+    }
 }
 
 /// Nothing that comes is wanted.
@@ -49,17 +61,12 @@ impl Inner {
                 return Err(missing(topic, *position));
             }
         }
-        let inputs = self.begin(&step.acks, step.guard)?;
-        let published = match step.publishes.is_empty() {
-            true => Ok(Vec::new()),
-            false => self.publish_checked(step.publishes).await,
-        };
-        if let Err(error) = published {
-            undo(&inputs);
-            return Err(error);
+        let mut begun = self.begin(&step.acks, step.guard)?;
+        if !step.publishes.is_empty() {
+            self.publish_checked(step.publishes).await?;
         }
         let mut acks: Acks = Vec::new();
-        for Inputs { subscription, held, unknown } in inputs {
+        for Inputs { subscription, held, unknown } in std::mem::take(&mut begun.0) {
             acks.extend(subscription.settle(&held));
             for position in unknown {
                 self.settle_elsewhere(&subscription, position).await?;
@@ -69,7 +76,7 @@ impl Inner {
     }
 
     /// Takes the inputs, so that nobody else settles them meanwhile.
-    fn begin(&self, acks: &[Ack], guard: bool) -> Result<Vec<Inputs>> {
+    fn begin(&self, acks: &[Ack], guard: bool) -> Result<Begun> {
         let mut inputs: HashMap<(Arc<str>, Arc<str>), Inputs> = HashMap::new();
         let mut barred = None;
         for ack in acks {
@@ -104,14 +111,8 @@ impl Inner {
                 Err(Barred::Unknown) => of.unknown.push(ack.position),
             }
         }
-        let inputs: Vec<Inputs> = inputs.into_values().collect();
-        match barred {
-            None => Ok(inputs),
-            Some(error) => {
-                undo(&inputs);
-                Err(error)
-            }
-        }
+        let begun = Begun(inputs.into_values().collect());
+        barred.map_or(Ok(begun), Err)
     }
 
     /// Tells the service what is settled, and waits for its answers.
@@ -216,7 +217,7 @@ impl Inner {
 
     /// Gives a message back. Where any consumer may get it, it goes to the retry topic, with its attempt; where one consumer has it for
     /// itself, or its key, it is kept here in its place.
-    pub(super) async fn nack(&self, topic: &str, name: &str, position: Position, delay: Duration) -> Result<()> {
+    pub(super) async fn nack(self: Arc<Self>, topic: &str, name: &str, position: Position, delay: Duration) -> Result<()> {
         self.check()?;
         self.check_named(topic, name).await?;
         let subscription = self.subscription(topic, name);
@@ -225,28 +226,45 @@ impl Inner {
             subscription.hands().keep(position, Instant::now() + delay);
             return Ok(());
         }
-        let Some(taken) = subscription.hands().take(position) else { return Ok(()) };
-        let mut message = (*taken.message).clone();
+        let Some(taken) = subscription.hands().move_away(position) else { return Ok(()) };
+        // It is gone through with, whether or not the caller waits for it: half of it would leave two messages.
+        let moving = tokio::spawn(async move {
+            let Taken { message, attempt, place, index } = taken;
+            match self.publish_again(&subscription, position, &message, attempt, delay).await {
+                Ok(()) => {
+                    let acks = subscription.hands().moved_away(position, place, index);
+                    self.tell(acks).await
+                }
+                Err(error) => {
+                    subscription.hands().undo(position);
+                    Err(error)
+                }
+            }
+        });
+        moving.await.unwrap_or_else(|_| Err(PulsarError::Closed.into()))
+    }
+
+    async fn publish_again(
+        &self,
+        subscription: &Subscription,
+        position: Position,
+        message: &Message,
+        attempt: u32,
+        delay: Duration,
+    ) -> Result<()> {
+        let mut message = message.clone();
         if !delay.is_zero() {
             message.deliver_at_ms = Some(super::now_ms() + delay.as_millis() as u64);
         }
         let room = self.room(message.payload.len()).await?;
-        let again = Again { attempt: taken.attempt, position: Some(position) };
-        let outgoing = Outgoing { message: message.into(), sequence: None, again };
-        let to = self.sender(&retry_topic(topic, name), None)?.publish(vec![outgoing], Some(room)).await?;
+        let outgoing = Outgoing { message: message.into(), sequence: None, again: Again { attempt, position: Some(position) } };
+        let retry = retry_topic(&subscription.topic, &subscription.name);
+        let to = self.sender(&retry, None)?.publish(vec![outgoing], Some(room)).await?;
         to.first().into_iter().for_each(|to| subscription.hands().note_moved(position, *to));
-        let acks = subscription.hands().taken(taken.place, taken.index);
-        self.tell(acks).await
+        Ok(())
     }
 }
 
 fn missing(topic: &str, position: Position) -> BrokerError {
     BrokerError::new(ErrorKind::NotFound, format!("there is no message at {} in `{topic}`", position.0))
-}
-
-fn undo(inputs: &[Inputs]) {
-    for Inputs { subscription, held, .. } in inputs {
-        let mut hands = subscription.hands();
-        held.iter().for_each(|position| hands.undo(*position));
-    }
 }
