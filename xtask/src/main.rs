@@ -20,7 +20,7 @@ usage: cargo xtask <task>
                 run the workload of the broker on fjall, redb and SQLite too, and print how they compare
   bench pulsar [--rounds N] [--output FILE]
                 load `leat broker` and the real Pulsar with the `pulsar` crate and with pulsar-perf, and print how they compare;
-                a round takes about six minutes, the result is written to FILE as JSON
+                a round takes about seven minutes, the result is written to FILE as JSON
   clients [--against leat|pulsar] [python|go|java|rust|tools|trampoline …]
                 run foreign Pulsar clients through their scenarios against the embedded broker, or against the real Pulsar
   faults [--tier pr|nightly] [--seed N] [--teeth] [--report PAGE] [RULE …]

@@ -34,8 +34,8 @@ const OUTSTANDING_MAX: u32 = 10_000;
 /// More than anything here can send in a second: as fast as it goes.
 const UNLIMITED: u32 = 10_000_000;
 
-/// `pulsar-perf` takes twice its time at most, where starting and stopping are slow.
-const PERF_LIMIT: Duration = Duration::from_secs(120);
+/// A client takes less than a minute, also where starting and stopping are slow. Then it hangs.
+const CLIENT_LIMIT: Duration = Duration::from_secs(120);
 
 /// What a client is made to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,9 +118,18 @@ impl Clients {
     }
 
     fn load(&self, words: &[&str], url: &str) -> Result<Figures> {
-        let output = Command::new(&self.program).arg("load").args(words).env("PULSAR_URL", url).stdin(Stdio::null()).output()?;
+        let mut command = Command::new("timeout");
+        command.arg(CLIENT_LIMIT.as_secs().to_string()).arg(&self.program).arg("load").args(words);
+        let output =
+            command.env("PULSAR_URL", url).stdin(Stdio::null()).output().context("starting the pulsar crate's program")?;
         let said = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "`load {}` failed: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "`load {}` ended with {}: {}",
+            words.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
         let figures: BTreeMap<String, Value> = serde_json::from_str(said.trim()).with_context(|| format!("reading `{said}`"))?;
         Ok(figures.into_iter().filter_map(|(name, value)| Some((name, value.as_f64()?))).collect())
     }
@@ -165,7 +174,7 @@ impl Clients {
     fn start(&self, words: &[&str], url: &str, topic: &str) -> Result<Perf> {
         // A tool that hangs is ended by the one that waits for it.
         let mut command = Command::new("timeout");
-        command.arg(PERF_LIMIT.as_secs().to_string()).arg(&self.perf).args(words);
+        command.arg(CLIENT_LIMIT.as_secs().to_string()).arg(&self.perf).args(words);
         command.args(["-time", &PERF_S.to_string(), "-u", url, topic]);
         command.env("PULSAR_LOG_DIR", &self.logs);
         command.env("PULSAR_GC_LOG", "-Xlog:disable").env("PULSAR_EXTRA_OPTS", "");
