@@ -80,15 +80,17 @@ fn name(server: Against) -> &'static str {
     }
 }
 
-/// `cargo xtask bench pulsar [--rounds N] [--output FILE]`.
+/// `cargo xtask bench pulsar [--rounds N] [--only leat|pulsar] [--output FILE]`. One server alone is compared with nothing.
 pub(crate) fn run(args: &[&str]) -> Result<()> {
-    let (mut rounds, mut output) = (ROUNDS, None);
+    let (mut rounds, mut output, mut only) = (ROUNDS, None, None);
     let mut words = args.iter();
     while let Some(word) = words.next() {
         match (*word, words.next()) {
             ("--rounds", Some(count)) => rounds = count.parse().context("reading the number of rounds")?,
             ("--output", Some(file)) => output = Some(*file),
-            (other, _) => bail!("`{other}` is not known here: bench pulsar [--rounds N] [--output FILE]"),
+            ("--only", Some(&"leat")) => only = Some(Against::Leat),
+            ("--only", Some(&"pulsar")) => only = Some(Against::Pulsar),
+            (other, _) => bail!("`{other}` is not known here: bench pulsar [--rounds N] [--only leat|pulsar] [--output FILE]"),
         }
     }
     let cache = services::cache()?;
@@ -96,11 +98,13 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     let mut report = Report::new();
     for round in 0..rounds {
         let order = if round % 2 == 0 { [Against::Leat, Against::Pulsar] } else { [Against::Pulsar, Against::Leat] };
-        for server in order {
+        for server in order.into_iter().filter(|server| only.is_none_or(|only| only == *server)) {
             report.measure(round, server, &clients, &cache)?;
         }
     }
-    report.judge();
+    if only.is_none() {
+        report.judge();
+    }
     table::print(&report);
     if let Some(file) = output {
         std::fs::write(file, serde_json::to_string_pretty(&report)? + "\n").with_context(|| format!("writing `{file}`"))?;
