@@ -136,6 +136,9 @@ impl<S: Store> EngineConsumer<S> {
             let known = if subscription.attempts.is_empty() { None } else { subscription.attempts.get(&position).copied() };
             let before = self.engine.store.attempts_before(&mut core.group, self.subscription, position, message.id);
             let attempt = known.max(before).unwrap_or(0).saturating_add(1);
+            if before.is_some() && attempt >= ALONE_FROM && !feed.go_alone(position, self.seat) {
+                continue;
+            }
             if feed.hand_out(position, self.seat, attempt) {
                 self.engine.store.hand_out(&mut core.group, self.subscription, position, attempt, message.id);
                 deliveries.push(Delivery { position: Position(position), attempt, message });
@@ -229,6 +232,10 @@ pub(super) fn runs(all: &[(u64, u32)]) -> Vec<Attempt> {
     }
     runs
 }
+
+/// From this attempt on, a message that was in hand when the process ended is in hand alone among its like: the process has ended with it twice, so it may be what
+/// ends it. After a first end all may go together, since most ends are nobody's fault and waiting for each other takes time.
+const ALONE_FROM: u32 = 3;
 
 /// The most messages of one call, whatever it asks for.
 const RECEIVE_MAX: usize = 4_096;
