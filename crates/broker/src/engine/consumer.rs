@@ -83,10 +83,11 @@ impl<S: Store> EngineConsumer<S> {
         // Nothing is awaited from here on: a call that is dropped has taken nothing out of what is prepared.
         prepared.handles.drain(..count);
         let positions: Vec<u64> = prepared.positions.drain(..count).collect();
+        let durable = prepared.published.is_none_or(|published| store.is_durable(published));
         if prepared.positions.is_empty() {
             self.prepared = None;
         }
-        let deliveries = self.number(positions, loaded);
+        let deliveries = self.number(positions, loaded, durable);
         if !deliveries.is_empty()
             && let Err(error) = self.engine.store.write_hand(|take| take(&mut self.engine.lock().group))
         {
@@ -115,7 +116,7 @@ impl<S: Store> EngineConsumer<S> {
     }
 
     /// Gives each message its attempt. What was settled or given back by somebody else since it was taken is not handed out.
-    fn number(&self, positions: Vec<u64>, loaded: Vec<Result<Arc<Message>>>) -> Vec<Delivery> {
+    fn number(&self, positions: Vec<u64>, loaded: Vec<Result<Arc<Message>>>, durable: bool) -> Vec<Delivery> {
         let mut deliveries = Vec::with_capacity(positions.len());
         let mut damaged = Vec::new();
         let mut core = self.engine.lock();
@@ -136,11 +137,13 @@ impl<S: Store> EngineConsumer<S> {
             let known = if subscription.attempts.is_empty() { None } else { subscription.attempts.get(&position).copied() };
             let before = self.engine.store.attempts_before(&mut core.group, self.subscription, position, message.id);
             let attempt = known.max(before).unwrap_or(0).saturating_add(1);
-            if before.is_some() && attempt >= ALONE_FROM && !feed.go_alone(position, self.seat) {
+            // An attempt that is counted already has ended before the process did.
+            let ended_with = before > known;
+            if ended_with && attempt >= ALONE_FROM && !feed.go_alone(position, self.seat) {
                 continue;
             }
             if feed.hand_out(position, self.seat, attempt) {
-                self.engine.store.hand_out(&mut core.group, self.subscription, position, attempt, message.id);
+                self.engine.store.hand_out(&mut core.group, self.subscription, (position, attempt), message.id, durable);
                 deliveries.push(Delivery { position: Position(position), attempt, message });
             }
         }

@@ -144,12 +144,14 @@ impl Feed {
     }
 
     /// Whether a message that was in hand when processes ended, so often that it may be what ended them, may be handed out to the consumer that has taken it.
-    /// One at a time is: it uses up attempts of its own only, and not those of whatever else was in hand. Any other waits until that one is let go.
+    /// One at a time is: it uses up attempts of its own only, and not those of whatever else was in hand. Any other waits until that one is let go, and what is behind
+    /// it goes on; but not where order is promised, and what comes later may be acknowledged with all before it.
     pub(crate) fn go_alone(&mut self, position: u64, id: u64) -> bool {
         if self.in_flight.get(position).is_none_or(|held| held.seat != id) {
             return false;
         }
-        if *self.alone.get_or_insert(position) == position {
+        let ordered = matches!(self.kind, Some(SubscriptionKind::Exclusive | SubscriptionKind::Failover));
+        if ordered || *self.alone.get_or_insert(position) == position {
             return true;
         }
         self.in_flight.remove(position);
