@@ -178,11 +178,14 @@ impl Hand {
             return None;
         }
         if let Some(place) = self.lost.remove(&(subscription, id)) {
-            // It is noted where it is now.
+            // It is noted where it is now, also if it is not handed out yet.
             self.note(BACK, Run { subscription, attempt: u32::MAX, start: place, end: place + 1 });
             let lost = self.before.remove(&(subscription, place));
             let here = self.before.get(&(subscription, position)).filter(|in_hand| in_hand.is(id)).copied();
-            self.before.extend(lost.max(here).map(|in_hand| ((subscription, position), in_hand)));
+            if let Some(in_hand) = lost.max(here) {
+                self.before.insert((subscription, position), in_hand);
+                self.out(subscription, position, in_hand);
+            }
         }
         self.before.get(&(subscription, position)).filter(|in_hand| in_hand.is(id)).map(|in_hand| in_hand.attempt)
     }

@@ -83,23 +83,23 @@ impl<S: Store> EngineConsumer<S> {
         // Nothing is awaited from here on: a call that is dropped has taken nothing out of what is prepared.
         prepared.handles.drain(..count);
         let positions: Vec<u64> = prepared.positions.drain(..count).collect();
-        let durable = prepared.published.is_none_or(|published| store.is_durable(published));
+        let published = prepared.published.filter(|published| !store.is_durable(*published));
         if prepared.positions.is_empty() {
             self.prepared = None;
         }
-        let deliveries = self.number(positions, loaded, durable);
+        let deliveries = self.number(positions, loaded, published.is_none());
         if !deliveries.is_empty()
             && let Err(error) = self.engine.store.write_hand(|take| take(&mut self.engine.lock().group))
         {
-            self.take_back(deliveries);
+            self.take_back(deliveries, published);
             return Err(error);
         }
         Ok(Some(deliveries).filter(|deliveries| !deliveries.is_empty()))
     }
 
     /// What could not be handed out is still prepared, and no attempt was made.
-    fn take_back(&mut self, deliveries: Vec<Delivery>) {
-        let mut prepared = Prepared { positions: Vec::new(), handles: Vec::new(), published: None };
+    fn take_back(&mut self, deliveries: Vec<Delivery>, published: Option<u64>) {
+        let mut prepared = Prepared { positions: Vec::new(), handles: Vec::new(), published };
         if let Some(feed) = self.engine.lock().feeds.get_mut(&self.subscription) {
             for Delivery { position, message, .. } in deliveries {
                 feed.hand_out(position.0, self.seat, 0);
@@ -110,7 +110,6 @@ impl<S: Store> EngineConsumer<S> {
         if let Some(rest) = self.prepared.take() {
             prepared.positions.extend(rest.positions);
             prepared.handles.extend(rest.handles);
-            prepared.published = rest.published;
         }
         self.prepared = Some(prepared);
     }

@@ -422,7 +422,7 @@ impl<S: Store> Engine<S> {
         if let Some(until_ms) = due_ms {
             // Not waited for: what a crash could lose is the rest of the delay.
             let bytes = plan::size(&Step::default());
-            let delay = Delay { until_ms, of_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX) };
+            let delay = Delay { until_ms, of_ms: until_ms - self.clock.now_ms() };
             self.enact(&mut core, Event::Delay { subscription, position: position.0, delay }, bytes);
         }
         if let Some(feed) = core.feeds.get_mut(&subscription) {
