@@ -72,8 +72,10 @@ pub enum SubscriptionKind {
     Shared,
     /// One consumer is active, in the order of arrival; the next takes over when it leaves.
     Failover,
-    /// Messages of one key go to one consumer at a time, in order, also across redelivery: while a message of a key is
-    /// unsettled, later messages of that key wait. Messages without a key are treated as [`SubscriptionKind::Shared`].
+    /// Messages of one key go to one consumer as long as no other comes or goes, one at a time and in order, also across redelivery: while a message of a
+    /// key is unsettled, later messages of that key wait. When a consumer comes or goes some keys move, each of them not before what its consumer
+    /// holds of it is settled or given back. A consumer that takes nothing holds up its own keys only. Messages without a key are treated as
+    /// [`SubscriptionKind::Shared`].
     KeyShared,
 }
 

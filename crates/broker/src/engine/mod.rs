@@ -7,6 +7,7 @@ mod clock;
 mod consumer;
 mod delegate;
 mod feed;
+mod keys;
 mod load;
 mod plan;
 mod queries;
