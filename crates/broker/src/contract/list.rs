@@ -35,6 +35,8 @@ macro_rules! contract_scenarios {
                 publishing::a_message_that_is_too_large_refuses_its_whole_batch,
                 publishing::a_batch_to_a_missing_topic_does_nothing_to_the_others,
                 publishing::repetitions_of_a_named_producer_are_dropped,
+                publishing::a_producer_that_publishes_nothing_for_long_is_forgotten,
+                publishing::of_too_many_producers_those_are_forgotten_that_were_silent_for_longest,
                 publishing::a_full_topic_refuses_and_recovers_when_it_is_drained,
                 receiving::a_consumer_holds_as_many_as_its_permits_and_no_more,
                 receiving::a_single_permit_is_enough_for_everything,

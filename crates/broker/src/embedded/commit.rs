@@ -11,6 +11,7 @@ use super::{
     store::{JournalGroup, JournalStore},
 };
 use crate::{
+    Durability,
     engine::{Core, Engine, message_size},
     planted::{self, Bug},
 };
@@ -147,6 +148,7 @@ pub(super) struct Closed {
     sequence: u64,
     parts: Vec<Part<Place>>,
     bytes: usize,
+    level: Option<Durability>,
 }
 
 /// Closes the open group, if there is anything in it: what comes now is in the next one.
@@ -155,14 +157,14 @@ fn close_group(engine: &Engine<JournalStore>, core: &mut Core<Place, JournalGrou
     if !core.group.group.is_dirty() {
         return None;
     }
-    let bytes = core.group.group.bytes;
+    let (bytes, level) = (core.group.group.bytes, core.group.group.level);
     let parts = core.group.group.close(&core.state);
     store.closed_bytes.store(bytes, Ordering::Release);
     #[cfg(feature = "simulation")]
     store.take_image(&core.state);
     let sequence = store.next_group();
     store.closed.notify_waiters();
-    Some(Closed { sequence, parts, bytes })
+    Some(Closed { sequence, parts, bytes, level })
 }
 
 /// Closes the open group, with what is to be spilled.
@@ -188,9 +190,9 @@ pub(super) fn append(engine: &Engine<JournalStore>, closed: Closed) {
 
 /// Appends a closed group: where its body is, and what is where in it.
 fn append_body(store: &JournalStore, closed: Closed) -> (u64, Vec<record::Placed>, Vec<record::PlacedIndex>) {
-    let Closed { sequence, parts, bytes } = closed;
+    let Closed { sequence, parts, bytes, level } = closed;
     let record::Made { body, placed, indexes } = record::encode(parts, bytes);
-    let appended = store.journal.append(body);
+    let appended = store.journal.append_with(body, store.syncing(level));
     debug_assert_eq!(appended.sequence, sequence, "what is waited for is another record");
     (appended.address, placed, indexes)
 }
@@ -238,7 +240,7 @@ pub(super) fn snapshot(engine: &Engine<JournalStore>) -> (leatworks_journal::Mar
 pub(super) fn close(engine: &Engine<JournalStore>) -> Result<(), JournalError> {
     let journal = engine.store.journal.clone();
     let done = duties::checkpoint(engine, &journal);
-    if let (Ok(()), Some(hand)) = (&done, &engine.store.hand) {
+    if let (Ok(()), Some(hand)) = (&done, engine.store.hand.get()) {
         // All attempts that were under way are in the checkpoint. What the process before had begun and this one has not met is left.
         let rest = engine.lock().group.hand.rest();
         // What fails here would count attempts twice at worst.

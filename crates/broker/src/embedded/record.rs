@@ -12,8 +12,8 @@ use super::{
     place::{Location, Place},
 };
 use crate::{
-    Account, Message, MessageId, TopicKind, TopicSpec,
-    state::{Event, Index, Net, Published, RootNote, Span, SubscriptionId, Survivors, TopicId},
+    Account, Durability, Message, MessageId, TopicKind, TopicSpec,
+    state::{Event, Index, LastSent, Net, Published, RootNote, Span, SubscriptionId, Survivors, TopicId},
 };
 use bytes::Bytes;
 use prost::Message as _;
@@ -77,6 +77,9 @@ pub(super) struct TopicRecord {
     retention_bytes: u64,
     #[prost(uint32, tag = "6")]
     number: u32,
+    /// 0 for the broker's own level.
+    #[prost(uint32, tag = "7")]
+    durability: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -165,6 +168,12 @@ struct ProducerRecord {
     sequence: u64,
     #[prost(uint64, tag = "4")]
     position: u64,
+    /// When, in milliseconds since the Unix epoch.
+    #[prost(uint64, tag = "5")]
+    used_ms: u64,
+    /// It is forgotten, and the rest says nothing.
+    #[prost(bool, tag = "6")]
+    forgotten: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -252,11 +261,16 @@ impl Made {
         let account = |(number, account): &(u32, Account)| {
             [u64::from(*number), account.sent, account.done, account.dead_lettered, account.in_flight]
         };
-        let producer = |(topic, name, sequence, position): (TopicId, Arc<str>, u64, u64)| ProducerRecord {
-            topic: topic.0,
-            name: name.as_ref().to_owned(),
-            sequence,
-            position,
+        let producer = |(topic, name, last): (TopicId, Arc<str>, Option<LastSent>)| {
+            let LastSent { sequence, position, used_ms } = last.unwrap_or(LastSent { sequence: 0, position: 0, used_ms: 0 });
+            ProducerRecord {
+                topic: topic.0,
+                name: name.as_ref().to_owned(),
+                sequence,
+                position,
+                used_ms,
+                forgotten: last.is_none(),
+            }
         };
         let moved = |(topic, position, place)| {
             let bytes = self.message(topic, position, place);
@@ -388,7 +402,10 @@ fn decode_net(net: NetRecord, blocks: &mut Blocks) -> Result<Net<Place>, String>
     };
     // Copied: a slice would keep the whole segment in memory.
     let copied = |StateRecord { key, value }| (key, value.map(|value| Bytes::copy_from_slice(&value)));
-    let producer = |ProducerRecord { topic, name, sequence, position }| (TopicId(topic), Arc::from(name), sequence, position);
+    let producer = |ProducerRecord { topic, name, sequence, position, used_ms, forgotten }| {
+        let last = (!forgotten).then_some(LastSent { sequence, position, used_ms });
+        (TopicId(topic), Arc::from(name), last)
+    };
     Ok(Net {
         topics,
         settled: net.settled.as_chunks::<3>().0.iter().map(|chunk| span(chunk)).collect(),
@@ -445,8 +462,15 @@ impl From<&TopicSpec> for TopicRecord {
             TopicKind::DeadLetter => 3,
         };
         let retention_ms = u64::try_from(spec.retention.as_millis()).unwrap_or(u64::MAX);
+        let durability = match spec.durability {
+            None => 0,
+            Some(Durability::Power) => 1,
+            Some(Durability::Interval) => 2,
+            Some(Durability::Process) => 3,
+            Some(Durability::Memory) => 4,
+        };
         let TopicSpec { name, topology, retention_bytes, .. } = spec.clone();
-        Self { name, kind, topology, retention_ms, retention_bytes, number: 0 }
+        Self { name, kind, topology, retention_ms, retention_bytes, number: 0, durability }
     }
 }
 
@@ -461,7 +485,15 @@ impl TryFrom<TopicRecord> for TopicSpec {
             3 => TopicKind::DeadLetter,
             other => return Err(format!("topic `{}` is of kind {other}, which this version does not know", record.name)),
         };
+        let durability = match record.durability {
+            0 => None,
+            1 => Some(Durability::Power),
+            2 => Some(Durability::Interval),
+            3 => Some(Durability::Process),
+            4 => Some(Durability::Memory),
+            other => return Err(format!("topic `{}` has durability {other}, which this version does not know", record.name)),
+        };
         let TopicRecord { name, topology, retention_ms, retention_bytes, .. } = record;
-        Ok(Self { name, kind, topology, retention: Duration::from_millis(retention_ms), retention_bytes })
+        Ok(Self { name, kind, topology, retention: Duration::from_millis(retention_ms), retention_bytes, durability })
     }
 }

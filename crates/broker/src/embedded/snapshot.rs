@@ -8,7 +8,9 @@ use super::{
 use crate::{
     Account, MessageId,
     planted::{self, Bug},
-    state::{Entry, RootImage, Run, Settled, SpilledImage, State, Subscription, SubscriptionId, Topic, TopicId, UNTRACKED},
+    state::{
+        Entry, LastSent, RootImage, Run, Settled, SpilledImage, State, Subscription, SubscriptionId, Topic, TopicId, UNTRACKED,
+    },
 };
 use bytes::Bytes;
 use leatworks_journal::Reader;
@@ -106,6 +108,8 @@ struct ProducerImage {
     sequence: u64,
     #[prost(uint64, tag = "3")]
     position: u64,
+    #[prost(uint64, tag = "4")]
+    used_ms: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -220,10 +224,11 @@ fn topic_image(topic: &Topic<Place>, numbers: &FxHashMap<u32, u32>) -> TopicImag
     let mut producers: Vec<ProducerImage> = topic
         .producers
         .iter()
-        .map(|(name, (sequence, position))| ProducerImage {
+        .map(|(name, LastSent { sequence, position, used_ms })| ProducerImage {
             name: name.as_ref().to_owned(),
             sequence: *sequence,
             position: *position,
+            used_ms: *used_ms,
         })
         .collect();
     producers.sort_by(|a, b| a.name.cmp(&b.name));
@@ -360,7 +365,8 @@ fn restore_topic(
     topic.damaged = image.damaged;
     topic.deliver_at = image.deliver_at.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     let producers = image.producers.into_iter();
-    topic.producers = producers.map(|image| (image.name.into(), (image.sequence, image.position))).collect();
+    let producer = |ProducerImage { name, sequence, position, used_ms }| (name.into(), LastSent { sequence, position, used_ms });
+    topic.producers = producers.map(producer).collect();
     state.topic_names.insert(topic.spec.name.clone(), number);
     state.topics.push(topic);
     restore_spilled(state, number, image.spilled.unwrap_or_default(), reader)

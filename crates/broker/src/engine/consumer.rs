@@ -1,6 +1,6 @@
 //! One consumer of a subscription.
 
-use super::{Engine, Store, feed::Taken, plan};
+use super::{Engine, Noted, Store, feed::Taken, plan};
 use crate::{
     BoxFuture, BrokerError, Consumer, Delivery, ErrorKind, HandOff, Message, Position, Result, Step,
     planted::{self, Bug},
@@ -27,7 +27,7 @@ struct Prepared<H> {
     positions: Vec<u64>,
     handles: Vec<H>,
     /// The event that published the last of them, if it was not durable yet.
-    published: Option<u64>,
+    published: Option<Noted>,
 }
 
 impl<S: Store> EngineConsumer<S> {
@@ -212,7 +212,7 @@ impl<S: Store> EngineConsumer<S> {
         let last = positions.iter().max().copied().unwrap_or(0);
         let published = core.recent.get(&self.topic).and_then(|recent| {
             let index = recent.partition_point(|(end, _)| *end <= last);
-            recent.get(index).map(|(_, sequence)| *sequence)
+            recent.get(index).map(|(_, noted)| *noted)
         });
         Prepared { positions, handles, published }
     }

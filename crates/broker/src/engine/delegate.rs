@@ -5,7 +5,7 @@ macro_rules! broker_by_engine {
     ($broker:ty) => {
         impl $crate::Broker for $broker {
             fn durability(&self) -> &str {
-                $crate::engine::Store::durability(&self.engine.store)
+                $crate::engine::Store::level(&self.engine.store).name()
             }
 
             fn create_topic(&self, spec: $crate::TopicSpec) -> $crate::BoxFuture<'_, $crate::Result<()>> {
