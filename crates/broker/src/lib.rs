@@ -253,6 +253,12 @@ pub trait Broker: Send + Sync + 'static {
     /// Creates a topic, or does nothing if it exists. Its kind and topology are those of the first call; the retention is updated, and the durability if one is given.
     fn create_topic(&self, spec: TopicSpec) -> BoxFuture<'_, Result<()>>;
 
+    /// Removes a topic with what it keeps. Another one of its name begins anew.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] while it has subscriptions.
+    fn delete_topic(&self, topic: &str) -> BoxFuture<'_, Result<()>>;
+
     /// Creates a subscription, or does nothing if it exists. It exists, and gets every message, from then on, with no consumer needed.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ macro_rules! contract_scenarios {
                 topics::a_topic_is_made_once_and_keeps_what_it_is,
                 topics::names_that_are_not_allowed_are_refused,
                 topics::what_does_not_exist_is_not_found,
+                topics::a_topic_is_removed_when_nobody_subscribes_to_it,
                 subscriptions::consumers_of_one_subscription_agree_on_its_kind,
                 subscriptions::every_subscription_gets_every_message_in_order,
                 subscriptions::shared_consumers_each_get_some_and_none_twice,
@@ -86,6 +87,7 @@ macro_rules! contract_scenarios {
             ]
             reopened: [
                 topics::topics_and_subscriptions_are_there_again,
+                topics::a_topic_that_was_removed_is_gone_when_the_broker_is_opened_again,
                 keys::the_order_of_each_key_holds_when_the_broker_is_opened_again,
                 publishing::messages_of_every_size_are_whole_when_the_broker_is_opened_again,
                 publishing::a_named_producer_is_known_when_the_broker_is_opened_again,

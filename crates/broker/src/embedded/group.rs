@@ -77,7 +77,7 @@ impl Group {
     pub(crate) fn note(&mut self, state: &State<Place>, event: &Event<Place>) {
         self.dirty = true;
         match event {
-            Event::Topic(_) | Event::Subscription { .. } | Event::Unsubscribe(_) | Event::Seek { .. } => {
+            Event::Topic(_) | Event::DeleteTopic(_) | Event::Subscription { .. } | Event::Unsubscribe(_) | Event::Seek { .. } => {
                 self.close_part(state);
                 let number = match event {
                     Event::Topic(spec) => state.find_topic(&spec.name).map_or(state.topics.len() as u32, |topic| topic.0),

@@ -21,6 +21,7 @@ mod spill;
 #[cfg(test)]
 mod spilling;
 mod store;
+mod topic;
 
 #[cfg(feature = "simulation")]
 pub use driven::{Driven, Replayed, Work};

@@ -3,7 +3,7 @@
 use super::{
     index,
     place::{Location, Place},
-    record::TopicRecord,
+    topic::TopicRecord,
 };
 use crate::{
     Account, MessageId,
@@ -367,7 +367,10 @@ fn restore_topic(
     let producers = image.producers.into_iter();
     let producer = |ProducerImage { name, sequence, position, used_ms }| (name.into(), LastSent { sequence, position, used_ms });
     topic.producers = producers.map(producer).collect();
-    state.topic_names.insert(topic.spec.name.clone(), number);
+    // Of one that was removed there is only the number.
+    if !topic.spec.name.is_empty() {
+        state.topic_names.insert(topic.spec.name.clone(), number);
+    }
     state.topics.push(topic);
     restore_spilled(state, number, image.spilled.unwrap_or_default(), reader)
 }

@@ -12,6 +12,11 @@ macro_rules! broker_by_engine {
                 Box::pin(self.engine.create_topic(spec))
             }
 
+            fn delete_topic(&self, topic: &str) -> $crate::BoxFuture<'_, $crate::Result<()>> {
+                let topic = topic.to_owned();
+                Box::pin(async move { self.engine.delete_topic(&topic).await })
+            }
+
             fn create_subscription(
                 &self,
                 topic: &str,

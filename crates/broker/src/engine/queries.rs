@@ -59,7 +59,8 @@ impl<S: Store> Engine<S> {
         let core = self.open()?;
         let now_ms = self.clock.now_ms();
         let mut all: Vec<TopicStats> = Vec::with_capacity(core.state.topics.len());
-        for (number, topic) in core.state.topics.iter().enumerate() {
+        // Of a topic that was removed there is only the number.
+        for (number, topic) in core.state.topics.iter().enumerate().filter(|(_, topic)| !topic.spec.name.is_empty()) {
             let numbers = core.state.topics[number].subscriptions.iter();
             let subscriptions: BTreeMap<String, SubscriptionStats> = numbers
                 .filter_map(|subscription| core.subscription_stats(TopicId(number as u32), *subscription, now_ms))

@@ -17,6 +17,8 @@ pub(crate) struct SubscriptionId(pub(crate) u32);
 pub(crate) enum Event<H> {
     /// A topic is made, or the retention of an existing one is changed.
     Topic(TopicSpec),
+    /// A topic without subscriptions is removed. Its number is not used again.
+    DeleteTopic(TopicId),
     /// A subscription is made whose first unsettled position is `from`.
     Subscription { topic: TopicId, name: String, from: u64 },
     /// A subscription is removed.

@@ -32,7 +32,10 @@ impl<H> State<H> {
         let by = |number: &SubscriptionId| self.subscription_of(*number).map_or(self.usual, |found| of(&found.topic));
         let strongest = match event {
             Event::Topic(_) => None,
-            Event::Subscription { topic, .. } | Event::Expire { topic, .. } | Event::Forget { topic, .. } => Some(of(topic)),
+            Event::DeleteTopic(topic)
+            | Event::Subscription { topic, .. }
+            | Event::Expire { topic, .. }
+            | Event::Forget { topic, .. } => Some(of(topic)),
             Event::Unsubscribe(number)
             | Event::Seek { subscription: number, .. }
             | Event::Attempts { subscription: number, .. }

@@ -117,6 +117,7 @@ impl<H> State<H> {
     pub(crate) fn apply(&mut self, event: Event<H>) {
         match event {
             Event::Topic(spec) => self.topic(spec),
+            Event::DeleteTopic(topic) => self.delete_topic(topic),
             Event::Subscription { topic, name, from } => self.subscription(topic, name, from),
             Event::Unsubscribe(subscription) => self.unsubscribe(subscription),
             Event::Seek { subscription, to } => self.seek(subscription, to),
@@ -171,6 +172,18 @@ impl<H> State<H> {
         let topic = TopicId(self.topics.len() as u32);
         self.topic_names.insert(spec.name.clone(), topic);
         self.topics.push(Topic::new(spec, &mut self.roots));
+    }
+
+    /// Removes a topic. Only its number stays, with an empty name, which no topic can have.
+    fn delete_topic(&mut self, topic: TopicId) {
+        // There are none, unless what removed them was lost to damage.
+        for number in self.topics[topic.0 as usize].subscriptions.clone() {
+            self.unsubscribe(number);
+        }
+        self.expire(topic, u64::MAX);
+        let found = &mut self.topics[topic.0 as usize];
+        self.topic_names.remove(&found.spec.name);
+        *found = Topic { topology: found.topology, ..Topic::new(TopicSpec::default(), &mut self.roots) };
     }
 
     fn subscription(&mut self, topic: TopicId, name: String, from: u64) {

@@ -125,6 +125,7 @@ impl<H> State<H> {
                 }
                 true
             }
+            Event::DeleteTopic(topic) => (topic.0 as usize) < self.topics.len(),
             Event::Subscription { topic, .. } => {
                 self.subscriptions.resize_with(self.subscriptions.len().max(number as usize), || None);
                 (topic.0 as usize) < self.topics.len()
