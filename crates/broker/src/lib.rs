@@ -322,9 +322,13 @@ pub trait Broker: Send + Sync + 'static {
     fn close(&self) -> BoxFuture<'_, Result<()>>;
 }
 
+/// The most bytes of messages that one call of [`Consumer::receive`] gives, unless the first alone has more: a thousand messages of five mebibytes must not come
+/// at once, and a disk does not get faster beyond a mebibyte.
+pub const RECEIVE_BYTES_MAX: usize = 8 << 20;
+
 /// One consumer of a subscription.
 pub trait Consumer: Send {
-    /// Waits for at least one message and gives at most `max`, and no more than the permits that are left. Cancel-safe: a message that is
+    /// Waits for at least one message and gives at most `max`, no more than the permits that are left, and no more than [`RECEIVE_BYTES_MAX`] but for a single message. Cancel-safe: a message that is
     /// handed out by a call whose future was dropped is returned to the subscription.
     fn receive(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Delivery>>>;
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     Durability, Message, MessageId, Result, TopicSpec,
-    engine::{Clock, Engine, Limits, Noted, Store},
+    engine::{Clock, Engine, Limits, Noted, Store, message_size},
     state::{Event, Index, Missing, State, SubscriptionId},
 };
 use std::sync::Arc;
@@ -83,6 +83,10 @@ impl Store for MemoryStore {
 
     fn write_hand(&self, _take: impl FnOnce(&mut dyn FnMut(&mut ()))) -> Result<()> {
         Ok(())
+    }
+
+    fn size(message: &Arc<Message>) -> usize {
+        message_size(message)
     }
 
     async fn load(&self, handles: &[Arc<Message>]) -> Vec<Result<Arc<Message>>> {

@@ -42,6 +42,7 @@ macro_rules! contract_scenarios {
                 receiving::a_consumer_holds_as_many_as_its_permits_and_no_more,
                 receiving::a_single_permit_is_enough_for_everything,
                 receiving::receive_gives_at_most_what_was_asked_for,
+                receiving::receive_gives_at_most_so_many_bytes_and_at_least_one_message,
                 receiving::a_waiting_consumer_hears_of_what_is_published,
                 receiving::a_call_that_is_given_up_loses_nothing_and_repeats_nothing,
                 receiving::what_a_call_that_was_given_up_had_goes_to_the_next_consumer,

@@ -369,6 +369,13 @@ impl Store for JournalStore {
         files.write(notes).map_err(|error| self.hand_error(&error))
     }
 
+    fn size(place: &Place) -> usize {
+        match (&place.at, &place.message) {
+            (Some(at), _) => at.bytes(),
+            (None, message) => message.as_ref().map_or(0, |message| message_size(message)),
+        }
+    }
+
     async fn load(&self, handles: &[Place]) -> Vec<Result<Arc<Message>>> {
         let missing: Vec<Location> =
             handles.iter().filter(|place| place.message.is_none()).filter_map(|place| place.at).collect();

@@ -178,7 +178,7 @@ impl<S: Store> EngineConsumer<S> {
             else {
                 return Err(BrokerError::new(ErrorKind::NotFound, "subscription was removed"));
             };
-            let taken = feed.take(self.seat, max, topic, subscription, now_ms);
+            let taken = feed.take(self.seat, max, (topic, subscription), now_ms, S::size);
             if let Taken::Positions(positions) = &taken {
                 self.prepared = Some(self.prepared(core, positions));
             }

@@ -5,7 +5,7 @@ use super::{
     keys::{self, Keys},
 };
 use crate::{
-    BrokerError, ErrorKind, Result, Subscribe, SubscriptionKind,
+    BrokerError, ErrorKind, RECEIVE_BYTES_MAX, Result, Subscribe, SubscriptionKind,
     planted::{self, Bug},
     state::{Settled, Subscription, Topic},
 };
@@ -177,8 +177,15 @@ impl Feed {
         self.in_flight.get(position).map(|held| held.attempt).filter(|attempt| *attempt > 0)
     }
 
-    /// Takes up to `max` messages for a consumer, within its permits.
-    pub(crate) fn take<H>(&mut self, id: u64, max: usize, topic: &Topic<H>, subscription: &Subscription, now_ms: u64) -> Taken {
+    /// Takes up to `max` messages for a consumer, within its permits and within [`RECEIVE_BYTES_MAX`].
+    pub(crate) fn take<H>(
+        &mut self,
+        id: u64,
+        max: usize,
+        (topic, subscription): (&Topic<H>, &Subscription),
+        now_ms: u64,
+        size: impl Fn(&H) -> usize,
+    ) -> Taken {
         let failover = self.kind == Some(SubscriptionKind::Failover) && !planted::is(Bug::FailoverToAll);
         let seat = self.seats.iter().enumerate().find(|(_, seat)| seat.id == id);
         let Some(limit) = seat.filter(|(index, _)| !failover || *index == 0).map(|(_, seat)| max.min(seat.permits - seat.held))
@@ -189,7 +196,9 @@ impl Feed {
             self.delayed.remove(&(due, position));
             self.ready.insert(position);
         }
-        let mut taken = self.take_run(limit, topic, subscription);
+        let mut taken = self.take_run(limit, topic, subscription, &size);
+        let bytes_of = |position: u64| topic.log.get(position).map_or(0, |entry| size(&entry.handle));
+        let mut bytes: usize = if taken.len() < limit { taken.iter().map(|position| bytes_of(*position)).sum() } else { 0 };
         let (mut scanned, was_full) = (0, self.is_full());
         let mut others = false;
         while taken.len() < limit && scanned < SCAN_MAX {
@@ -198,7 +207,14 @@ impl Feed {
             let Some(position) = position.filter(|position| self.admit(topic, *position)) else { continue };
             match self.owner(topic, position).filter(|owner| *owner != id) {
                 Some(owner) => others |= self.set_aside(owner, position),
-                None => taken.push(position),
+                None => {
+                    bytes += bytes_of(position);
+                    if bytes > RECEIVE_BYTES_MAX && !taken.is_empty() {
+                        self.ready.insert(position);
+                        break;
+                    }
+                    taken.push(position);
+                }
             }
         }
         if others || (was_full && !self.is_full()) {
@@ -221,7 +237,13 @@ impl Feed {
     }
 
     /// Takes messages in order where nothing else is to be looked at: no order of keys, no delays, nothing that came back.
-    fn take_run<H>(&mut self, limit: usize, topic: &Topic<H>, subscription: &Subscription) -> Vec<u64> {
+    fn take_run<H>(
+        &mut self,
+        limit: usize,
+        topic: &Topic<H>,
+        subscription: &Subscription,
+        size: impl Fn(&H) -> usize,
+    ) -> Vec<u64> {
         let plain = self.kind != Some(SubscriptionKind::KeyShared) && self.ready.is_empty();
         if !plain || !subscription.delays.is_empty() || !topic.deliver_at.is_empty() {
             return Vec::new();
@@ -233,8 +255,8 @@ impl Feed {
         if start >= end {
             return Vec::new();
         }
-        self.next = end;
-        (start..end).collect()
+        self.next = topic.log.end_of_bytes(start, end, RECEIVE_BYTES_MAX, size);
+        (start..self.next).collect()
     }
 
     /// The next position to look at: `None` at the end, `Some(None)` for one that is not to be handed out now.

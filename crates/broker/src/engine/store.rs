@@ -70,6 +70,9 @@ pub(crate) trait Store: Send + Sync + Sized + 'static {
     /// Makes what [`Store::hand_out`] has noted survive the end of the process. `take` gives access to the group.
     fn write_hand(&self, take: impl FnOnce(&mut dyn FnMut(&mut Self::Group))) -> Result<()>;
 
+    /// About how many bytes a message takes when it is read back.
+    fn size(handle: &Self::Handle) -> usize;
+
     /// Reads messages back, each for itself, since damage is limited to what it hit.
     fn load(&self, handles: &[Self::Handle]) -> impl Future<Output = Vec<Result<Arc<Message>>>> + Send;
 
