@@ -75,7 +75,7 @@ impl Store for MemoryStore {
         None
     }
 
-    fn hand_out(&self, (): &mut (), _subscription: SubscriptionId, _position: u64, _attempt: u32, _id: MessageId) {}
+    fn hand_out(&self, (): &mut (), _subscription: SubscriptionId, _handed: (u64, u32), _id: MessageId, _durable: bool) {}
 
     fn hand_back(&self, (): &mut (), _subscription: SubscriptionId, _start: u64, _end: u64, _attempt: u32) {}
 

@@ -257,7 +257,7 @@ impl Group {
             if planted::is(Bug::DelayNotWritten) {
                 continue;
             }
-            net.delays.extend(found.delays.get(&position).map(|until_ms| (number, position, *until_ms)));
+            net.delays.extend(found.delays.get(&position).map(|delay| (number, position, *delay)));
         }
     }
 

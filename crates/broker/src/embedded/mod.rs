@@ -203,6 +203,7 @@ impl Opened {
         let store = JournalStore::new(journal.clone(), &options, directory, (files, fs), wake.clone(), ends);
         let group = JournalGroup::new(Group::new(&state, options.elision), Hand::new(&before));
         let clock = driven_ms.map_or_else(Clock::new, Clock::starting_at);
+        state.shorten_delays(clock.now_ms());
         let engine = Engine::new(store, state, group, clock, options.limits);
         Ok(Self {
             engine,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Account, Message, MessageId,
-    state::{Event, Index, LastSent, Net, Published, RootNote, Span, SubscriptionId, Survivors, TopicId},
+    state::{Delay, Event, Index, LastSent, Net, Published, RootNote, Span, SubscriptionId, Survivors, TopicId},
 };
 use bytes::Bytes;
 use prost::Message as _;
@@ -95,7 +95,7 @@ struct NetRecord {
     /// Subscription, first position, how many positions, and deliveries so far of each.
     #[prost(uint64, repeated, tag = "3")]
     attempts: Vec<u64>,
-    /// Subscription, position, time.
+    /// Subscription, position, time, and how long the wait is from its beginning.
     #[prost(uint64, repeated, tag = "4")]
     delays: Vec<u64>,
     #[prost(message, repeated, tag = "5")]
@@ -265,7 +265,7 @@ impl Made {
             topics: net.topics.into_iter().map(|survivors| self.survivors(survivors)).collect(),
             settled: net.settled.iter().flat_map(span).collect(),
             attempts: attempt_runs(&net.attempts),
-            delays: net.delays.iter().flat_map(|(s, position, until)| [u64::from(s.0), *position, *until]).collect(),
+            delays: net.delays.iter().flat_map(|(s, at, delay)| [u64::from(s.0), *at, delay.until_ms, delay.of_ms]).collect(),
             producers: net.producers.into_iter().map(producer).collect(),
             state: net.state.into_iter().map(|(key, value)| StateRecord { key, value }).collect(),
             expired: net.expired.iter().flat_map(|(topic, end)| [u64::from(topic.0), *end]).collect(),
@@ -385,6 +385,9 @@ fn decode_net(net: NetRecord, blocks: &mut Blocks) -> Result<Net<Place>, String>
         let (subscription, attempt) = (SubscriptionId(*subscription as u32), *attempt as u32);
         (*start..start.saturating_add(*count)).map(move |position| (subscription, position, attempt))
     };
+    let delay = |[subscription, at, until_ms, of_ms]: &[u64; 4]| {
+        (SubscriptionId(*subscription as u32), *at, Delay { until_ms: *until_ms, of_ms: *of_ms })
+    };
     // Copied: a slice would keep the whole segment in memory.
     let copied = |StateRecord { key, value }| (key, value.map(|value| Bytes::copy_from_slice(&value)));
     let producer = |ProducerRecord { topic, name, sequence, position, used_ms, forgotten }| {
@@ -395,7 +398,7 @@ fn decode_net(net: NetRecord, blocks: &mut Blocks) -> Result<Net<Place>, String>
         topics,
         settled: net.settled.as_chunks::<3>().0.iter().map(|chunk| span(chunk)).collect(),
         attempts: net.attempts.as_chunks::<4>().0.iter().flat_map(run).collect(),
-        delays: net.delays.as_chunks::<3>().0.iter().map(|[s, at, until]| (SubscriptionId(*s as u32), *at, *until)).collect(),
+        delays: net.delays.as_chunks::<4>().0.iter().map(delay).collect(),
         producers: net.producers.into_iter().map(producer).collect(),
         state: net.state.into_iter().map(copied).collect(),
         moved,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Message, MessageId, TopicKind, TopicSpec,
-    state::{Attempt, BLOCK_MESSAGES, Event, Producer, Published, Span, State, SubscriptionId, TopicId},
+    state::{Attempt, BLOCK_MESSAGES, Delay, Event, Producer, Published, Span, State, SubscriptionId, TopicId},
 };
 use bytes::Bytes;
 use leatworks_journal::{
@@ -106,7 +106,7 @@ impl Live {
             }
             9 | 10 => {
                 let (subscription, _, position) = self.unsettled()?;
-                Event::Delay { subscription, position, until_ms: self.random.below(100) }
+                Event::Delay { subscription, position, delay: Delay { until_ms: self.random.below(100), of_ms: 10 } }
             }
             11 => {
                 let topic = TopicId(self.random.below(self.state.topics.len() as u64) as u32);

@@ -9,7 +9,8 @@ use crate::{
     Account, MessageId,
     planted::{self, Bug},
     state::{
-        Entry, LastSent, RootImage, Run, Settled, SpilledImage, State, Subscription, SubscriptionId, Topic, TopicId, UNTRACKED,
+        Delay, Entry, LastSent, RootImage, Run, Settled, SpilledImage, State, Subscription, SubscriptionId, Topic, TopicId,
+        UNTRACKED,
     },
 };
 use bytes::Bytes;
@@ -129,7 +130,7 @@ struct SubscriptionImage {
     /// Position and count.
     #[prost(uint64, repeated, tag = "6")]
     attempts: Vec<u64>,
-    /// Position and time.
+    /// Position, time, and how long the wait is from its beginning.
     #[prost(uint64, repeated, tag = "7")]
     delays: Vec<u64>,
 }
@@ -186,6 +187,13 @@ fn pairs<K: Into<u64> + Copy, V: Into<u64> + Copy>(map: &FxHashMap<K, V>) -> Vec
     let mut pairs: Vec<[u64; 2]> = map.iter().map(|(key, value)| [(*key).into(), (*value).into()]).collect();
     pairs.sort_unstable();
     pairs.into_iter().flatten().collect()
+}
+
+/// The same of delays.
+fn delays(map: &FxHashMap<u64, Delay>) -> Vec<u64> {
+    let mut delays: Vec<[u64; 3]> = map.iter().map(|(position, delay)| [*position, delay.until_ms, delay.of_ms]).collect();
+    delays.sort_unstable();
+    delays.into_iter().flatten().collect()
 }
 
 /// The state as bytes.
@@ -294,7 +302,7 @@ fn subscription_image(subscription: &Option<Subscription>) -> SubscriptionImage 
         cursor: subscription.settled.cursor(),
         above: subscription.settled.above().flat_map(|(start, end)| [start, end]).collect(),
         attempts: pairs(&subscription.attempts),
-        delays: pairs(&subscription.delays),
+        delays: delays(&subscription.delays),
     }
 }
 
@@ -424,7 +432,13 @@ fn restore_subscription(state: &mut State<Place>, number: SubscriptionId, image:
         name: image.name,
         settled,
         attempts: image.attempts.chunks_exact(2).map(|pair| (pair[0], pair[1] as u32)).collect(),
-        delays: image.delays.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect(),
+        delays: image
+            .delays
+            .as_chunks::<3>()
+            .0
+            .iter()
+            .map(|[at, until_ms, of_ms]| (*at, Delay { until_ms: *until_ms, of_ms: *of_ms }))
+            .collect(),
     }));
     Ok(())
 }

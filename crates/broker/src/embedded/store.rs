@@ -339,9 +339,16 @@ impl Store for JournalStore {
         group.hand.attempts(subscription, position, id.0).filter(|_| !planted::is(Bug::LostAttemptsForgotten))
     }
 
-    fn hand_out(&self, group: &mut JournalGroup, subscription: SubscriptionId, position: u64, attempt: u32, id: MessageId) {
+    fn hand_out(
+        &self,
+        group: &mut JournalGroup,
+        subscription: SubscriptionId,
+        (position, attempt): (u64, u32),
+        id: MessageId,
+        stays: bool,
+    ) {
         if self.hand.get().is_some() && !planted::is(Bug::AttemptNotNoted) {
-            group.hand.out(subscription, position, InHand { attempt, id: id.0 });
+            group.hand.out(subscription, position, InHand { attempt, id: (!stays).then_some(id.0) });
         }
     }
 

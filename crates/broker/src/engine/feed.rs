@@ -33,6 +33,9 @@ pub(crate) struct Feed {
     /// Not due yet: the time, then the position.
     delayed: BTreeSet<(u64, u64)>,
     in_flight: Window<Held>,
+    /// The one message in hand that may be what ends the process, and those that wait for it to be let go: see [`Feed::go_alone`].
+    alone: Option<u64>,
+    suspects: BTreeSet<u64>,
     /// For key-shared subscriptions only.
     keys: Keys,
     /// How many messages are ready for one consumer only.
@@ -125,6 +128,7 @@ impl Feed {
             self.in_flight.iter().filter(|(_, held)| held.seat == id).map(|(position, _)| position).collect();
         for position in returned {
             self.in_flight.remove(position);
+            self.let_suspects_go(position, position + 1);
             if !planted::is(Bug::LeaveForgets) {
                 self.ready.insert(position);
             }
@@ -147,6 +151,31 @@ impl Feed {
                 true
             }
             None => false,
+        }
+    }
+
+    /// Whether a message that was in hand when processes ended, so often that it may be what ended them, may be handed out to the consumer that has taken it.
+    /// One at a time is: it uses up attempts of its own only, and not those of whatever else was in hand. Any other waits until that one is let go, and what is behind
+    /// it goes on; but not where order is promised, and what comes later may be acknowledged with all before it.
+    pub(crate) fn go_alone(&mut self, position: u64, id: u64) -> bool {
+        if self.in_flight.get(position).is_none_or(|held| held.seat != id) {
+            return false;
+        }
+        let ordered = matches!(self.kind, Some(SubscriptionKind::Exclusive | SubscriptionKind::Failover));
+        if ordered || *self.alone.get_or_insert(position) == position {
+            return true;
+        }
+        self.in_flight.remove(position);
+        self.unhold(id);
+        self.suspects.insert(position);
+        false
+    }
+
+    /// Messages are let go of; if the one that goes alone is among them, the next may.
+    fn let_suspects_go(&mut self, start: u64, end: u64) {
+        if self.alone.is_some_and(|alone| (start..end).contains(&alone)) {
+            self.alone = None;
+            self.ready.append(&mut self.suspects);
         }
     }
 
@@ -277,7 +306,7 @@ impl Feed {
             return None;
         }
         self.next = position + 1;
-        let returned = subscription.delays.get(&position).copied();
+        let returned = subscription.delays.get(&position).map(|delay| delay.until_ms);
         let due = match returned {
             Some(due) => Some(due),
             None if topic.deliver_at.is_empty() || subscription.attempts.contains_key(&position) => None,
@@ -360,6 +389,7 @@ impl Feed {
                 seat.held = seat.held.saturating_sub(1);
             }
         });
+        self.let_suspects_go(start, end);
     }
 
     /// A message with a key is settled: the next message of its key may go.
@@ -376,6 +406,7 @@ impl Feed {
         if let Some(held) = self.in_flight.remove(position) {
             self.unhold(held.seat);
         }
+        self.let_suspects_go(position, position + 1);
         if planted::is(Bug::KeyOrderForgotten) {
             self.ready.append(&mut self.keys.forget(position));
         }

@@ -27,7 +27,7 @@ pub(crate) use window::Window;
 use crate::{
     BrokerError, Confirm, Consumer, ErrorKind, MessageId, Outcome, Position, Publish, Result, Start, Step, Subscribe,
     planted::{self, Bug},
-    state::{Event, Looked, Span, State, SubscriptionId, TopicId},
+    state::{Delay, Event, Looked, Span, State, SubscriptionId, TopicId},
 };
 use feed::Feed;
 use rustc_hash::FxHashMap;
@@ -389,7 +389,8 @@ impl<S: Store> Engine<S> {
         if let Some(until_ms) = due_ms {
             // Not waited for: what a crash could lose is the rest of the delay.
             let bytes = plan::size(&Step::default());
-            self.enact(&mut core, Event::Delay { subscription, position: position.0, until_ms }, bytes);
+            let delay = Delay { until_ms, of_ms: until_ms - self.clock.now_ms() };
+            self.enact(&mut core, Event::Delay { subscription, position: position.0, delay }, bytes);
         }
         if let Some(feed) = core.feeds.get_mut(&subscription) {
             feed.give_back(position.0, due_ms.filter(|_| !planted::is(Bug::DelayIgnored)));

@@ -154,7 +154,7 @@ impl<H, G> super::Core<H, G> {
         let unsettled = topic.log.next().saturating_sub(subscription.settled.cursor()).saturating_sub(settled);
         let in_flight = feed.map_or(0, super::Feed::in_flight) as u64;
         let waits = |position: &u64| !feed.is_some_and(|feed| feed.holds(*position)) && !subscription.settled.contains(*position);
-        let returned = subscription.delays.iter().filter(|(position, until)| **until > now_ms && waits(position)).count();
+        let returned = subscription.delays.iter().filter(|(position, delay)| delay.until_ms > now_ms && waits(position)).count();
         let fresh = topic.deliver_at.iter().filter(|(position, at)| {
             **at > now_ms
                 && waits(position)

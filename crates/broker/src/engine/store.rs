@@ -58,8 +58,8 @@ pub(crate) trait Store: Send + Sync + Sized + 'static {
     fn attempts_before(&self, group: &mut Self::Group, subscription: SubscriptionId, position: u64, id: MessageId)
     -> Option<u32>;
 
-    /// A message is about to be handed out.
-    fn hand_out(&self, group: &mut Self::Group, subscription: SubscriptionId, position: u64, attempt: u32, id: MessageId);
+    /// A message is about to be handed out. `stays` says that not even the loss of power gives its position to another one.
+    fn hand_out(&self, group: &mut Self::Group, subscription: SubscriptionId, handed: (u64, u32), id: MessageId, stays: bool);
 
     /// Messages that were handed out are settled or are given back, up to this attempt, by an event of the open group.
     fn hand_back(&self, group: &mut Self::Group, subscription: SubscriptionId, start: u64, end: u64, attempt: u32);

@@ -1,5 +1,6 @@
 //! Everything that can happen to a broker's state: what [`State::apply`](super::State::apply) takes.
 
+use super::Delay;
 use crate::{Message, TopicSpec};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ pub(crate) enum Event<H> {
     /// Messages are about to be handed out; the attempt number is absolute.
     Attempts { subscription: SubscriptionId, attempts: Vec<Attempt> },
     /// A message is to be delivered again, not before this time.
-    Delay { subscription: SubscriptionId, position: u64, until_ms: u64 },
+    Delay { subscription: SubscriptionId, position: u64, delay: Delay },
     /// Settled messages that were kept for seeking are let go, up to this position.
     Expire { topic: TopicId, end: u64 },
     /// Messages whose bytes have been written anew, so that the place they were at can be used again.

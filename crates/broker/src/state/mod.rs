@@ -80,6 +80,15 @@ pub(crate) struct Topic<H> {
     pub(crate) passing: bool,
 }
 
+/// How long a message that was given back waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Delay {
+    /// When it is due again, in milliseconds since the Unix epoch by the clock of the process that took it back.
+    pub(crate) until_ms: u64,
+    /// How long it was to wait. With a clock that was set back between two processes it waits no longer than this from the start of the second.
+    pub(crate) of_ms: u64,
+}
+
 /// One subscription.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Subscription {
@@ -89,7 +98,7 @@ pub(crate) struct Subscription {
     /// Deliveries so far of unsettled messages that have had one.
     pub(crate) attempts: FxHashMap<u64, u32>,
     /// When a message that was given back is due again.
-    pub(crate) delays: FxHashMap<u64, u64>,
+    pub(crate) delays: FxHashMap<u64, Delay>,
 }
 
 impl<H> Default for State<H> {
@@ -123,9 +132,9 @@ impl<H> State<H> {
             Event::Seek { subscription, to } => self.seek(subscription, to),
             Event::Step { settled, publishes, state } => self.step(settled, publishes, state),
             Event::Attempts { subscription, attempts } => self.attempts(subscription, &attempts),
-            Event::Delay { subscription, position, until_ms } => {
+            Event::Delay { subscription, position, delay } => {
                 if let Some(subscription) = self.subscriptions[subscription.0 as usize].as_mut() {
-                    subscription.delays.insert(position, until_ms);
+                    subscription.delays.insert(position, delay);
                 }
             }
             Event::Expire { topic, end } => self.expire(topic, end),
@@ -224,6 +233,13 @@ impl<H> State<H> {
         self.settle_below(number, u64::MAX);
         if let Some(subscription) = self.subscriptions[number.0 as usize].take() {
             self.topics[subscription.topic.0 as usize].subscriptions.retain(|other| *other != number);
+        }
+    }
+
+    /// No message that was given back waits longer from now on than it was to wait, whatever the clock said when it was given back.
+    pub(crate) fn shorten_delays(&mut self, now_ms: u64) {
+        for delay in self.subscriptions.iter_mut().flatten().flat_map(|subscription| subscription.delays.values_mut()) {
+            delay.until_ms = delay.until_ms.min(now_ms.saturating_add(delay.of_ms));
         }
     }
 
