@@ -24,6 +24,9 @@ use std::{
 /// How often the committing thread looks for messages whose retention has passed when nothing happens.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How long nothing must have been committed before the journal says that it rests: one small write, which is nothing ten times a second.
+const REST: Duration = Duration::from_millis(100);
+
 /// How long a group is kept open at most for messages that are on their way through this process. What has passed by then is not written, and an ordinary disk (3 to 5 ms a
 /// sync) would not have had it earlier. A group without such messages is closed at once.
 const LINGER: Duration = Duration::from_millis(2);
@@ -68,11 +71,11 @@ impl Wake {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until there is something to do, at most for a while.
-    fn wait(&self) -> Woken {
+    /// Waits until there is something to do, at most for so long.
+    fn wait(&self, time: Duration) -> Woken {
         let mut woken = self.lock();
         if !woken.work && !woken.end {
-            woken = self.changed.wait_timeout(woken, IDLE).unwrap_or_else(PoisonError::into_inner).0;
+            woken = self.changed.wait_timeout(woken, time).unwrap_or_else(PoisonError::into_inner).0;
         }
         let found = *woken;
         (woken.work, woken.passed) = (false, false);
@@ -95,8 +98,9 @@ impl JournalStore {
 
 /// Commits until the broker ends.
 pub(super) fn run(engine: &Weak<Engine<JournalStore>>, wake: &Wake) {
+    let mut rests = false;
     loop {
-        let woken = wake.wait();
+        let woken = wake.wait(if rests { IDLE } else { REST });
         let Some(engine) = engine.upgrade() else { return };
         let store = &engine.store;
         if store.is_open() && store.journal.check().is_ok() {
@@ -104,7 +108,11 @@ pub(super) fn run(engine: &Weak<Engine<JournalStore>>, wake: &Wake) {
             commit(&engine);
             // What goes wrong ends the journal, which everybody is told.
             let _ = store.journal.commit();
+            rests = false;
         } else if !woken.work {
+            // As above.
+            let _ = store.journal.rest();
+            rests = true;
             engine.expire_all();
         }
         if store.journal.check().is_err() {
