@@ -373,3 +373,48 @@ async fn a_clock_that_was_set_back_makes_no_wait_longer() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_of_the_last_group_of_a_broker_at_rest_is_not_taken_for_a_torn_end() {
+    let fs = SimulatedFileSystem::new(1, Faults::default());
+    let broker = open(&fs);
+    topic(&broker, "a").await;
+    let copy = || {
+        let copy = fs.fork();
+        copy.kill();
+        copy
+    };
+    // The second time after it has rested once, when what follows has taken the place of what said so.
+    for last in [3, 6] {
+        broker.publish(batch("a", last - 2..last + 1, 1_000)).await.unwrap();
+        let damaged = || {
+            let copy = copy();
+            let name = copy.list_names("segment-").pop().unwrap();
+            let bytes = copy.bytes_of(&name).unwrap();
+            let at = bytes.windows(900).position(|part| part.iter().all(|byte| u128::from(*byte) == last)).unwrap();
+            copy.flip_bit(&name, (at + 10) * 8);
+            open(&copy)
+        };
+        // Until it rests nothing says that the group was durable.
+        let told = async {
+            loop {
+                let again = damaged();
+                match (again.recovered().lost, &again.recovered().torn) {
+                    (1, None) => return again,
+                    (0, Some(_)) => tokio::task::yield_now().await,
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        let again = soon(told).await;
+        assert_eq!(again.stats().await.unwrap()[0].subscriptions["s"].backlog, last as u64, "the group is there");
+        let mut consumer = consumer(&again, "a").await;
+        let got = soon(consumer.receive(10)).await.unwrap();
+        assert!(got.iter().map(|delivery| delivery.message.id.0).eq(1..last), "all but for what was hit: {got:?}");
+    }
+    // Nobody has counted what said so.
+    broker.publish(batch("a", 7..8, 1_000)).await.unwrap();
+    let again = open(&copy());
+    assert_eq!((again.recovered().lost, again.recovered().torn.clone()), (0, None));
+    assert_eq!(again.stats().await.unwrap()[0].subscriptions["s"].backlog, 7);
+}

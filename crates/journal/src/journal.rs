@@ -238,10 +238,7 @@ impl Journal {
 
     /// The sequence of the last record that was appended.
     pub fn last(&self) -> u64 {
-        let queue = self.shared.lock();
-        let last = queue.tail.sequence - 1;
-        // Nobody waits for a mark: what was appended before it is synced.
-        if last == queue.marked_synced { last - 1 } else { last }
+        self.shared.lock().tail.sequence - 1
     }
 
     /// Fails if the journal has ended, with the reason.
@@ -407,6 +404,15 @@ impl Journal {
             Some(wait) if wait.is_zero() => self.shared.sync(),
             _ => Ok(()),
         }
+    }
+
+    /// Says on disk that everything is synced, if it is and nothing that follows says so: from then on damage of the last records is told from an end that a crash has
+    /// torn. Blocks. For [`Work::Owner`], when nothing has been appended for a while.
+    ///
+    /// # Errors
+    /// Why the journal has ended.
+    pub fn rest(&self) -> Result<(), JournalError> {
+        self.shared.mark_synced()
     }
 
     /// What it takes on disk.

@@ -142,7 +142,7 @@ impl<'a> Scan<'a> {
             self.position.epoch = header.epoch;
             self.position.sequence += 1;
             self.position.address += record_bytes(body.len());
-            // A record without a body only says that the journal was opened, or what is synced.
+            // A record without a body only says that the journal was opened.
             if !body.is_empty() {
                 let address = content.address(offset) + RECORD_HEADER_BYTES;
                 self.found.records += 1;
@@ -170,7 +170,7 @@ impl<'a> Scan<'a> {
         }
         let limit = following.map_or(u64::MAX, |next| next.sequence);
         let whole = content.later(offset, self.position).find(|(_, header)| header.sequence < limit);
-        let whole = whole.map(|(offset, header)| Next { address: content.address(offset), sequence: header.sequence });
+        let whole = whole.map(|(offset, header)| Next { address: content.address(offset), sequence: header.expected() });
         Ok(whole.or(following))
     }
 
@@ -186,7 +186,7 @@ impl<'a> Scan<'a> {
                 let content = segment.read(self.segment_bytes, self.salt);
                 let first = content.later(SEGMENT_HEADER_BYTES, self.position).next();
                 if let Some((offset, header)) = first {
-                    return Ok(Some(Next { address: content.address(offset), sequence: header.sequence }));
+                    return Ok(Some(Next { address: content.address(offset), sequence: header.expected() }));
                 }
                 match &segment.unreadable {
                     Some(error) => return Err(unreadable(name, error)),

@@ -3,13 +3,14 @@
 use super::{
     index,
     place::{Location, Place},
-    record::TopicRecord,
+    topic::TopicRecord,
 };
 use crate::{
     Account, MessageId,
     planted::{self, Bug},
     state::{
-        Delay, Entry, RootImage, Run, Settled, SpilledImage, State, Subscription, SubscriptionId, Topic, TopicId, UNTRACKED,
+        Delay, Entry, LastSent, RootImage, Run, Settled, SpilledImage, State, Subscription, SubscriptionId, Topic, TopicId,
+        UNTRACKED,
     },
 };
 use bytes::Bytes;
@@ -108,6 +109,8 @@ struct ProducerImage {
     sequence: u64,
     #[prost(uint64, tag = "3")]
     position: u64,
+    #[prost(uint64, tag = "4")]
+    used_ms: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -229,10 +232,11 @@ fn topic_image(topic: &Topic<Place>, numbers: &FxHashMap<u32, u32>) -> TopicImag
     let mut producers: Vec<ProducerImage> = topic
         .producers
         .iter()
-        .map(|(name, (sequence, position))| ProducerImage {
+        .map(|(name, LastSent { sequence, position, used_ms })| ProducerImage {
             name: name.as_ref().to_owned(),
             sequence: *sequence,
             position: *position,
+            used_ms: *used_ms,
         })
         .collect();
     producers.sort_by(|a, b| a.name.cmp(&b.name));
@@ -369,8 +373,12 @@ fn restore_topic(
     topic.damaged = image.damaged;
     topic.deliver_at = image.deliver_at.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     let producers = image.producers.into_iter();
-    topic.producers = producers.map(|image| (image.name.into(), (image.sequence, image.position))).collect();
-    state.topic_names.insert(topic.spec.name.clone(), number);
+    let producer = |ProducerImage { name, sequence, position, used_ms }| (name.into(), LastSent { sequence, position, used_ms });
+    topic.producers = producers.map(producer).collect();
+    // Of one that was removed there is only the number.
+    if !topic.spec.name.is_empty() {
+        state.topic_names.insert(topic.spec.name.clone(), number);
+    }
     state.topics.push(topic);
     restore_spilled(state, number, image.spilled.unwrap_or_default(), reader)
 }

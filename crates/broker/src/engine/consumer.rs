@@ -1,8 +1,8 @@
 //! One consumer of a subscription.
 
-use super::{Engine, Store, feed::Taken, plan};
+use super::{Engine, Noted, Store, feed::Taken, plan};
 use crate::{
-    BoxFuture, BrokerError, Consumer, Delivery, ErrorKind, HandOff, Message, Position, Result, Step,
+    BoxFuture, BrokerError, Consumer, Delivery, Durability, ErrorKind, HandOff, Message, Position, Result, Step,
     planted::{self, Bug},
     state::{Attempt, Event, SubscriptionId, TopicId},
 };
@@ -27,7 +27,7 @@ struct Prepared<H> {
     positions: Vec<u64>,
     handles: Vec<H>,
     /// The event that published the last of them, if it was not durable yet.
-    published: Option<u64>,
+    published: Option<Noted>,
 }
 
 impl<S: Store> EngineConsumer<S> {
@@ -98,7 +98,7 @@ impl<S: Store> EngineConsumer<S> {
     }
 
     /// What could not be handed out is still prepared, and no attempt was made.
-    fn take_back(&mut self, deliveries: Vec<Delivery>, published: Option<u64>) {
+    fn take_back(&mut self, deliveries: Vec<Delivery>, published: Option<Noted>) {
         let mut prepared = Prepared { positions: Vec::new(), handles: Vec::new(), published };
         if let Some(feed) = self.engine.lock().feeds.get_mut(&self.subscription) {
             for Delivery { position, message, .. } in deliveries {
@@ -120,6 +120,8 @@ impl<S: Store> EngineConsumer<S> {
         let mut damaged = Vec::new();
         let mut core = self.engine.lock();
         let core = &mut *core;
+        // At any other level the loss of power may give a position to another message.
+        let stays = durable && core.state.topic_level(self.topic) == Durability::Power;
         let (Some(subscription), Some(feed)) =
             (core.state.subscription_of(self.subscription), core.feeds.get_mut(&self.subscription))
         else {
@@ -142,7 +144,7 @@ impl<S: Store> EngineConsumer<S> {
                 continue;
             }
             if feed.hand_out(position, self.seat, attempt) {
-                self.engine.store.hand_out(&mut core.group, self.subscription, (position, attempt), message.id, durable);
+                self.engine.store.hand_out(&mut core.group, self.subscription, (position, attempt), message.id, stays);
                 deliveries.push(Delivery { position: Position(position), attempt, message });
             }
         }
@@ -183,7 +185,7 @@ impl<S: Store> EngineConsumer<S> {
             else {
                 return Err(BrokerError::new(ErrorKind::NotFound, "subscription was removed"));
             };
-            let taken = feed.take(self.seat, max, topic, subscription, now_ms);
+            let taken = feed.take(self.seat, max, (topic, subscription), now_ms, S::size);
             if let Taken::Positions(positions) = &taken {
                 self.prepared = Some(self.prepared(core, positions));
             }
@@ -217,7 +219,7 @@ impl<S: Store> EngineConsumer<S> {
         let last = positions.iter().max().copied().unwrap_or(0);
         let published = core.recent.get(&self.topic).and_then(|recent| {
             let index = recent.partition_point(|(end, _)| *end <= last);
-            recent.get(index).map(|(_, sequence)| *sequence)
+            recent.get(index).map(|(_, noted)| *noted)
         });
         Prepared { positions, handles, published }
     }

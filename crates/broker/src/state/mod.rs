@@ -3,6 +3,7 @@
 //! It never reads a clock, a file or a socket and never awaits. Who is connected and what is handed out is not part of it.
 
 mod event;
+mod level;
 mod log;
 mod missing;
 mod net;
@@ -11,7 +12,7 @@ mod settled;
 mod shelf;
 mod spill;
 
-pub(crate) use event::{Attempt, Event, Published, Span, SubscriptionId, TopicId};
+pub(crate) use event::{Attempt, Event, LastSent, Producer, Published, Span, SubscriptionId, TopicId};
 pub(crate) use log::{BLOCK_MESSAGES, Entry};
 pub(crate) use missing::{Looked, Missing};
 pub(crate) use net::{Net, RootNote, Survivors, merge};
@@ -19,7 +20,7 @@ pub(crate) use roots::{RootImage, UNTRACKED};
 pub(crate) use settled::Settled;
 pub(crate) use spill::{Index, Indexed, Run, SpilledImage};
 
-use crate::{Account, MessageId, Outcome, TopicKind, TopicSpec};
+use crate::{Account, Durability, MessageId, Outcome, TopicKind, TopicSpec};
 use bytes::Bytes;
 use log::Log;
 use roots::Roots;
@@ -48,6 +49,9 @@ pub(crate) struct State<H> {
     pub(crate) ended_unseen: bool,
     /// Roots about which the messages that are left do not tell everything; the owner drains it, if it has asked for them.
     pub(crate) told: Option<Vec<Told>>,
+    /// The level of topics that have none of their own, and whether any has another. Not kept.
+    pub(crate) usual: Durability,
+    pub(crate) leveled: bool,
 }
 
 /// Why a record must say something about a root.
@@ -66,8 +70,8 @@ pub(crate) struct Topic<H> {
     topology: u32,
     pub(crate) log: Log<H>,
     pub(crate) subscriptions: Vec<SubscriptionId>,
-    /// The last sequence of each named producer, and where its message went.
-    pub(crate) producers: FxHashMap<Arc<str>, (u64, u64)>,
+    /// The last that each named producer has sent.
+    pub(crate) producers: FxHashMap<Arc<str>, LastSent>,
     /// Not to be delivered before; only of messages that say so.
     pub(crate) deliver_at: FxHashMap<u64, u64>,
     /// Messages that could not be read back, once for each subscription.
@@ -111,6 +115,8 @@ impl<H> Default for State<H> {
             finished: Vec::new(),
             ended_unseen: false,
             told: None,
+            usual: Durability::default(),
+            leveled: false,
         }
     }
 }
@@ -120,6 +126,7 @@ impl<H> State<H> {
     pub(crate) fn apply(&mut self, event: Event<H>) {
         match event {
             Event::Topic(spec) => self.topic(spec),
+            Event::DeleteTopic(topic) => self.delete_topic(topic),
             Event::Subscription { topic, name, from } => self.subscription(topic, name, from),
             Event::Unsubscribe(subscription) => self.unsubscribe(subscription),
             Event::Seek { subscription, to } => self.seek(subscription, to),
@@ -132,6 +139,9 @@ impl<H> State<H> {
             }
             Event::Expire { topic, end } => self.expire(topic, end),
             Event::Moved { messages } => self.moved(messages),
+            Event::Forget { topic, producers } => {
+                producers.iter().for_each(|name| _ = self.topics[topic.0 as usize].producers.remove(name));
+            }
             Event::Damaged { subscription, position } => self.damaged(subscription, position),
         }
         self.roots.evaluate(&mut self.finished);
@@ -161,14 +171,28 @@ impl<H> State<H> {
     }
 
     fn topic(&mut self, spec: TopicSpec) {
+        self.leveled |= spec.durability.is_some_and(|level| level != self.usual);
         if let Some(topic) = self.find_topic(&spec.name) {
             let known = &mut self.topics[topic.0 as usize].spec;
             (known.retention, known.retention_bytes) = (spec.retention, spec.retention_bytes);
+            known.durability = spec.durability.or(known.durability);
             return;
         }
         let topic = TopicId(self.topics.len() as u32);
         self.topic_names.insert(spec.name.clone(), topic);
         self.topics.push(Topic::new(spec, &mut self.roots));
+    }
+
+    /// Removes a topic. Only its number stays, with an empty name, which no topic can have.
+    fn delete_topic(&mut self, topic: TopicId) {
+        // There are none, unless what removed them was lost to damage.
+        for number in self.topics[topic.0 as usize].subscriptions.clone() {
+            self.unsubscribe(number);
+        }
+        self.expire(topic, u64::MAX);
+        let found = &mut self.topics[topic.0 as usize];
+        self.topic_names.remove(&found.spec.name);
+        *found = Topic { topology: found.topology, ..Topic::new(TopicSpec::default(), &mut self.roots) };
     }
 
     fn subscription(&mut self, topic: TopicId, name: String, from: u64) {
@@ -300,8 +324,8 @@ impl<H> State<H> {
         if let Some(deliver_at_ms) = deliver_at_ms.filter(|_| remaining > 0) {
             topic.deliver_at.insert(position, deliver_at_ms);
         }
-        if let Some((producer, sequence)) = producer {
-            topic.producers.insert(producer, (sequence, position));
+        if let Some(Producer { name, sequence, now_ms }) = producer {
+            topic.producers.insert(name, LastSent { sequence, position, used_ms: now_ms });
         }
     }
 
