@@ -10,7 +10,10 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::{Notify, watch};
@@ -134,6 +137,8 @@ pub(crate) struct Shared {
     pub(crate) current: Mutex<(u64, Arc<dyn File>)>,
     pub(crate) segments: RwLock<BTreeMap<u64, Arc<dyn File>>>,
     pub(crate) written: Watermark,
+    /// The address behind the last record that is written.
+    pub(crate) written_until: AtomicU64,
     pub(crate) synced: Watermark,
     /// There may be room again.
     pub(crate) room: Notify,
@@ -268,6 +273,11 @@ impl Journal {
     /// How far records survive the end of the process.
     pub fn written_now(&self) -> u64 {
         self.shared.written.get()
+    }
+
+    /// Whether what was appended at this address, so many bytes, can be read back now.
+    pub fn is_written(&self, address: u64, bytes: usize) -> bool {
+        address + bytes as u64 <= self.shared.written_until.load(Ordering::Acquire)
     }
 
     /// How far records survive the loss of power.

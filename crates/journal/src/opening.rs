@@ -12,7 +12,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Condvar, Mutex, RwLock},
+    sync::{Arc, Condvar, Mutex, RwLock, atomic::AtomicU64},
 };
 use tokio::sync::{Notify, watch};
 
@@ -72,6 +72,7 @@ pub(crate) fn start(
         current: Mutex::new((number, file.clone())),
         segments: RwLock::new(found.segments),
         written: Default::default(),
+        written_until: AtomicU64::new(found.tail.address),
         synced: Default::default(),
         room: Notify::new(),
         failure: watch::Sender::new(None),

@@ -14,7 +14,7 @@ use crate::{
     segment::segment_name,
 };
 use std::{
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -40,13 +40,18 @@ impl Shared {
     pub(crate) fn write_some(&self) -> Result<bool, JournalError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let batch = self.take_batch();
-        let Some((first, last)) = batch.first().zip(batch.last()).map(|(first, last)| (first.address, last.sequence)) else {
+        let Some((first, last, end)) = batch
+            .first()
+            .zip(batch.last())
+            .map(|(first, last)| (first.address, last.sequence, last.address + RECORD_HEADER_BYTES + last.body.len() as u64))
+        else {
             return Ok(false);
         };
         if self.failure.borrow().is_some() {
             return Err(self.ended());
         }
         self.write_batch(&mut writer, &batch, first).map_err(|error| self.write_failed(error, first))?;
+        self.written_until.store(end, Ordering::Release);
         self.written.raise(last);
         if planted::is(Bug::AcknowledgeBeforeSync) {
             self.synced.raise(last);

@@ -31,6 +31,9 @@ const REST: Duration = Duration::from_millis(100);
 /// sync) would not have had it earlier. A group without such messages is closed at once.
 const LINGER: Duration = Duration::from_millis(2);
 
+/// Bytes of a group that a disk writes within a sync as if there were none: it is not kept open for longer than a sync takes, since that is all that could be saved.
+const SMALL_BYTES: usize = 64 << 10;
+
 /// Bytes of a group that is worth writing, whatever is on its way.
 const WORTH_BYTES: usize = 4 << 20;
 
@@ -99,16 +102,20 @@ impl JournalStore {
 /// Commits until the broker ends.
 pub(super) fn run(engine: &Weak<Engine<JournalStore>>, wake: &Wake) {
     let mut rests = false;
+    // What the syncs of late took.
+    let mut sync = LINGER;
     loop {
         let woken = wake.wait(if rests { IDLE } else { REST });
         let Some(engine) = engine.upgrade() else { return };
         let store = &engine.store;
         if store.is_open() && store.journal.check().is_ok() {
-            linger(&engine, wake);
+            linger(&engine, wake, sync);
             commit(&engine);
+            let began = Instant::now();
             // What goes wrong ends the journal, which everybody is told.
             let _ = store.journal.commit();
             rests = false;
+            sync = (sync * 7 + began.elapsed()) / 8;
         } else if !woken.work {
             // As above.
             let _ = store.journal.rest();
@@ -127,14 +134,15 @@ pub(super) fn run(engine: &Weak<Engine<JournalStore>>, wake: &Wake) {
 }
 
 /// Keeps the open group open while messages of it are on their way, for a while.
-fn linger(engine: &Engine<JournalStore>, wake: &Wake) {
-    let until = Instant::now() + LINGER;
+fn linger(engine: &Engine<JournalStore>, wake: &Wake, sync: Duration) {
+    let began = Instant::now();
     loop {
-        let waits = {
+        let (waits, time) = {
             let group = &engine.lock().group.group;
-            group.is_passing() && group.bytes < WORTH_BYTES
+            let time = if group.bytes < SMALL_BYTES { LINGER.min(sync) } else { LINGER };
+            (group.is_passing() && group.bytes < WORTH_BYTES, time)
         };
-        let left = until.saturating_duration_since(Instant::now());
+        let left = time.saturating_sub(began.elapsed());
         if !waits || left.is_zero() {
             return;
         }
