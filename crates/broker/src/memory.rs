@@ -1,9 +1,9 @@
 //! The broker that keeps everything in memory: for tests, and for work that may be lost.
 
 use crate::{
-    Durability, Message, MessageId, Result, TopicSpec,
+    BrokerError, Durability, Message, MessageId, Result, TopicSpec,
     engine::{Clock, Engine, Limits, Noted, Store, message_size},
-    state::{Event, Index, Missing, State, SubscriptionId},
+    state::{Event, Index, Indexed, Missing, Run, State, SubscriptionId},
 };
 use std::sync::Arc;
 
@@ -93,8 +93,17 @@ impl Store for MemoryStore {
         handles.iter().map(|message| Ok(message.clone())).collect()
     }
 
-    async fn load_indexes(&self, _missing: &[Missing<Arc<Message>>]) -> Result<Vec<Index<Arc<Message>>>> {
+    async fn load_indexes(&self, _missing: &[Missing<Arc<Message>>]) -> Result<Vec<Result<Index<Arc<Message>>>>> {
         Ok(Vec::new())
+    }
+
+    async fn find_anew(
+        &self,
+        _missing: &Missing<Arc<Message>>,
+        _runs: Vec<Run>,
+        reason: &BrokerError,
+    ) -> Result<Vec<Indexed<Arc<Message>>>> {
+        Err(reason.clone())
     }
 
     async fn close(_engine: &Arc<Engine<Self>>) -> Result<()> {

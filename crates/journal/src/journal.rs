@@ -5,12 +5,9 @@ use crate::{
     format::{RECORD_HEADER_BYTES, body_bytes_max},
     opening,
     queue::{QUEUE_BYTES_MAX, Queue},
-    recovery,
-    segment::segment_name,
-    threads,
+    recovery, threads,
     watermark::Watermark,
 };
-use bytes::Bytes;
 use std::{
     collections::BTreeMap,
     sync::{
@@ -302,30 +299,6 @@ impl Journal {
                 None => std::future::pending().await,
             }
         }
-    }
-
-    /// Reads bytes back. Blocks; they must have been written.
-    pub fn read(&self, address: u64, bytes: usize) -> Result<Bytes, JournalError> {
-        let number = address / self.shared.segment_bytes;
-        let name = segment_name(number);
-        let find = || self.shared.segments.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
-        let gone = || JournalError::damaged(&name, address % self.shared.segment_bytes, "there is no such segment");
-        let file = find().ok_or_else(gone)?;
-        let mut buffer = vec![0; bytes];
-        file.read(&mut buffer, address % self.shared.segment_bytes).map_err(JournalError::io("reading", &name))?;
-        // A segment that was let go of meanwhile may be in use again: the bytes could be whole and another record's.
-        find().ok_or_else(gone)?;
-        Ok(buffer.into())
-    }
-
-    /// The name of the file and the offset in it, for people.
-    pub fn place(&self, address: u64) -> (String, u64) {
-        (segment_name(address / self.shared.segment_bytes), address % self.shared.segment_bytes)
-    }
-
-    /// The number of the segment that this address is in, as [`Duty::Compact`] names it.
-    pub fn segment_of(&self, address: u64) -> u64 {
-        address / self.shared.segment_bytes
     }
 
     /// These, by address and size, are alive: their segments are kept.

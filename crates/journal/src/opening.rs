@@ -85,6 +85,8 @@ pub(crate) fn start(
             dead: Vec::new(),
         }),
     };
+    // The next record repeats it: whatever said so of a damaged record before may lie where that one comes to lie.
+    shared.synced.raise(found.synced);
     shared.open_epoch()?;
     Ok((shared, recovered))
 }
@@ -165,6 +167,7 @@ fn create(fs: &dyn FileSystem, segment_bytes: u64) -> Result<Found, JournalError
         records: 0,
         lost: 0,
         torn: None,
+        synced: 0,
         repair: Repair::default(),
     })
 }

@@ -45,6 +45,8 @@ pub(crate) struct End {
     pub(crate) content: Content,
     /// From this offset on, what was accepted of the last segment may be in memory only.
     pub(crate) unproven: u64,
+    /// Up to which record it was said that all had been durable, damaged ones too.
+    pub(crate) synced: u64,
     pub(crate) walked: Walked,
 }
 
@@ -95,7 +97,8 @@ impl<'a> Scan<'a> {
                 self.end(&content, visitor)?;
                 let offset = self.position.address % self.segment_bytes;
                 let unproven = self.proven.unproven.front().map_or(offset, |(_, offset)| *offset);
-                return Ok(End { position: self.position, content, unproven, walked: self.found });
+                let synced = self.proven.synced.min(self.position.sequence - 1);
+                return Ok(End { position: self.position, content, unproven, synced, walked: self.found });
             };
             let skipped = number + 1..next.address / self.segment_bytes;
             if let Some(missing) = skipped.into_iter().find(|number| !self.gaps && !self.segments.contains_key(number)) {
@@ -154,7 +157,7 @@ impl<'a> Scan<'a> {
 
     /// Where the walk goes on, now that no record is where one was expected: behind what is damaged, or in the next segment. `None` if this is the end,
     /// since nothing says that there ever was a durable record here.
-    fn next(&self, content: &Content) -> Result<Option<Next>, JournalError> {
+    fn next(&mut self, content: &Content) -> Result<Option<Next>, JournalError> {
         let sequence = self.position.sequence;
         let following = self.following(content.number)?;
         if following.is_some_and(|next| next.sequence == sequence) {
@@ -164,7 +167,10 @@ impl<'a> Scan<'a> {
         // The segment was left for another one, so all of it had been synced. Or a later record says that the one expected here had been.
         let durable = following.is_some()
             || planted::is(Bug::SkipTorn)
-            || content.later(offset, self.position).any(|(_, header)| header.synced() >= sequence);
+            || content.later(offset, self.position).any(|(_, header)| {
+                self.proven.synced = self.proven.synced.max(header.synced());
+                header.synced() >= sequence
+            });
         if !durable {
             return Ok(None);
         }

@@ -1,7 +1,10 @@
 //! The broker on this machine's disk: one journal, nothing else to install.
 
+mod anew;
 mod block;
 mod commit;
+#[cfg(test)]
+mod damaged_index;
 #[cfg(feature = "simulation")]
 mod driven;
 mod duties;
@@ -304,7 +307,14 @@ impl Replay {
     fn load(&mut self, missing: Vec<Missing<Place>>, looked: &mut Looked) -> std::result::Result<(), String> {
         let reader = self.reader()?;
         for missing in missing {
-            let index = index::replay(&reader, missing.topic, missing.number, &missing.handle)?;
+            let index = match index::replay(&reader, missing.topic, missing.number, &missing.handle) {
+                Ok(index) => index,
+                Err(reason) => {
+                    let runs = self.state.runs_of(&missing).unwrap_or_default();
+                    let found = index::find_anew(&reader, missing.topic, missing.number, &runs, &reason)?;
+                    self.state.missing_anew(&missing, found).ok_or(reason)?
+                }
+            };
             if missing.is_wanted(&index, looked) {
                 self.state.load(&missing, index);
             }

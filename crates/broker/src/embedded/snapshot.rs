@@ -408,7 +408,13 @@ fn restore_spilled(state: &mut State<Place>, topic: TopicId, images: SpilledImag
         };
         let index = match roots & 2 {
             0 => None,
-            _ => Some(index::replay(reader, topic, number, &image.handle)?),
+            _ => Some(match index::replay(reader, topic, number, &image.handle) {
+                Ok(index) => index,
+                Err(reason) => {
+                    let found = index::find_anew(reader, topic, number, &image.runs, &reason)?;
+                    state.index_anew(state.topics[topic.0 as usize].spec.kind, &image, true, found)
+                }
+            }),
         };
         state.restore_spilled(topic, number, image, index.as_ref());
     }

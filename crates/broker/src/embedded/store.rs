@@ -1,7 +1,7 @@
 //! The engine's events and messages in a journal, group by group.
 
 use super::{
-    EmbeddedOptions, Lock, block, commit,
+    EmbeddedOptions, Lock, block, commit, duties,
     group::Group,
     hand::{self, Hand, HandFiles, InHand},
     index,
@@ -12,7 +12,7 @@ use crate::{
     BrokerError, Durability, ErrorKind, Message, MessageId, Result, TopicSpec,
     engine::{Engine, Noted, Store, message_size},
     planted::{self, Bug},
-    state::{BLOCK_MESSAGES, Event, Index, Missing, State, SubscriptionId, TopicId},
+    state::{BLOCK_MESSAGES, Event, Index, Indexed, Missing, Run, State, SubscriptionId, TopicId},
 };
 use bytes::Bytes;
 use leatworks_journal::{FileSystem, Journal, JournalError, Syncing};
@@ -406,12 +406,20 @@ impl Store for JournalStore {
         found.collect()
     }
 
-    async fn load_indexes(&self, missing: &[Missing<Place>]) -> Result<Vec<Index<Place>>> {
+    async fn load_indexes(&self, missing: &[Missing<Place>]) -> Result<Vec<Result<Index<Place>>>> {
         self.journal.written(self.journal.last()).await.map_err(|error| self.error(error))?;
         let (journal, directory, missing) = (self.journal.clone(), self.directory.clone(), missing.to_vec());
         let read = move || missing.iter().map(|missing| read_index(&journal, &directory, missing)).collect();
         let closed = || BrokerError::new(ErrorKind::Closed, "the runtime ended while an index was read back");
-        self.blocking(read).await.ok_or_else(closed)?
+        self.blocking(read).await.ok_or_else(closed)
+    }
+
+    async fn find_anew(&self, missing: &Missing<Place>, runs: Vec<Run>, reason: &BrokerError) -> Result<Vec<Indexed<Place>>> {
+        let (journal, topic, number, text) = (self.journal.clone(), missing.topic, missing.number, reason.to_string());
+        let find = move || duties::find_anew(&journal, topic, number, &runs, &text);
+        let closed = || BrokerError::new(ErrorKind::Closed, "the runtime ended while an index was made anew");
+        let found = self.blocking(find).await.ok_or_else(closed)?;
+        found.map_err(|error| BrokerError::new(ErrorKind::Storage, error))
     }
 
     async fn close(engine: &Arc<Engine<Self>>) -> Result<()> {

@@ -227,7 +227,8 @@ impl Feed {
         }
         let mut taken = self.take_run(limit, topic, subscription, &size);
         let bytes_of = |position: u64| topic.log.get(position).map_or(0, |entry| size(&entry.handle));
-        let mut bytes: usize = if taken.len() < limit { taken.iter().map(|position| bytes_of(*position)).sum() } else { 0 };
+        // Nobody asks where all of them come from the run.
+        let mut bytes: Option<usize> = None;
         let (mut scanned, was_full) = (0, self.is_full());
         let mut others = false;
         while taken.len() < limit && scanned < SCAN_MAX {
@@ -237,8 +238,9 @@ impl Feed {
             match self.owner(topic, position).filter(|owner| *owner != id) {
                 Some(owner) => others |= self.set_aside(owner, position),
                 None => {
-                    bytes += bytes_of(position);
-                    if bytes > RECEIVE_BYTES_MAX && !taken.is_empty() {
+                    let so_far = bytes.get_or_insert_with(|| taken.iter().map(|position| bytes_of(*position)).sum());
+                    *so_far += bytes_of(position);
+                    if *so_far > RECEIVE_BYTES_MAX && !taken.is_empty() {
                         self.ready.insert(position);
                         break;
                     }

@@ -1,8 +1,8 @@
 //! What the engine needs from the place that keeps its events: nothing in memory, a journal on disk.
 
 use crate::{
-    Durability, Message, MessageId, Result, TopicSpec,
-    state::{Event, Index, Missing, State, SubscriptionId},
+    BrokerError, Durability, Message, MessageId, Result, TopicSpec,
+    state::{Event, Index, Indexed, Missing, Run, State, SubscriptionId},
 };
 use std::{future::Future, sync::Arc};
 
@@ -76,8 +76,19 @@ pub(crate) trait Store: Send + Sync + Sized + 'static {
     /// Reads messages back, each for itself, since damage is limited to what it hit.
     fn load(&self, handles: &[Self::Handle]) -> impl Future<Output = Vec<Result<Arc<Message>>>> + Send;
 
-    /// Reads the indexes of spilled blocks back, in order.
-    fn load_indexes(&self, missing: &[Missing<Self::Handle>]) -> impl Future<Output = Result<Vec<Index<Self::Handle>>>> + Send;
+    /// Reads the indexes of spilled blocks back, in order, each for itself.
+    fn load_indexes(
+        &self,
+        missing: &[Missing<Self::Handle>],
+    ) -> impl Future<Output = Result<Vec<Result<Index<Self::Handle>>>>> + Send;
+
+    /// Finds the messages of a spilled block whose index cannot be read back, for this reason: what each says of itself, with the root that it names.
+    fn find_anew(
+        &self,
+        missing: &Missing<Self::Handle>,
+        runs: Vec<Run>,
+        reason: &BrokerError,
+    ) -> impl Future<Output = Result<Vec<Indexed<Self::Handle>>>> + Send;
 
     /// Makes everything durable and lets go of what is held.
     fn close(engine: &Arc<super::Engine<Self>>) -> impl Future<Output = Result<()>> + Send;

@@ -2,6 +2,7 @@
 //!
 //! It never reads a clock, a file or a socket and never awaits. Who is connected and what is handed out is not part of it.
 
+mod anew;
 mod event;
 mod level;
 mod log;
@@ -12,7 +13,7 @@ mod settled;
 mod shelf;
 mod spill;
 
-pub(crate) use event::{Attempt, Event, LastSent, Producer, Published, Span, SubscriptionId, TopicId};
+pub(crate) use event::{Attempt, Event, LastSent, Producer, Published, Span, SubscriptionId, TopicId, key_hash};
 pub(crate) use log::{BLOCK_MESSAGES, Entry};
 pub(crate) use missing::{Looked, Missing};
 pub(crate) use net::{Net, RootNote, Survivors, merge};
