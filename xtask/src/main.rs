@@ -18,6 +18,9 @@ usage: cargo xtask <task>
   ci --list     name the parts
   bench stores [--seconds N] [--rounds N] [--dir DIR]
                 run the workload of the broker on fjall, redb and SQLite too, and print how they compare
+  bench pulsar [--rounds N] [--only leat|pulsar] [--output FILE]
+                load `leat broker` and the real Pulsar with the `pulsar` crate and with pulsar-perf, and print how they compare;
+                a round takes about eight minutes, the result is written to FILE as JSON
   clients [--against leat|pulsar] [python|go|java|rust|tools|trampoline …]
                 run foreign Pulsar clients through their scenarios against the embedded broker, or against the real Pulsar
   faults [--tier pr|nightly] [--seed N] [--teeth] [--report PAGE] [RULE …]
@@ -52,6 +55,7 @@ fn run(args: &[&str]) -> Result<()> {
         ["ci", "--list"] => ci::list(),
         ["ci", parts @ ..] => ci::run(parts)?,
         ["bench", "stores", rest @ ..] => bench::stores(rest)?,
+        ["bench", "pulsar", rest @ ..] => bench::pulsar(rest)?,
         ["clients", rest @ ..] => clients::run(rest).map(drop)?,
         ["services", rest @ ..] => services::run(rest)?,
         ["simulate", words @ ..] => simulate::run(words)?,

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "contract")]
 pub mod contract;
+mod durability;
 mod embedded;
 mod engine;
 mod error;
@@ -17,9 +18,10 @@ mod state;
 #[cfg(feature = "planted")]
 pub mod planted;
 
+pub use durability::Durability;
 #[cfg(feature = "simulation")]
 pub use embedded::{Driven, Replayed, Work};
-pub use embedded::{Durability, Embedded, EmbeddedOptions, STORAGE_EXIT_CODE};
+pub use embedded::{Embedded, EmbeddedOptions, STORAGE_EXIT_CODE};
 pub use engine::Limits;
 pub use error::{BrokerError, ErrorKind};
 pub use leatworks_journal::{Damage, File, FileSystem, RealFileSystem, Recovered, Report, verify};
@@ -63,6 +65,9 @@ pub struct TopicSpec {
     pub retention: Duration,
     /// How many bytes of payloads are kept at most, within `retention`: the oldest acknowledged messages go first. 0 sets no limit.
     pub retention_bytes: u64,
+    /// What an acknowledged write to it survives; `None` is what it was, or for a new topic what the broker's level says. A step that touches topics of several
+    /// levels is as durable as the strongest of them. A broker that has one level only takes no notice.
+    pub durability: Option<Durability>,
 }
 
 /// How the consumers of one subscription share its messages. The names and meanings are Pulsar's.
@@ -74,15 +79,17 @@ pub enum SubscriptionKind {
     Shared,
     /// One consumer is active, in the order of arrival; the next takes over when it leaves.
     Failover,
-    /// Messages of one key go to one consumer at a time, in order, also across redelivery: while a message of a key is
-    /// unsettled, later messages of that key wait. Messages without a key are treated as [`SubscriptionKind::Shared`].
+    /// Messages of one key go to one consumer as long as no other comes or goes, one at a time and in order, also across redelivery: while a message of a
+    /// key is unsettled, later messages of that key wait. When a consumer comes or goes some keys move, each of them not before what its consumer
+    /// holds of it is settled or given back. A consumer that takes nothing holds up its own keys only. Messages without a key are treated as
+    /// [`SubscriptionKind::Shared`].
     KeyShared,
 }
 
 /// When a message may be handed to a consumer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HandOff {
-    /// When it is as durable as the broker's level says: what a consumer does outside can rely on it.
+    /// When it is as durable as the level of its topic says: what a consumer does outside can rely on it.
     #[default]
     Durable,
     /// At once, for a consumer in the broker's own process whose effects go through the broker. What follows from the message becomes durable with it or after it,
@@ -129,7 +136,8 @@ pub struct Publish {
     /// What is published. It is shared, so that a step can be tried again without a copy.
     pub message: Arc<Message>,
     /// A named producer and its sequence number. A sequence that is not greater than the producer's last one *on this
-    /// topic* is dropped as a repetition and still reported as published. Survives restarts.
+    /// topic* is dropped as a repetition and still reported as published. Survives restarts. A producer that has published nothing on the topic for long (six hours,
+    /// unless the broker's limits say otherwise) may be forgotten.
     pub sequence: Option<(Arc<str>, u64)>,
 }
 
@@ -168,7 +176,7 @@ pub struct Step {
 /// When a step is told to have happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Confirm {
-    /// When it is as durable as the broker's level says.
+    /// When it is as durable as the level of its topics says.
     #[default]
     Durable,
     /// When it is in order: whatever comes after it becomes durable with it or after it. For a caller who tells nobody outside; a later call that
@@ -228,7 +236,7 @@ pub struct TopicStats {
 ///
 /// # Promises
 /// 1. A future of [`publish`](Broker::publish) or [`commit`](Broker::commit) resolves with `Ok` only when what it did is as durable as
-///    the broker's level says ([`durability`](Broker::durability)). If it resolves with a retryable error, it did nothing or all; a repetition is made harmless by
+///    the strongest of its topics asks for, which is the broker's level ([`durability`](Broker::durability)) unless [`TopicSpec::durability`] says otherwise. If it resolves with a retryable error, it did nothing or all; a repetition is made harmless by
 ///    [`Publish::sequence`] and [`Step::guard`].
 /// 2. A message is delivered to every subscription that existed when it was published, until it is settled there.
 /// 3. [`Delivery::attempt`] is 1 for the first delivery and has risen, durably against the end of the process, *before* each delivery is
@@ -241,7 +249,7 @@ pub struct TopicStats {
 /// depends on it cannot become durable without it, may skip writing what is published and settled in one commit group (elision), and
 /// may keep its backlog outside memory.
 pub trait Broker: Send + Sync + 'static {
-    /// What an acknowledged write survives, for people: `power`, `interval`, `process`, `memory`, or the name of the foreign broker.
+    /// What an acknowledged write survives where a topic says nothing else, for people: `power`, `interval`, `process`, `memory`, or the name of the foreign broker.
     fn durability(&self) -> &str;
 
     /// Which of the promises above hold in full. All of them, unless another system lies behind.
@@ -249,8 +257,14 @@ pub trait Broker: Send + Sync + 'static {
         Promises::default()
     }
 
-    /// Creates a topic, or does nothing if it exists. Its kind and topology are those of the first call; the retention is updated.
+    /// Creates a topic, or does nothing if it exists. Its kind and topology are those of the first call; the retention is updated, and the durability if one is given.
     fn create_topic(&self, spec: TopicSpec) -> BoxFuture<'_, Result<()>>;
+
+    /// Removes a topic with what it keeps. Another one of its name begins anew.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] while it has subscriptions.
+    fn delete_topic(&self, topic: &str) -> BoxFuture<'_, Result<()>>;
 
     /// Creates a subscription, or does nothing if it exists. It exists, and gets every message, from then on, with no consumer needed.
     ///
@@ -315,9 +329,13 @@ pub trait Broker: Send + Sync + 'static {
     fn close(&self) -> BoxFuture<'_, Result<()>>;
 }
 
+/// The most bytes of messages that one call of [`Consumer::receive`] gives, unless the first alone has more: a thousand messages of five mebibytes must not come
+/// at once, and a disk does not get faster beyond a mebibyte.
+pub const RECEIVE_BYTES_MAX: usize = 8 << 20;
+
 /// One consumer of a subscription.
 pub trait Consumer: Send {
-    /// Waits for at least one message and gives at most `max`, and no more than the permits that are left. Cancel-safe: a message that is
+    /// Waits for at least one message and gives at most `max`, no more than the permits that are left, and no more than [`RECEIVE_BYTES_MAX`] but for a single message. Cancel-safe: a message that is
     /// handed out by a call whose future was dropped is returned to the subscription.
     fn receive(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Delivery>>>;
 }

@@ -1,14 +1,11 @@
 //! The broker that keeps everything in memory: for tests, and for work that may be lost.
 
 use crate::{
-    Message, MessageId, Result,
-    engine::{Clock, Engine, Limits, Store},
-    state::{Event, Index, Missing, State, SubscriptionId},
+    BrokerError, Durability, Message, MessageId, Result, TopicSpec,
+    engine::{Clock, Engine, Limits, Noted, Store, message_size},
+    state::{Event, Index, Indexed, Missing, Run, State, SubscriptionId},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 /// A broker in memory. It keeps the whole contract but survives nothing; its time is tokio's, so that paused time works.
 #[derive(Clone)]
@@ -19,17 +16,14 @@ pub struct MemoryBroker {
 impl MemoryBroker {
     /// An empty broker.
     pub fn new(limits: Limits) -> Self {
-        Self { engine: Engine::new(MemoryStore::default(), State::default(), (), Clock::new(), limits) }
+        Self { engine: Engine::new(MemoryStore, State::default(), (), Clock::new(), limits) }
     }
 }
 
 crate::engine::broker_by_engine!(MemoryBroker);
 
 /// Keeps nothing but the messages themselves: an event is as durable as it will ever be when it is applied.
-#[derive(Default)]
-struct MemoryStore {
-    last: AtomicU64,
-}
+struct MemoryStore;
 
 impl Store for MemoryStore {
     type Handle = Arc<Message>;
@@ -39,8 +33,13 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn durability(&self) -> &'static str {
-        "memory"
+    fn level(&self) -> Durability {
+        Durability::Memory
+    }
+
+    fn prepare(&self, spec: &mut TopicSpec) -> Result<()> {
+        spec.durability = None;
+        Ok(())
     }
 
     fn has_room(&self, (): &(), _bytes: usize, _urgent: bool) -> bool {
@@ -51,27 +50,24 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn note(&self, (): &mut (), _state: &State<Arc<Message>>, _event: &Event<Arc<Message>>, _bytes: usize) -> u64 {
-        self.last.fetch_add(1, Ordering::Relaxed) + 1
+    fn note(&self, (): &mut (), _state: &State<Arc<Message>>, _event: &Event<Arc<Message>>, _bytes: usize) -> Noted {
+        // Nobody waits for it.
+        Noted { sequence: 0, level: Durability::Memory }
     }
 
     fn applied(&self, (): &mut (), state: &mut State<Arc<Message>>) {
         state.freed.clear();
     }
 
-    fn last(&self) -> u64 {
-        self.last.load(Ordering::Relaxed)
-    }
-
-    async fn written(&self, _sequence: u64) -> Result<()> {
+    async fn durable(&self, _noted: Noted) -> Result<()> {
         Ok(())
     }
 
-    async fn durable(&self, _sequence: u64) -> Result<()> {
+    async fn all_durable(&self) -> Result<()> {
         Ok(())
     }
 
-    fn is_durable(&self, _sequence: u64) -> bool {
+    fn is_durable(&self, _noted: Noted) -> bool {
         true
     }
 
@@ -79,7 +75,7 @@ impl Store for MemoryStore {
         None
     }
 
-    fn hand_out(&self, (): &mut (), _subscription: SubscriptionId, _position: u64, _attempt: u32, _id: MessageId) {}
+    fn hand_out(&self, (): &mut (), _subscription: SubscriptionId, _handed: (u64, u32), _id: MessageId, _durable: bool) {}
 
     fn hand_back(&self, (): &mut (), _subscription: SubscriptionId, _start: u64, _end: u64, _attempt: u32) {}
 
@@ -89,12 +85,25 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn size(message: &Arc<Message>) -> usize {
+        message_size(message)
+    }
+
     async fn load(&self, handles: &[Arc<Message>]) -> Vec<Result<Arc<Message>>> {
         handles.iter().map(|message| Ok(message.clone())).collect()
     }
 
-    async fn load_indexes(&self, _missing: &[Missing<Arc<Message>>]) -> Result<Vec<Index<Arc<Message>>>> {
+    async fn load_indexes(&self, _missing: &[Missing<Arc<Message>>]) -> Result<Vec<Result<Index<Arc<Message>>>>> {
         Ok(Vec::new())
+    }
+
+    async fn find_anew(
+        &self,
+        _missing: &Missing<Arc<Message>>,
+        _runs: Vec<Run>,
+        reason: &BrokerError,
+    ) -> Result<Vec<Indexed<Arc<Message>>>> {
+        Err(reason.clone())
     }
 
     async fn close(_engine: &Arc<Engine<Self>>) -> Result<()> {

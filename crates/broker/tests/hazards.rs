@@ -67,14 +67,18 @@ async fn pass(broker: &Embedded, consumer: &mut dyn Consumer, topic: &str, batch
     for _ in 0..batches {
         broker.publish(batch(topic, 0..10, 1_024)).await.unwrap();
         let got = consumer.receive(100).await.unwrap();
-        let ack = |delivery: &Delivery| Ack {
-            topic: topic.into(),
-            subscription: "s".into(),
-            position: delivery.position,
-            cumulative: false,
-        };
-        broker.commit(Step { acks: got.iter().map(ack).collect(), ..Step::default() }).await.unwrap();
+        broker.commit(settle(topic, &got)).await.unwrap();
     }
+}
+
+fn settle(topic: &str, deliveries: &[Delivery]) -> Step {
+    let ack = |delivery: &Delivery| Ack {
+        topic: topic.into(),
+        subscription: "s".into(),
+        position: delivery.position,
+        cumulative: false,
+    };
+    Step { acks: deliveries.iter().map(ack).collect(), ..Step::default() }
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
@@ -291,4 +295,126 @@ async fn a_topic_that_keeps_nothing_any_more_lets_go_of_what_it_kept() {
     let backlog = broker.stats().await.unwrap()[0].subscriptions["late"].backlog;
     // Messages go in blocks, and the last is not complete.
     assert!(backlog < 512, "{backlog}");
+}
+
+/// The attempts that a message has, and the message that ends whoever gets it, which is neither the first nor the last of those in hand.
+const ATTEMPTS: u32 = 3;
+const DEADLY: u128 = 3;
+
+#[tokio::test]
+async fn a_message_that_ends_its_process_uses_up_no_attempts_of_others() {
+    let fs = SimulatedFileSystem::new(9, Faults::default());
+    let broker = open(&fs);
+    topic(&broker, "a").await;
+    broker.publish(batch("a", 0..8, 100)).await.unwrap();
+    drop(broker);
+    let (mut tried, mut given_up) = (Vec::new(), Vec::new());
+    while given_up.is_empty() {
+        let broker = open(&fs);
+        let mut consumer = consumer(&broker, "a").await;
+        loop {
+            let got = soon(consumer.receive(100)).await.unwrap();
+            tried.extend(got.iter().filter(|delivery| delivery.message.id.0 == DEADLY).map(|delivery| delivery.attempt));
+            given_up.extend(got.iter().filter(|delivery| delivery.attempt > ATTEMPTS).map(|delivery| delivery.message.id.0));
+            if got.iter().any(|delivery| delivery.message.id.0 == DEADLY && delivery.attempt <= ATTEMPTS) {
+                break fs.kill();
+            }
+            broker.commit(settle("a", &got)).await.unwrap();
+            if broker.stats().await.unwrap()[0].subscriptions["s"] == (SubscriptionStats { consumers: 1, ..Default::default() }) {
+                break;
+            }
+        }
+    }
+    assert_eq!((tried, given_up), (vec![1, 2, 3, 4], vec![DEADLY]));
+}
+
+/// Does what the threads of a broker would do until this is done.
+async fn driven<T>(driven: &Driven, what: impl Future<Output = T>) -> T {
+    let mut what = std::pin::pin!(what);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut what => return done,
+            () = std::future::ready(()) => {}
+        }
+        for work in [Work::Close, Work::Append, Work::Write, Work::Sync] {
+            driven.drive(work).unwrap();
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_set_back_makes_no_wait_longer() {
+    const NOW_MS: u64 = 1_800_000_000_000;
+    const HOUR_MS: u64 = 3_600_000;
+    const DELAY: Duration = Duration::from_secs(2);
+    for (case, then_ms, waits) in [("back", NOW_MS - HOUR_MS, true), ("not", NOW_MS, true), ("on", NOW_MS + HOUR_MS, false)] {
+        let fs = SimulatedFileSystem::new(10, Faults::default());
+        let opened = |now_ms| Embedded::open_driven(Arc::new(fs.clone()), EmbeddedOptions::new("simulated"), now_ms).unwrap();
+        {
+            let (broker, work) = opened(NOW_MS);
+            driven(&work, topic(&broker, "a")).await;
+            driven(&work, broker.publish(batch("a", 0..1, 10))).await.unwrap();
+            let mut consumer = driven(&work, consumer(&broker, "a")).await;
+            let got = driven(&work, consumer.receive(1)).await.unwrap();
+            driven(&work, broker.nack("a", "s", got[0].position, DELAY)).await.unwrap();
+            driven(&work, broker.publish(batch("a", 1..2, 10))).await.unwrap();
+            fs.kill();
+        }
+        let (broker, work) = opened(then_ms);
+        let mut consumer = driven(&work, consumer(&broker, "a")).await;
+        let began = tokio::time::Instant::now();
+        let got = driven(&work, consumer.receive(10)).await.unwrap();
+        assert_eq!(got.iter().any(|delivery| delivery.message.id.0 == 0), !waits, "{case}");
+        if waits {
+            let again = tokio::time::timeout(DELAY * 2, consumer.receive(1)).await.unwrap_or_else(|_| panic!("{case}: waits on"));
+            assert_eq!((again.unwrap()[0].attempt, began.elapsed() >= DELAY), (2, true), "{case}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_of_the_last_group_of_a_broker_at_rest_is_not_taken_for_a_torn_end() {
+    let fs = SimulatedFileSystem::new(1, Faults::default());
+    let broker = open(&fs);
+    topic(&broker, "a").await;
+    let copy = || {
+        let copy = fs.fork();
+        copy.kill();
+        copy
+    };
+    // The second time after it has rested once, when what follows has taken the place of what said so.
+    for last in [3, 6] {
+        broker.publish(batch("a", last - 2..last + 1, 1_000)).await.unwrap();
+        let damaged = || {
+            let copy = copy();
+            let name = copy.list_names("segment-").pop().unwrap();
+            let bytes = copy.bytes_of(&name).unwrap();
+            let at = bytes.windows(900).position(|part| part.iter().all(|byte| u128::from(*byte) == last)).unwrap();
+            copy.flip_bit(&name, (at + 10) * 8);
+            open(&copy)
+        };
+        // Until it rests nothing says that the group was durable.
+        let told = async {
+            loop {
+                let again = damaged();
+                match (again.recovered().lost, &again.recovered().torn) {
+                    (1, None) => return again,
+                    (0, Some(_)) => tokio::task::yield_now().await,
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        let again = soon(told).await;
+        assert_eq!(again.stats().await.unwrap()[0].subscriptions["s"].backlog, last as u64, "the group is there");
+        let mut consumer = consumer(&again, "a").await;
+        let got = soon(consumer.receive(10)).await.unwrap();
+        assert!(got.iter().map(|delivery| delivery.message.id.0).eq(1..last), "all but for what was hit: {got:?}");
+    }
+    // Nobody has counted what said so.
+    broker.publish(batch("a", 7..8, 1_000)).await.unwrap();
+    let again = open(&copy());
+    assert_eq!((again.recovered().lost, again.recovered().torn.clone()), (0, None));
+    assert_eq!(again.stats().await.unwrap()[0].subscriptions["s"].backlog, 7);
 }

@@ -16,6 +16,9 @@
 //! what an earlier use of a recycled segment has left is none, since the segment had another number, and a record that the disk has put at a
 //! wrong place is none. `behind` says how many records back the last synced one was when this one was written: a later record whose `behind`
 //! reaches past a damaged one proves that the damaged one had been synced, so it is damage and not the torn end of what a crash interrupted.
+//!
+//! Behind the last record there may be a mark: a header without a body, with the sequence of that record and 0 records `behind`. It says that the record is synced, for
+//! which nothing else follows while a journal is at rest. It is no record: the next one takes its place, or leaves it behind in a segment that is full.
 
 use crate::Position;
 
@@ -117,6 +120,16 @@ impl RecordHeader {
         let header = Self { body_bytes: body.len() as u32, crc: 0, sequence, epoch, behind };
         let zeros = &[0; ALIGN_BYTES as usize][..padding(body.len())];
         Self { crc: crc32c::crc32c_append(header.checksum(salt, address, body), zeros), ..header }
+    }
+
+    /// The mark at this address that says that everything up to this sequence is synced.
+    pub(crate) fn mark(salt: u64, address: u64, synced: u64, epoch: u32) -> Self {
+        Self::new(salt, address, synced, epoch, synced, &[])
+    }
+
+    /// The sequence that is expected at the place of this: a mark is no record.
+    pub(crate) fn expected(&self) -> u64 {
+        self.sequence + u64::from(self.behind == 0)
     }
 
     pub(crate) fn encode(&self) -> [u8; RECORD_HEADER_BYTES as usize] {

@@ -5,15 +5,15 @@ use crate::{
     format::{RECORD_HEADER_BYTES, body_bytes_max},
     opening,
     queue::{QUEUE_BYTES_MAX, Queue},
-    recovery,
-    segment::segment_name,
-    threads,
+    recovery, threads,
     watermark::Watermark,
 };
-use bytes::Bytes;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::{Notify, watch};
@@ -137,6 +137,8 @@ pub(crate) struct Shared {
     pub(crate) current: Mutex<(u64, Arc<dyn File>)>,
     pub(crate) segments: RwLock<BTreeMap<u64, Arc<dyn File>>>,
     pub(crate) written: Watermark,
+    /// The address behind the last record that is written.
+    pub(crate) written_until: AtomicU64,
     pub(crate) synced: Watermark,
     /// There may be room again.
     pub(crate) room: Notify,
@@ -233,10 +235,7 @@ impl Journal {
 
     /// The sequence of the last record that was appended.
     pub fn last(&self) -> u64 {
-        let queue = self.shared.lock();
-        let last = queue.tail.sequence - 1;
-        // Nobody waits for a mark: what was appended before it is synced.
-        if last == queue.marked_synced { last - 1 } else { last }
+        self.shared.lock().tail.sequence - 1
     }
 
     /// Fails if the journal has ended, with the reason.
@@ -276,6 +275,11 @@ impl Journal {
         self.shared.written.get()
     }
 
+    /// Whether what was appended at this address, so many bytes, can be read back now.
+    pub fn is_written(&self, address: u64, bytes: usize) -> bool {
+        address + bytes as u64 <= self.shared.written_until.load(Ordering::Acquire)
+    }
+
     /// How far records survive the loss of power.
     pub fn synced_now(&self) -> u64 {
         self.shared.synced.get()
@@ -295,30 +299,6 @@ impl Journal {
                 None => std::future::pending().await,
             }
         }
-    }
-
-    /// Reads bytes back. Blocks; they must have been written.
-    pub fn read(&self, address: u64, bytes: usize) -> Result<Bytes, JournalError> {
-        let number = address / self.shared.segment_bytes;
-        let name = segment_name(number);
-        let find = || self.shared.segments.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
-        let gone = || JournalError::damaged(&name, address % self.shared.segment_bytes, "there is no such segment");
-        let file = find().ok_or_else(gone)?;
-        let mut buffer = vec![0; bytes];
-        file.read(&mut buffer, address % self.shared.segment_bytes).map_err(JournalError::io("reading", &name))?;
-        // A segment that was let go of meanwhile may be in use again: the bytes could be whole and another record's.
-        find().ok_or_else(gone)?;
-        Ok(buffer.into())
-    }
-
-    /// The name of the file and the offset in it, for people.
-    pub fn place(&self, address: u64) -> (String, u64) {
-        (segment_name(address / self.shared.segment_bytes), address % self.shared.segment_bytes)
-    }
-
-    /// The number of the segment that this address is in, as [`Duty::Compact`] names it.
-    pub fn segment_of(&self, address: u64) -> u64 {
-        address / self.shared.segment_bytes
     }
 
     /// These, by address and size, are alive: their segments are kept.
@@ -397,6 +377,15 @@ impl Journal {
             Some(wait) if wait.is_zero() => self.shared.sync(),
             _ => Ok(()),
         }
+    }
+
+    /// Says on disk that everything is synced, if it is and nothing that follows says so: from then on damage of the last records is told from an end that a crash has
+    /// torn. Blocks. For [`Work::Owner`], when nothing has been appended for a while.
+    ///
+    /// # Errors
+    /// Why the journal has ended.
+    pub fn rest(&self) -> Result<(), JournalError> {
+        self.shared.mark_synced()
     }
 
     /// What it takes on disk.

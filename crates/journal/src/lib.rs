@@ -23,6 +23,7 @@ mod opening;
 #[cfg(not(feature = "planted"))]
 mod planted;
 mod queue;
+mod reading;
 mod recovery;
 mod scan;
 mod segment;

@@ -12,7 +12,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Condvar, Mutex, RwLock},
+    sync::{Arc, Condvar, Mutex, RwLock, atomic::AtomicU64},
 };
 use tokio::sync::{Notify, watch};
 
@@ -72,6 +72,7 @@ pub(crate) fn start(
         current: Mutex::new((number, file.clone())),
         segments: RwLock::new(found.segments),
         written: Default::default(),
+        written_until: AtomicU64::new(found.tail.address),
         synced: Default::default(),
         room: Notify::new(),
         failure: watch::Sender::new(None),
@@ -84,6 +85,8 @@ pub(crate) fn start(
             dead: Vec::new(),
         }),
     };
+    // The next record repeats it: whatever said so of a damaged record before may lie where that one comes to lie.
+    shared.synced.raise(found.synced);
     shared.open_epoch()?;
     Ok((shared, recovered))
 }
@@ -164,6 +167,7 @@ fn create(fs: &dyn FileSystem, segment_bytes: u64) -> Result<Found, JournalError
         records: 0,
         lost: 0,
         torn: None,
+        synced: 0,
         repair: Repair::default(),
     })
 }

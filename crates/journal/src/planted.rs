@@ -66,6 +66,8 @@ bugs! {
     CheckpointOneTooFar,
     /// A full disk is never asked again.
     FullForEver,
+    /// A mark says that what is written is synced. A power cut tears the last record, and what is torn looks like damage.
+    MarkBeforeSync,
     /// The gap that damage has left is closed without a word.
     LoseSilently,
 }

@@ -32,7 +32,7 @@ pub(crate) struct Queue {
     /// Files that are ready, and how many of them records in the queue have taken.
     pub(crate) spares: VecDeque<String>,
     pub(crate) promised: usize,
-    /// The sequence of the last mark that says that everything before it is synced.
+    /// The sequence of the last record of which a mark says that it is synced.
     pub(crate) marked_synced: u64,
     pub(crate) wants: Wants,
     pub(crate) next_spare: u64,

@@ -4,7 +4,7 @@ use crate::{
     File, FileSystem, JournalError, Lost, Position, Record,
     format::{CheckpointHeader, SEGMENT_HEADER_BYTES, SegmentHeader},
     scan::{End, Scan},
-    segment::{Segment, segment_name, segment_number},
+    segment::{self, Segment, segment_name, segment_number},
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc};
@@ -36,6 +36,8 @@ pub(crate) struct Found {
     pub(crate) lost: u64,
     /// The place of a record that a crash has interrupted.
     pub(crate) torn: Option<(String, u64)>,
+    /// Up to which record it was said that all had been durable.
+    pub(crate) synced: u64,
     pub(crate) repair: Repair,
 }
 
@@ -56,10 +58,20 @@ pub(crate) struct Repair {
 #[derive(Clone)]
 pub struct Reader {
     segment_bytes: u64,
+    salt: u64,
     segments: BTreeMap<u64, Arc<dyn File>>,
 }
 
 impl Reader {
+    /// As [`Journal::records_of`](crate::Journal::records_of).
+    ///
+    /// # Errors
+    /// If there is no such segment, or the disk fails.
+    pub fn records_of(&self, segment: u64) -> Result<Vec<(Record, bool)>, JournalError> {
+        let missing = || JournalError::damaged(segment_name(segment), 0, "there is no such segment");
+        segment::records_of(&**self.segments.get(&segment).ok_or_else(missing)?, segment, self.segment_bytes, self.salt)
+    }
+
     /// As [`Journal::read`](crate::Journal::read).
     ///
     /// # Errors
@@ -76,6 +88,11 @@ impl Reader {
     /// As [`Journal::place`](crate::Journal::place).
     pub fn place(&self, address: u64) -> (String, u64) {
         (segment_name(address / self.segment_bytes), address % self.segment_bytes)
+    }
+
+    /// As [`Journal::start_of`](crate::Journal::start_of).
+    pub fn start_of(&self, segment: u64) -> u64 {
+        segment * self.segment_bytes
     }
 
     /// As [`Journal::segment_of`](crate::Journal::segment_of).
@@ -119,7 +136,7 @@ pub(crate) fn find(fs: &dyn FileSystem, visitor: &mut dyn Visitor) -> Result<Opt
     let segments = open_segments(fs, &names, false)?;
     let Some((start, segment_bytes, salt)) = beginning(&checkpoints, &segments)? else { return Ok(None) };
     let files = segments.iter().map(|(number, segment)| (*number, segment.file.clone()));
-    visitor.begin(Reader { segment_bytes, segments: files.collect() });
+    visitor.begin(Reader { segment_bytes, salt, segments: files.collect() });
     let newest = checkpoints.newest();
     if let Some(newest) = newest {
         let snapshot = visitor.snapshot(&newest.snapshot);
@@ -127,7 +144,7 @@ pub(crate) fn find(fs: &dyn FileSystem, visitor: &mut dyn Visitor) -> Result<Opt
         // It may be in memory only. If there is no other, it must be durable before another is written.
         newest.file.sync().map_err(JournalError::io("syncing", CHECKPOINTS[newest.slot]))?;
     }
-    let End { position: tail, content, unproven, walked } =
+    let End { position: tail, content, unproven, synced, walked } =
         Scan::new(&segments, segment_bytes, salt, start, newest.is_some()).run(visitor)?;
     let last = tail.address / segment_bytes;
     let mut repair = Repair { cut: walked.cut, ..Repair::default() };
@@ -160,6 +177,7 @@ pub(crate) fn find(fs: &dyn FileSystem, visitor: &mut dyn Visitor) -> Result<Opt
         generation: newest.map_or(0, |newest| newest.header.generation),
         kept_checkpoint: checkpoints.kept(),
         snapshot_bytes: newest.map_or(0, |newest| newest.snapshot.len()),
+        synced,
         records: walked.records,
         lost: walked.lost,
         torn: walked.torn,

@@ -45,6 +45,8 @@ pub(crate) struct End {
     pub(crate) content: Content,
     /// From this offset on, what was accepted of the last segment may be in memory only.
     pub(crate) unproven: u64,
+    /// Up to which record it was said that all had been durable, damaged ones too.
+    pub(crate) synced: u64,
     pub(crate) walked: Walked,
 }
 
@@ -95,7 +97,8 @@ impl<'a> Scan<'a> {
                 self.end(&content, visitor)?;
                 let offset = self.position.address % self.segment_bytes;
                 let unproven = self.proven.unproven.front().map_or(offset, |(_, offset)| *offset);
-                return Ok(End { position: self.position, content, unproven, walked: self.found });
+                let synced = self.proven.synced.min(self.position.sequence - 1);
+                return Ok(End { position: self.position, content, unproven, synced, walked: self.found });
             };
             let skipped = number + 1..next.address / self.segment_bytes;
             if let Some(missing) = skipped.into_iter().find(|number| !self.gaps && !self.segments.contains_key(number)) {
@@ -142,7 +145,7 @@ impl<'a> Scan<'a> {
             self.position.epoch = header.epoch;
             self.position.sequence += 1;
             self.position.address += record_bytes(body.len());
-            // A record without a body only says that the journal was opened, or what is synced.
+            // A record without a body only says that the journal was opened.
             if !body.is_empty() {
                 let address = content.address(offset) + RECORD_HEADER_BYTES;
                 self.found.records += 1;
@@ -154,7 +157,7 @@ impl<'a> Scan<'a> {
 
     /// Where the walk goes on, now that no record is where one was expected: behind what is damaged, or in the next segment. `None` if this is the end,
     /// since nothing says that there ever was a durable record here.
-    fn next(&self, content: &Content) -> Result<Option<Next>, JournalError> {
+    fn next(&mut self, content: &Content) -> Result<Option<Next>, JournalError> {
         let sequence = self.position.sequence;
         let following = self.following(content.number)?;
         if following.is_some_and(|next| next.sequence == sequence) {
@@ -164,13 +167,16 @@ impl<'a> Scan<'a> {
         // The segment was left for another one, so all of it had been synced. Or a later record says that the one expected here had been.
         let durable = following.is_some()
             || planted::is(Bug::SkipTorn)
-            || content.later(offset, self.position).any(|(_, header)| header.synced() >= sequence);
+            || content.later(offset, self.position).any(|(_, header)| {
+                self.proven.synced = self.proven.synced.max(header.synced());
+                header.synced() >= sequence
+            });
         if !durable {
             return Ok(None);
         }
         let limit = following.map_or(u64::MAX, |next| next.sequence);
         let whole = content.later(offset, self.position).find(|(_, header)| header.sequence < limit);
-        let whole = whole.map(|(offset, header)| Next { address: content.address(offset), sequence: header.sequence });
+        let whole = whole.map(|(offset, header)| Next { address: content.address(offset), sequence: header.expected() });
         Ok(whole.or(following))
     }
 
@@ -186,7 +192,7 @@ impl<'a> Scan<'a> {
                 let content = segment.read(self.segment_bytes, self.salt);
                 let first = content.later(SEGMENT_HEADER_BYTES, self.position).next();
                 if let Some((offset, header)) = first {
-                    return Ok(Some(Next { address: content.address(offset), sequence: header.sequence }));
+                    return Ok(Some(Next { address: content.address(offset), sequence: header.expected() }));
                 }
                 match &segment.unreadable {
                     Some(error) => return Err(unreadable(name, error)),

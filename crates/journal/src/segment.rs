@@ -1,7 +1,7 @@
 //! One segment's file, and its bytes as far as they can be read.
 
 use crate::{
-    File, FileSystem, JournalError, Position,
+    File, FileSystem, JournalError, Position, Record,
     format::{
         ALIGN_BYTES, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, is_other_version, record_bytes,
         records_end,
@@ -87,21 +87,43 @@ impl Segment {
 
     /// Reads it all, with zeros for what is not there or cannot be read.
     pub(crate) fn read(&self, segment_bytes: u64, salt: u64) -> Content {
-        let mut bytes = vec![0; segment_bytes as usize];
-        let size = self.size.min(segment_bytes);
-        let mut unreadable = Vec::new();
-        if self.file.read(&mut bytes[..size as usize], 0).is_err() {
-            for start in (0..size).step_by(SECTOR_BYTES as usize) {
-                let end = (start + SECTOR_BYTES).min(size);
-                let block = &mut bytes[start as usize..end as usize];
-                if let Err(error) = self.file.read(block, start) {
-                    block.fill(0);
-                    unreadable.push((start..end, Arc::new(error)));
-                }
-            }
-        }
-        Content { number: self.number, segment_bytes, salt, bytes: bytes.into(), size, unreadable }
+        Content::read(&*self.file, self.size, self.number, segment_bytes, salt)
     }
+}
+
+/// The records of a segment, in order, and whether each is whole. One that is not has the place and the length that its header says, if those lead on from the record
+/// before; nothing else of it is certain.
+pub(crate) fn records_of(
+    file: &dyn File,
+    number: u64,
+    segment_bytes: u64,
+    salt: u64,
+) -> Result<Vec<(Record, bool)>, JournalError> {
+    let size = file.size().map_err(JournalError::io("looking at", segment_name(number)))?;
+    let content = Content::read(file, size, number, segment_bytes, salt);
+    let any = Position { address: 0, sequence: 1, epoch: 0 };
+    let record = |offset: u64, header: &RecordHeader| Record {
+        sequence: header.sequence,
+        address: content.address(offset) + RECORD_HEADER_BYTES,
+        body: content.body(offset, header),
+    };
+    let mut records = Vec::new();
+    let mut from = SEGMENT_HEADER_BYTES;
+    for (offset, header) in content.later(SEGMENT_HEADER_BYTES, any) {
+        while from < offset {
+            let Some(damaged) = content.header(from).filter(|header| header.body_bytes > 0) else { break };
+            records.push((record(from, &damaged), false));
+            from += record_bytes(damaged.body_bytes as usize);
+        }
+        records.push((record(offset, &header), true));
+        from = offset + record_bytes(header.body_bytes as usize);
+    }
+    // The last may be damaged too.
+    if let Some(damaged) = content.header(from).filter(|header| header.body_bytes > 0) {
+        records.push((record(from, &damaged), false));
+    }
+    records.retain(|(record, _)| !record.body.is_empty());
+    Ok(records)
 }
 
 /// The bytes of a segment.
@@ -117,6 +139,24 @@ pub(crate) struct Content {
 }
 
 impl Content {
+    /// Reads a segment's file of this size, with zeros for what is not there or cannot be read.
+    fn read(file: &dyn File, size: u64, number: u64, segment_bytes: u64, salt: u64) -> Self {
+        let mut bytes = vec![0; segment_bytes as usize];
+        let size = size.min(segment_bytes);
+        let mut unreadable = Vec::new();
+        if file.read(&mut bytes[..size as usize], 0).is_err() {
+            for start in (0..size).step_by(SECTOR_BYTES as usize) {
+                let end = (start + SECTOR_BYTES).min(size);
+                let block = &mut bytes[start as usize..end as usize];
+                if let Err(error) = file.read(block, start) {
+                    block.fill(0);
+                    unreadable.push((start..end, Arc::new(error)));
+                }
+            }
+        }
+        Self { number, segment_bytes, salt, bytes: bytes.into(), size, unreadable }
+    }
+
     /// What a segment holds that is not there.
     pub(crate) fn missing(number: u64, segment_bytes: u64, salt: u64) -> Self {
         let bytes = vec![0; segment_bytes as usize].into();

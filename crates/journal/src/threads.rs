@@ -11,7 +11,9 @@ use std::{
 };
 
 /// How long nothing must have been appended before a mark says that everything is synced. Whatever follows within this says it too, and for nothing; a
-/// mark takes one small write, which is nothing ten times a second.
+/// mark takes one small write, which is nothing ten times a second. An owner that syncs at once does not wake this thread, and says by [`Journal::rest`] when it rests.
+///
+/// [`Journal::rest`]: crate::Journal::rest
 const MARK_AFTER: Duration = Duration::from_millis(100);
 
 /// A thread's name and what it does.
@@ -110,7 +112,7 @@ fn wait_for_sync(shared: &Shared, last: Instant) -> Option<Next> {
         let (wait, idle) = match queue.wants.wait(last.elapsed(), synced) {
             Some(wait) if wait.is_zero() => return Some(Next::Sync),
             Some(wait) => (wait, false),
-            None if shared.marks() && queue.can_mark(synced, shared.segment_bytes) => (MARK_AFTER, true),
+            None if queue.can_mark(synced, shared.segment_bytes) => (MARK_AFTER, true),
             None => {
                 queue = shared.to_sync.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;

@@ -185,7 +185,7 @@ impl Check<'_> {
         let content = segment.read(self.segment_bytes, self.salt);
         let any = Position { address: 0, sequence: 1, epoch: 0 };
         let (offset, header) = content.later(SEGMENT_HEADER_BYTES, any).next()?;
-        Some(Position { address: content.address(offset), sequence: header.sequence, epoch: header.epoch })
+        Some(Position { address: content.address(offset), sequence: header.expected(), epoch: header.epoch })
     }
 
     fn headers(&mut self, segment: &Segment) {

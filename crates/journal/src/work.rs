@@ -6,7 +6,7 @@ use crate::{
         ALIGN_BYTES, CHECKPOINT_HEADER_BYTES, CheckpointHeader, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES,
         SegmentHeader,
     },
-    journal::{Mark, Shared, Syncing, Work},
+    journal::{Mark, Shared, Work},
     opening::{create_segment, write_headers},
     planted::{self, Bug},
     queue::{QUEUE_BYTES_MAX, Queue, SPARES_READY, Waiting},
@@ -14,7 +14,7 @@ use crate::{
     segment::segment_name,
 };
 use std::{
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -40,23 +40,18 @@ impl Shared {
     pub(crate) fn write_some(&self) -> Result<bool, JournalError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let batch = self.take_batch();
-        let Some((first, last)) = batch.first().zip(batch.last()).map(|(first, last)| (first.address, last.sequence)) else {
+        let Some((first, last, end)) = batch
+            .first()
+            .zip(batch.last())
+            .map(|(first, last)| (first.address, last.sequence, last.address + RECORD_HEADER_BYTES + last.body.len() as u64))
+        else {
             return Ok(false);
         };
         if self.failure.borrow().is_some() {
             return Err(self.ended());
         }
-        let result = self.write_batch(&mut writer, &batch, first);
-        if let Err(error) = result {
-            return Err(self.fail(match error {
-                // The space was taken when the segment was made: a file system that has none for it all the same has failed.
-                JournalError::Full => {
-                    let error = Arc::new(std::io::ErrorKind::StorageFull.into());
-                    JournalError::Io { action: "writing", file: segment_name(first / self.segment_bytes), error }
-                }
-                error => error,
-            }));
-        }
+        self.write_batch(&mut writer, &batch, first).map_err(|error| self.write_failed(error, first))?;
+        self.written_until.store(end, Ordering::Release);
         self.written.raise(last);
         if planted::is(Bug::AcknowledgeBeforeSync) {
             self.synced.raise(last);
@@ -69,6 +64,17 @@ impl Shared {
             self.to_sync.notify_one();
         }
         Ok(true)
+    }
+
+    fn write_failed(&self, error: JournalError, address: u64) -> JournalError {
+        self.fail(match error {
+            // The space was taken when the segment was made: a file system that has none for it all the same has failed.
+            JournalError::Full => {
+                let error = Arc::new(std::io::ErrorKind::StorageFull.into());
+                JournalError::Io { action: "writing", file: segment_name(address / self.segment_bytes), error }
+            }
+            error => error,
+        })
     }
 
     /// The records that go into one write: up to a limit, and all in one segment.
@@ -171,28 +177,29 @@ impl Shared {
         }
     }
 
-    /// Writes a record that only says that everything before it is synced, so that damage of the last records is not taken for a torn end. It asks for no
-    /// sync: the kernel writes it some time, and if it is lost nobody misses it.
+    /// Writes a mark that says that everything before it is synced, if it is and nothing says so, so that damage of the last records is not taken for a torn
+    /// end. It takes no sequence and no place: the next record is written over it. It asks for no sync: the kernel writes it some time, and if it is lost nobody
+    /// misses it.
     pub(crate) fn mark_synced(&self) -> Result<(), JournalError> {
-        match self.append_mark() {
-            true => self.write_some().map(drop),
-            false => Ok(()),
+        // Whatever is appended from here on is written when this is.
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let tail = {
+            let mut queue = self.lock();
+            let synced = if planted::is(Bug::MarkBeforeSync) { self.written.get() } else { self.synced.get() };
+            if !queue.can_mark(synced, self.segment_bytes) || queue.tail.address / self.segment_bytes != writer.number {
+                return Ok(());
+            }
+            queue.marked_synced = queue.tail.sequence - 1;
+            queue.tail
+        };
+        if self.failure.borrow().is_some() {
+            return Err(self.ended());
         }
-    }
-
-    /// Appends such a record, if it would say something new.
-    pub(crate) fn append_mark(&self) -> bool {
-        let mut queue = self.lock();
-        let can = queue.can_mark(self.synced.get(), self.segment_bytes);
-        if can {
-            queue.marked_synced = queue.append(Vec::new(), Syncing::Rarely, self.segment_bytes).0;
-        }
-        can
-    }
-
-    /// Whether the journal's own thread does that: an owner counts what it appends, and says when.
-    pub(crate) fn marks(&self) -> bool {
-        self.options.work == Work::Threads
+        let mark = RecordHeader::mark(self.salt, tail.address, tail.sequence - 1, self.epoch);
+        let written = writer.file.write(&mark.encode(), tail.address % self.segment_bytes);
+        written
+            .map_err(JournalError::io("writing", segment_name(writer.number)))
+            .map_err(|error| self.write_failed(error, tail.address))
     }
 
     /// The right to sync segments. The kernel tells a failed write back to one of those who sync a file at the same time, and the others must not take

@@ -8,6 +8,7 @@ use crate::{
     settings::{self, DurationText, SettingsError},
 };
 use config::{File, FileFormat, ValueKind};
+use leatworks_broker::BrokerError;
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
@@ -68,12 +69,14 @@ pub struct Config {
     pub data: PathBuf,
     /// `embedded` or `memory`.
     pub broker: String,
-    /// What an acknowledged write survives on the embedded broker: `power`, `interval`, `process`, `memory`.
+    /// What an acknowledged write survives on the embedded broker, unless a topology says otherwise: `power`, `interval`, `process`, `memory`.
     pub durability: String,
     /// Whether messages go from task to task within the process before they are durable.
     pub eager: bool,
     /// Whether the embedded broker leaves out of its journal what was settled before it was written.
     pub elision: bool,
+    /// Whether the level was given by a flag, which comes before what a topology says.
+    durability_flag: bool,
     topologies: BTreeMap<String, TopologyConfig>,
 }
 
@@ -97,6 +100,7 @@ struct BrokerConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct TopologyConfig {
+    durability: Option<String>,
     task: BTreeMap<String, TaskConfig>,
 }
 
@@ -164,6 +168,7 @@ impl Config {
             durability: flags.durability.clone().or(root.broker.durability).unwrap_or_else(|| "power".to_owned()),
             eager: root.broker.eager.unwrap_or(true),
             elision: root.broker.elision.unwrap_or(true),
+            durability_flag: flags.durability.is_some(),
             topologies: root.topology,
         })
     }
@@ -182,7 +187,15 @@ impl Config {
         for task in &mut plan.tasks {
             task.eager &= self.eager;
         }
+        // A level of the broker that is none is told when the broker is opened.
+        plan.durability = self.durability.parse().ok();
         let Some(config) = self.topologies.get(topology.name) else { return Ok(plan) };
+        if let Some(level) = config.durability.as_deref().filter(|_| !self.durability_flag) {
+            let level = level
+                .parse()
+                .map_err(|error: BrokerError| ConfigError::Wrong(format!("`topology.{}`: {error}", topology.name)))?;
+            plan.durability = Some(level);
+        }
         for (name, config) in &config.task {
             match plan.tasks.iter_mut().find(|task| task.def.name == name) {
                 Some(task) => apply(task, config)?,
@@ -261,7 +274,7 @@ fn hint(key: &str) -> String {
     let known: &[&str] = match parts[..] {
         [_] => &["broker", "data", "topology"],
         ["broker", _] => &["url", "durability", "eager", "elision"],
-        ["topology", _, _] => &["task"],
+        ["topology", _, _] => &["durability", "task"],
         ["topology", _, "task", _, _] => &["timeout", "retry", "parallelism", "worker", "source", "sink", "settings"],
         ["topology", _, "task", _, "retry", _] => &["attempts", "backoff", "max_backoff"],
         _ => &[],

@@ -6,6 +6,7 @@ use crate::{
     setup::Results,
     sink::Console,
 };
+use leatworks_broker::Durability;
 use serde_json::Value;
 use std::{path::PathBuf, time::Duration};
 
@@ -18,6 +19,8 @@ pub struct Plan {
     pub tasks: Vec<TaskPlan>,
     /// The data directory of the installation.
     pub data: PathBuf,
+    /// What an acknowledged write to its topics survives; `None` is what the broker's level says.
+    pub durability: Option<Durability>,
     /// Where the tasks said that they lay their results.
     pub(crate) results: Results,
     /// Standard output, for the sinks that write there.
@@ -64,6 +67,7 @@ impl Plan {
             topology,
             tasks: topology.tasks.iter().map(|task| TaskPlan::new(task)).collect(),
             data: data.into(),
+            durability: None,
             results: Results::default(),
             console: Console::default(),
         }

@@ -1,9 +1,8 @@
 //! The topics and subscriptions of a topology.
 
 use crate::def::{EdgeDef, TopologyDef};
-use leatworks_broker::{Broker, Result, Start, TopicKind, TopicSpec, TopicStats};
+use leatworks_broker::{Broker, Durability, Result, Start, TopicKind, TopicSpec, TopicStats};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 /// The subscription that keeps the messages of a dead-letter topic until somebody redrives or drops them.
 pub const DEAD_LETTER_SUBSCRIPTION: &str = "dlq";
@@ -49,25 +48,31 @@ impl From<&TopologyDef> for TopologyRef {
 /// # Errors
 /// What the broker says.
 pub async fn create(broker: &dyn Broker, topology: &TopologyRef) -> Result<()> {
+    create_at(broker, topology, None).await
+}
+
+/// The same with a level of durability. Without one it stays what it is, which at first is the broker's.
+pub(crate) async fn create_at(broker: &dyn Broker, topology: &TopologyRef, durability: Option<Durability>) -> Result<()> {
+    let topic = |name: &str, kind| TopicSpec {
+        name: name.to_owned(),
+        kind,
+        topology: topology.name.clone(),
+        durability,
+        ..TopicSpec::default()
+    };
     for edge in &topology.edges {
         let kind = if edge.ingress { TopicKind::Ingress } else { TopicKind::Route };
-        make(broker, topology, &edge.topic, kind, &edge.subscription).await?;
-        make(broker, topology, &edge.retry_topic, TopicKind::Route, &edge.subscription).await?;
-        make(broker, topology, &edge.dead_letter_topic, TopicKind::DeadLetter, DEAD_LETTER_SUBSCRIPTION).await?;
+        make(broker, topic(&edge.topic, kind), &edge.subscription).await?;
+        make(broker, topic(&edge.retry_topic, TopicKind::Route), &edge.subscription).await?;
+        make(broker, topic(&edge.dead_letter_topic, TopicKind::DeadLetter), DEAD_LETTER_SUBSCRIPTION).await?;
     }
     Ok(())
 }
 
-async fn make(broker: &dyn Broker, topology: &TopologyRef, topic: &str, kind: TopicKind, subscription: &str) -> Result<()> {
-    let spec = TopicSpec {
-        name: topic.to_owned(),
-        kind,
-        topology: topology.name.clone(),
-        retention: Duration::ZERO,
-        ..TopicSpec::default()
-    };
+async fn make(broker: &dyn Broker, spec: TopicSpec, subscription: &str) -> Result<()> {
+    let topic = spec.name.clone();
     broker.create_topic(spec).await?;
-    broker.create_subscription(topic, subscription, Start::Earliest).await
+    broker.create_subscription(&topic, subscription, Start::Earliest).await
 }
 
 /// Whether nothing is pending on any of these edges, and how much has ever been published on them.

@@ -222,6 +222,9 @@ impl Broker for Disk {
     fn create_topic(&self, spec: TopicSpec) -> BoxFuture<'_, Answer<()>> {
         self.inner.create_topic(spec)
     }
+    fn delete_topic(&self, topic: &str) -> BoxFuture<'_, Answer<()>> {
+        self.inner.delete_topic(topic)
+    }
     fn create_subscription(&self, topic: &str, subscription: &str, start: Start) -> BoxFuture<'_, Answer<()>> {
         self.inner.create_subscription(topic, subscription, start)
     }

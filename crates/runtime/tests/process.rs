@@ -33,9 +33,10 @@ const MANY_LINES: u64 = 50_000;
 
 type Case = (&'static str, fn());
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     ("help_version_and_drawings_go_to_standard_output", help_version_and_drawings_go_to_standard_output),
     ("a_run_ends_with_its_account", a_run_ends_with_its_account),
+    ("a_topology_has_a_level_of_its_own", a_topology_has_a_level_of_its_own),
     ("dead_letters_are_shown_and_redriven", dead_letters_are_shown_and_redriven),
     ("a_running_topology_takes_messages_and_answers", a_running_topology_takes_messages_and_answers),
     ("a_wrong_configuration_is_refused_by_name", a_wrong_configuration_is_refused_by_name),
@@ -249,6 +250,24 @@ fn a_run_ends_with_its_account() {
     assert!(err.contains("durability memory"), "{err}");
 }
 
+fn a_topology_has_a_level_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let level = || json_of(call("moody", path, &["status", "-o", "json"]))["durability"].as_str().map(str::to_owned);
+    for (text, flags, expected) in [
+        ("", &[][..], "power"),
+        ("[topology.moods]\ndurability = 'process'", &[], "process"),
+        ("[broker]\ndurability = 'memory'\n[topology.moods]\ndurability = 'interval'", &[], "interval"),
+        ("[topology.moods]\ndurability = 'process'", &["--durability", "power"], "power"),
+        ("[broker]\ndurability = 'process'", &[], "process"),
+    ] {
+        fs::write(path.join("leat.toml"), text).unwrap();
+        let (code, _, err) = call("moody", path, flags);
+        assert!(code == 0 && err.contains(&format!("durability {expected},")), "{text}: {err}");
+        assert_eq!(level().as_deref(), Some(expected), "{text}");
+    }
+}
+
 fn dead_letters_are_shown_and_redriven() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
@@ -311,6 +330,8 @@ fn a_wrong_configuration_is_refused_by_name() {
         ("[topology.moods.task.mody]\ntimeout = '1s'", "did you mean `moody`?"),
         ("[broker]\nurl = 'embeded'", "did you mean `embedded`?"),
         ("[broker]\ndurability = 'strong'", "`strong`"),
+        ("[topology.moods]\ndurability = 'strong'", "`topology.moods`: durability `strong`"),
+        ("[topology.moods]\ndurabilty = 'power'", "did you mean `durability`?"),
     ] {
         fs::write(directory.path().join("leat.toml"), text).unwrap();
         let (code, _, err) = call("moody", directory.path(), &[]);

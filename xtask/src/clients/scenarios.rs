@@ -43,8 +43,3 @@ pub(crate) const WITH_TOKENS: &[(&str, &str)] = &[
     ("token-wrong", "a client with another one is refused, with the error that it has for it on the real service"),
     ("token-none", "so is one without"),
 ];
-
-/// Where this project's server is known to answer otherwise than the real service, and why. They are run and printed, and count neither as passed
-/// nor as failed.
-pub(crate) const DIFFERENCES: &[(&str, &str)] =
-    &[("key-affinity", "the next message of a key goes to any consumer that has asked for more, once the one before is settled")];

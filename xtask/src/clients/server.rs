@@ -11,7 +11,7 @@ use crate::{
 use anyhow::{Result, bail};
 use std::{
     net::TcpStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -38,8 +38,16 @@ impl Against {
     /// Starts it on a free port with an empty store, with tokens asked for if there is a secret.
     pub(crate) fn start(self, secret: Option<&Secret>) -> Result<Running> {
         Ok(match self {
-            Self::Leat => Running::Leat(Leat::start(secret)?),
-            Self::Pulsar => Running::Pulsar(Pulsar::start(&Options { settings: ALL_FEATURES, secret })?),
+            Self::Leat => Running::Leat(Leat::start(&build("leatworks-cli", "leat", Profile::Dev)?, &["--deduplicate"], secret)?),
+            Self::Pulsar => Running::Pulsar(Pulsar::start(&Options { settings: ALL_FEATURES, secret, ..Options::default() })?),
+        })
+    }
+
+    /// The same for measurements: built for speed, and with nothing switched on that is not by default.
+    pub(crate) fn start_for_measurements(self) -> Result<Running> {
+        Ok(match self {
+            Self::Leat => Running::Leat(Leat::start(&build("leatworks-cli", "leat", Profile::Release)?, &[], None)?),
+            Self::Pulsar => Running::Pulsar(Pulsar::start(&Options { as_shipped: true, ..Options::default() })?),
         })
     }
 }
@@ -53,6 +61,14 @@ impl Running {
         };
         format!("pulsar://127.0.0.1:{port}")
     }
+
+    /// The server's process.
+    pub(crate) fn pid(&self) -> u32 {
+        match self {
+            Self::Leat(leat) => leat.process.id(),
+            Self::Pulsar(pulsar) => pulsar.pid(),
+        }
+    }
 }
 
 /// `leat broker`, at level `power`.
@@ -63,15 +79,14 @@ pub(crate) struct Leat {
 }
 
 impl Leat {
-    /// Builds it, and starts it with an empty journal.
-    pub(crate) fn start(secret: Option<&Secret>) -> Result<Self> {
-        let binary = build("leatworks-cli", "leat")?;
+    /// Starts it with an empty journal.
+    fn start(binary: &Path, options: &[&str], secret: Option<&Secret>) -> Result<Self> {
         let port = free_port()?;
         let folder = cache()?.join(format!("leat-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         let mut command = Command::new(binary);
-        command.args(["broker", "--listen", &format!("127.0.0.1:{port}"), "--durability", "power", "--deduplicate", "--dir"]);
-        command.arg(folder.join("journal")).stdin(Stdio::null());
+        command.args(["broker", "--listen", &format!("127.0.0.1:{port}"), "--durability", "power", "--dir"]);
+        command.arg(folder.join("journal")).args(options).stdin(Stdio::null());
         if let Some(secret) = secret {
             let key = folder.join("key");
             std::fs::write(&key, secret.key)?;
@@ -91,11 +106,20 @@ impl Drop for Leat {
     }
 }
 
+/// How a binary is built: quickly for tests, or to be quick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    Dev,
+    Release,
+}
+
 /// Builds a binary of the workspace, and gives its path.
-pub(crate) fn build(package: &str, binary: &str) -> Result<PathBuf> {
-    run_command(Command::new(env!("CARGO")).args(["build", "--quiet", "--locked", "--package", package, "--bin", binary]))?;
+pub(crate) fn build(package: &str, binary: &str, profile: Profile) -> Result<PathBuf> {
+    let (name, folder) = if profile == Profile::Dev { ("dev", "debug") } else { ("release", "release") };
+    let options = ["build", "--quiet", "--locked", "--profile", name, "--package", package, "--bin", binary];
+    run_command(Command::new(env!("CARGO")).args(options))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    Ok(target.join("debug").join(binary))
+    Ok(target.join(folder).join(binary))
 }
 
 /// Waits until a process listens on a port of loopback.

@@ -1,6 +1,6 @@
 //! The command that starts a pipeline on another system: Pulsar's own tool sends the message, and the email pipeline does its work.
 
-use super::server::{build, until_it_listens};
+use super::server::{Profile, build, until_it_listens};
 use crate::{
     ci::run_command,
     services::{self, JAVA, pulsar::free_port, wait_for},
@@ -24,7 +24,7 @@ const CALLS: u64 = 11;
 pub(super) fn check() -> Result<()> {
     JAVA.check()?;
     let tools = services::pulsar::fetch()?;
-    let binary = build("showcase", "email-pipeline")?;
+    let binary = build("showcase", "email-pipeline", Profile::Dev)?;
     let home = tempfile::tempdir_in(services::cache()?)?;
     let port = free_port()?;
     let mut pipeline = Pipeline(

@@ -67,7 +67,7 @@ async fn phase(setting: &Setting, name: &str, sink_waits: bool, kills: u64, root
     let verdict = rig.judge(kills)?;
     finding.seen = format!("{kills} kills, {landed} of them with messages in flight; {}", verdict.figures());
     finding.objections.extend(verdict.objections());
-    finding.require(landed * 100 >= kills * 95, || format!("only {landed} of {kills} kills landed with messages in flight"));
+    finding.require(landed >= kills * 95 / 100, || format!("only {landed} of {kills} kills landed with messages in flight"));
     let enough = verdict.acked * 100 >= roots * 90;
     finding.require(enough, || format!("only {} of {roots} roots were acknowledged", verdict.acked));
     Ok(finding)

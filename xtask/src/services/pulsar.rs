@@ -14,7 +14,7 @@ use std::{
 };
 
 /// The newest release of the long-term line whose distribution is complete on Maven Central.
-const VERSION: &str = "4.0.8";
+pub(crate) const VERSION: &str = "4.0.8";
 
 /// A quiet machine needs 14 s, one whose cores are shared by builds was seen to need 80 s.
 const START_LIMIT: Duration = Duration::from_secs(240);
@@ -25,16 +25,23 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// What the server's memory is held to, so that it runs beside builds: about 950 MB resident under load.
 const MEMORY: &str = "-Xms512m -Xmx512m -XX:MaxDirectMemorySize=512m";
 
+/// What it has for measurements: the heap that it is shipped with, and as much outside of it, where its caches are.
+pub(crate) const MEMORY_SHIPPED: &str = "-Xms2g -Xmx2g -XX:MaxDirectMemorySize=2g";
+
 /// The storage inside asks for an interface where the broker asks for an address.
 const LOOPBACK: &str = if cfg!(target_os = "macos") { "lo0" } else { "lo" };
 
-/// Settings of every start. Loopback only; a record is on the disk before it is acknowledged, which the shipped configuration switches off
-/// and without which a comparison would be with memory; caches that fit into the memory above.
+/// Settings of every start: loopback only, and a record is on the disk before it is acknowledged, which the shipped configuration switches off
+/// and without which a comparison would be with memory.
 const SETTINGS: &[(&str, &str)] = &[
     ("bindAddress", "127.0.0.1"),
     ("advertisedAddress", "127.0.0.1"),
     ("listeningInterface", LOOPBACK),
     ("journalSyncData", "true"),
+];
+
+/// Settings beside builds: caches that fit into the memory above, and nothing that no test asks for.
+const SMALL: &[(&str, &str)] = &[
     ("webSocketServiceEnabled", "false"),
     ("numHttpServerThreads", "8"),
     ("managedLedgerCacheSizeMB", "64"),
@@ -65,6 +72,8 @@ pub(crate) struct Options<'a> {
     pub(crate) settings: &'a [(&'a str, &'a str)],
     /// Only clients with a token get in.
     pub(crate) secret: Option<&'a Secret>,
+    /// For measurements: caches as shipped, and the memory for them.
+    pub(crate) as_shipped: bool,
 }
 
 /// What tokens are signed with, and a signed one.
@@ -143,8 +152,9 @@ impl Pulsar {
         std::fs::create_dir_all(&folder)?;
         let configuration = folder.join("standalone.conf");
         let shipped = std::fs::read_to_string(home.join("conf/standalone.conf"))?;
-        let mut settings: BTreeMap<&str, String> = SETTINGS.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
-        settings.extend(options.settings.iter().map(|(key, value)| (*key, (*value).to_owned())));
+        let mut settings: BTreeMap<&str, String> = to_owned(SETTINGS).collect();
+        settings.extend(to_owned(if options.as_shipped { &[] } else { SMALL }));
+        settings.extend(to_owned(options.settings));
         settings.extend([("brokerServicePort", port.to_string()), ("webServicePort", web_port.to_string())]);
         settings.extend(options.secret.into_iter().flat_map(Secret::settings));
         std::fs::write(&configuration, configured(&shipped, &settings))?;
@@ -160,7 +170,7 @@ impl Pulsar {
             .args(["--num-bookies", "1"])
             .env("PULSAR_STANDALONE_CONF", &configuration)
             .env("PULSAR_LOG_DIR", folder.join("logs"))
-            .env("PULSAR_MEM", MEMORY)
+            .env("PULSAR_MEM", if options.as_shipped { MEMORY_SHIPPED } else { MEMORY })
             .env("PULSAR_GC", "-XX:+UseG1GC -XX:+PerfDisableSharedMem")
             .stdin(Stdio::null())
             .stdout(console.try_clone()?)
@@ -208,6 +218,11 @@ fn ready(web_port: u16, token: Option<&str>) -> bool {
     http::get(web_port, "/admin/v2/namespaces/public/default", token).is_ok_and(|(status, _)| status == 200)
 }
 
+/// Settings that may be extended by such as are made when they are needed.
+fn to_owned<'a>(settings: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = (&'a str, String)> {
+    settings.iter().map(|(key, value)| (*key, (*value).to_owned()))
+}
+
 /// A configuration file with some settings replaced, and those it does not have appended.
 fn configured(shipped: &str, settings: &BTreeMap<&str, String>) -> String {
     let kept = shipped.lines().filter(|line| !line.split_once('=').is_some_and(|(key, _)| settings.contains_key(key.trim())));
@@ -240,7 +255,7 @@ impl Pulsar {
         for port in standing::PORTS {
             TcpListener::bind(("127.0.0.1", port)).with_context(|| format!("port {port} is taken"))?;
         }
-        let options = Options { settings: ALL_FEATURES, secret: None };
+        let options = Options { settings: ALL_FEATURES, ..Options::default() };
         // A process group of its own: an interrupt typed at the terminal is not meant for it.
         let mut server = Self::spawn(folder.clone(), standing::PORTS, &options, |command| {
             command.process_group(0);

@@ -18,6 +18,7 @@ pub(super) async fn every_call_after_closing_is_refused(harness: Harness) {
     refused(tap.consumer().receive(1).await, closed);
     refused(rig.broker.create_topic(rig.spec("t", TopicKind::Plain)).await, closed);
     refused(rig.broker.create_topic(rig.spec("new", TopicKind::Plain)).await, closed);
+    refused(rig.broker.delete_topic(&name).await, closed);
     refused(rig.broker.create_subscription(&name, "s", Start::Latest).await, closed);
     refused(rig.broker.create_subscription(&name, "new", Start::Earliest).await, closed);
     refused(rig.broker.unsubscribe(&name, "s").await, closed);

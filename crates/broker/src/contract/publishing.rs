@@ -2,7 +2,7 @@
 
 use super::{
     Harness,
-    rig::{numbered, ok, refused, texts},
+    rig::{Rig, numbered, ok, refused, texts, within},
 };
 use crate::{Codec, ErrorKind, Limits, Message, Position, Publish, Result, SubscriptionStats};
 use bytes::Bytes;
@@ -221,4 +221,56 @@ pub(super) async fn a_full_topic_refuses_and_recovers_when_it_is_drained(harness
     rig.send_texts("t", ["m-4", "m-5"]).await;
     refused(rig.broker.publish(texts_of(1).collect()).await, ErrorKind::Full);
     assert_eq!(texts(&fast.take(2).await), ["m-4", "m-5"]);
+}
+
+pub(super) async fn a_producer_that_publishes_nothing_for_long_is_forgotten(harness: Harness) {
+    if !harness.promises().limits {
+        return;
+    }
+    let mut rig = harness.rig_with(Limits { producer_inactive: Duration::from_millis(40), ..Limits::default() }).await;
+    rig.plain("t", &["s"]).await;
+    let topic = rig.name("t");
+    let of = |rig: &Rig, producer: &str, sequence: u64| {
+        let sequence = Some((rig.name(producer).into(), sequence));
+        Publish { sequence, ..rig.publish_of("t", rig.message(producer)) }
+    };
+    ok(rig.broker.publish(vec![of(&rig, "silent", 7)]).await);
+    let mut sequence = 0;
+    let forgotten = async {
+        while ok(rig.broker.last_sequence(&topic, &rig.name("silent")).await).is_some() {
+            sequence += 1;
+            ok(rig.broker.publish(vec![of(&rig, "busy", sequence)]).await);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    within("a silent producer to be forgotten", forgotten).await;
+    for end in harness.ends() {
+        rig = rig.reopen(end).await;
+        assert_eq!(ok(rig.broker.last_sequence(&topic, &rig.name("silent")).await), None, "{end:?}");
+    }
+    let before = rig.topic_stats("t").await.published;
+    ok(rig.broker.publish(vec![of(&rig, "silent", 1)]).await);
+    assert_eq!(rig.topic_stats("t").await.published, before + 1, "whoever was forgotten starts anew");
+}
+
+pub(super) async fn of_too_many_producers_those_are_forgotten_that_were_silent_for_longest(harness: Harness) {
+    if !harness.promises().limits {
+        return;
+    }
+    let rig = harness.rig_with(Limits { producers_max: 32, ..Limits::default() }).await;
+    rig.plain("t", &["s"]).await;
+    let topic = rig.name("t");
+    for number in 0..100 {
+        let sequence = Some((rig.name(&format!("p{number}")).into(), 5));
+        ok(rig.broker.publish(vec![Publish { sequence, ..rig.publish_of("t", rig.message("m")) }]).await);
+        // Each at a time of its own.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let mut known = Vec::new();
+    for number in 0..100 {
+        let last = ok(rig.broker.last_sequence(&topic, &rig.name(&format!("p{number}"))).await);
+        known.extend(last.map(|_| number));
+    }
+    assert!(known.len() <= 32 && known.len() >= 16, "{known:?}");
+    assert!(known.iter().copied().eq(100 - known.len()..100), "the last are known: {known:?}");
 }

@@ -4,7 +4,7 @@ use super::{
     Harness,
     rig::{Rig, Tap, numbered, ok, texts},
 };
-use crate::{Consumer, Delivery, Result, SubscriptionKind};
+use crate::{Consumer, Delivery, Limits, Message, RECEIVE_BYTES_MAX, Result, SubscriptionKind};
 use std::{collections::BTreeMap, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 const KINDS: [SubscriptionKind; 4] =
@@ -190,4 +190,36 @@ pub(super) async fn what_is_settled_is_not_handed_out_by_a_call_that_was_under_w
 async fn settle(rig: &Rig, topic: &str, delivery: &Delivery) {
     let acks = vec![rig.ack_of(topic, "s", delivery.position)];
     ok(rig.broker.commit(crate::Step { acks, ..crate::Step::default() }).await);
+}
+
+pub(super) async fn receive_gives_at_most_so_many_bytes_and_at_least_one_message(harness: Harness) {
+    let limits = Limits { message_bytes_max: RECEIVE_BYTES_MAX + 1, ..Limits::default() };
+    let rig = harness.rig_with(limits).await;
+    let large = if harness.promises().limits { limits.message_bytes_max } else { rig.broker.max_message_bytes() };
+    rig.plain("t", &["s"]).await;
+    // A message as large as may be, some small ones, and some of which two are too much at once.
+    let sizes = [large, 1, 2, 3, RECEIVE_BYTES_MAX / 2 + 1, RECEIVE_BYTES_MAX / 2 + 1, 4, large, 5];
+    let sizes: Vec<usize> = sizes.into_iter().map(|bytes| bytes.min(large)).collect();
+    for (number, bytes) in sizes.iter().enumerate() {
+        let payload = vec![number as u8; *bytes].into();
+        rig.send("t", [Message { payload, ..rig.message("") }]).await;
+    }
+    // First as they were published, then as they were given back.
+    for kind in [SubscriptionKind::Shared, SubscriptionKind::KeyShared] {
+        let mut tap = rig.consumer("t", "s", kind).await;
+        let mut got: Vec<Delivery> = Vec::new();
+        while got.len() < sizes.len() {
+            let received = tap.receive(100).await;
+            let bytes: usize = received.iter().map(|delivery| delivery.message.payload.len()).sum();
+            assert!(bytes <= RECEIVE_BYTES_MAX || received.len() == 1, "{} messages with {bytes} bytes", received.len());
+            got.extend(received);
+        }
+        let found: Vec<usize> = got.iter().map(|delivery| delivery.message.payload.len()).collect();
+        assert_eq!(found, sizes, "{kind:?}");
+        for delivery in &got {
+            tap.nack(delivery, Duration::ZERO).await;
+        }
+        drop(tap);
+        rig.until_stats("t", "s", |stats| stats.consumers == 0).await;
+    }
 }

@@ -114,7 +114,7 @@ pub(super) async fn nothing_of_a_refused_step_has_happened(harness: Harness) {
     if !harness.promises().broker.atomic_step {
         return;
     }
-    let rig = harness.rig_with(Limits { message_bytes_max: 100, backlog_messages_max: 5 }).await;
+    let rig = harness.rig_with(Limits { message_bytes_max: 100, backlog_messages_max: 5, ..Limits::default() }).await;
     let (tap, got) = input_and_output(&rig).await;
     rig.topic("account", TopicKind::Ingress, &["s"]).await;
     let good = || Step {

@@ -2,9 +2,9 @@
 
 use super::{
     Harness,
-    rig::{ok, refused},
+    rig::{Rig, ok, refused},
 };
-use crate::{ErrorKind, Position, Start, Step, SubscriptionKind, TopicKind, TopicSpec};
+use crate::{ErrorKind, Position, Publish, Start, Step, SubscriptionKind, TopicKind, TopicSpec};
 use std::time::Duration;
 
 /// Names that no broker takes.
@@ -51,6 +51,7 @@ pub(super) async fn what_does_not_exist_is_not_found(harness: Harness) {
     refused(rig.broker.create_subscription(&rig.name("gone"), "s", Start::Earliest).await, missing);
     refused(rig.broker.publish(vec![rig.publish_of("gone", rig.message("x"))]).await, missing);
     refused(rig.broker.last_sequence(&rig.name("gone"), "p").await, missing);
+    refused(rig.broker.delete_topic(&rig.name("gone")).await, missing);
     for (topic, subscription) in [("gone", "s"), ("there", "gone")] {
         let name = rig.name(topic);
         let subscribe = rig.subscribe_of(topic, subscription, SubscriptionKind::Shared, 1);
@@ -66,6 +67,65 @@ pub(super) async fn what_does_not_exist_is_not_found(harness: Harness) {
         assert_eq!(ok(rig.broker.state(&rig.name("gone")).await), None);
     }
     assert_eq!(ok(rig.broker.last_sequence(&rig.name("there"), "gone").await), None);
+}
+
+/// A topic that keeps what is settled, with a producer that is known, and then without its subscription.
+async fn left(rig: &Rig) -> String {
+    let name = rig.name("t");
+    let spec = TopicSpec { retention: Duration::from_secs(600), ..rig.spec("t", TopicKind::Plain) };
+    ok(rig.broker.create_topic(spec).await);
+    rig.subscription("t", "s", Start::Earliest).await;
+    refused(rig.broker.delete_topic(&name).await, ErrorKind::Conflict);
+    let sequence = Some((rig.name("p").into(), 9));
+    ok(rig.broker.publish(vec![Publish { sequence, ..rig.publish_of("t", rig.message("m")) }]).await);
+    let mut tap = rig.shared("t", "s").await;
+    let got = tap.take(1).await;
+    tap.ack(&got).await;
+    drop(tap);
+    rig.until_stats("t", "s", |stats| stats.consumers == 0).await;
+    ok(rig.broker.unsubscribe(&name, "s").await);
+    name
+}
+
+/// A topic of the same name knows nothing of the one that was removed.
+async fn begins_anew(rig: &Rig) {
+    rig.plain("t", &["s"]).await;
+    let stats = rig.topic_stats("t").await;
+    assert_eq!((stats.published, stats.spec), (0, rig.spec("t", TopicKind::Plain)));
+    assert_eq!(ok(rig.broker.last_sequence(&rig.name("t"), &rig.name("p")).await), None);
+    assert_eq!(rig.send_texts("t", ["new"]).await, [Position(0)]);
+    assert_eq!(rig.unsettled("t", "s").await, ["new"]);
+}
+
+pub(super) async fn a_topic_is_removed_when_nobody_subscribes_to_it(harness: Harness) {
+    let rig = harness.rig().await;
+    rig.plain("other", &["s"]).await;
+    let name = left(&rig).await;
+    ok(rig.broker.delete_topic(&name).await);
+    refused(rig.broker.delete_topic(&name).await, ErrorKind::NotFound);
+    refused(rig.broker.publish(vec![rig.publish_of("t", rig.message("x"))]).await, ErrorKind::NotFound);
+    assert_eq!(rig.topics().await.len(), 1);
+    begins_anew(&rig).await;
+    assert_eq!(rig.topics().await.len(), 2);
+}
+
+pub(super) async fn a_topic_that_was_removed_is_gone_when_the_broker_is_opened_again(harness: Harness) {
+    for end in harness.ends() {
+        let mut rig = harness.rig().await;
+        let name = left(&rig).await;
+        rig.plain("later", &["s"]).await;
+        ok(rig.broker.delete_topic(&name).await);
+        // The second time from what the first has kept.
+        for _ in 0..2 {
+            rig = rig.reopen(end).await;
+            assert_eq!(rig.topics().await.len(), 1, "{end:?}");
+        }
+        begins_anew(&rig).await;
+        rig.send_texts("later", ["a"]).await;
+        rig = rig.reopen(end).await;
+        assert_eq!((rig.unsettled("t", "s").await, rig.unsettled("later", "s").await), (vec!["new".into()], vec!["a".into()]));
+        ok(rig.broker.close().await);
+    }
 }
 
 pub(super) async fn topics_and_subscriptions_are_there_again(harness: Harness) {

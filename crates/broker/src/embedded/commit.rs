@@ -11,6 +11,7 @@ use super::{
     store::{JournalGroup, JournalStore},
 };
 use crate::{
+    Durability,
     engine::{Core, Engine, message_size},
     planted::{self, Bug},
 };
@@ -23,9 +24,15 @@ use std::{
 /// How often the committing thread looks for messages whose retention has passed when nothing happens.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How long nothing must have been committed before the journal says that it rests: one small write, which is nothing ten times a second.
+const REST: Duration = Duration::from_millis(100);
+
 /// How long a group is kept open at most for messages that are on their way through this process. What has passed by then is not written, and an ordinary disk (3 to 5 ms a
 /// sync) would not have had it earlier. A group without such messages is closed at once.
 const LINGER: Duration = Duration::from_millis(2);
+
+/// Bytes of a group that a disk writes within a sync as if there were none: it is not kept open for longer than a sync takes, since that is all that could be saved.
+const SMALL_BYTES: usize = 64 << 10;
 
 /// Bytes of a group that is worth writing, whatever is on its way.
 const WORTH_BYTES: usize = 4 << 20;
@@ -67,11 +74,11 @@ impl Wake {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until there is something to do, at most for a while.
-    fn wait(&self) -> Woken {
+    /// Waits until there is something to do, at most for so long.
+    fn wait(&self, time: Duration) -> Woken {
         let mut woken = self.lock();
         if !woken.work && !woken.end {
-            woken = self.changed.wait_timeout(woken, IDLE).unwrap_or_else(PoisonError::into_inner).0;
+            woken = self.changed.wait_timeout(woken, time).unwrap_or_else(PoisonError::into_inner).0;
         }
         let found = *woken;
         (woken.work, woken.passed) = (false, false);
@@ -94,16 +101,25 @@ impl JournalStore {
 
 /// Commits until the broker ends.
 pub(super) fn run(engine: &Weak<Engine<JournalStore>>, wake: &Wake) {
+    // What the syncs of late took.
+    let mut sync = LINGER;
+    let mut rests = false;
     loop {
-        let woken = wake.wait();
+        let woken = wake.wait(if rests { IDLE } else { REST });
         let Some(engine) = engine.upgrade() else { return };
         let store = &engine.store;
         if store.is_open() && store.journal.check().is_ok() {
-            linger(&engine, wake);
+            linger(&engine, wake, sync);
             commit(&engine);
+            let began = Instant::now();
             // What goes wrong ends the journal, which everybody is told.
             let _ = store.journal.commit();
+            sync = (sync * 7 + began.elapsed()) / 8;
+            rests = false;
         } else if !woken.work {
+            // As above.
+            let _ = store.journal.rest();
+            rests = true;
             engine.expire_all();
         }
         if store.journal.check().is_err() {
@@ -118,14 +134,15 @@ pub(super) fn run(engine: &Weak<Engine<JournalStore>>, wake: &Wake) {
 }
 
 /// Keeps the open group open while messages of it are on their way, for a while.
-fn linger(engine: &Engine<JournalStore>, wake: &Wake) {
-    let until = Instant::now() + LINGER;
+fn linger(engine: &Engine<JournalStore>, wake: &Wake, sync: Duration) {
+    let began = Instant::now();
     loop {
-        let waits = {
+        let (waits, time) = {
             let group = &engine.lock().group.group;
-            group.is_passing() && group.bytes < WORTH_BYTES
+            let time = if group.bytes < SMALL_BYTES { LINGER.min(sync) } else { LINGER };
+            (group.is_passing() && group.bytes < WORTH_BYTES, time)
         };
-        let left = until.saturating_duration_since(Instant::now());
+        let left = time.saturating_sub(began.elapsed());
         if !waits || left.is_zero() {
             return;
         }
@@ -147,6 +164,7 @@ pub(super) struct Closed {
     sequence: u64,
     parts: Vec<Part<Place>>,
     bytes: usize,
+    level: Option<Durability>,
 }
 
 /// Closes the open group, if there is anything in it: what comes now is in the next one.
@@ -155,14 +173,14 @@ fn close_group(engine: &Engine<JournalStore>, core: &mut Core<Place, JournalGrou
     if !core.group.group.is_dirty() {
         return None;
     }
-    let bytes = core.group.group.bytes;
+    let (bytes, level) = (core.group.group.bytes, core.group.group.level);
     let parts = core.group.group.close(&core.state);
     store.closed_bytes.store(bytes, Ordering::Release);
     #[cfg(feature = "simulation")]
     store.take_image(&core.state);
     let sequence = store.next_group();
     store.closed.notify_waiters();
-    Some(Closed { sequence, parts, bytes })
+    Some(Closed { sequence, parts, bytes, level })
 }
 
 /// Closes the open group, with what is to be spilled.
@@ -188,9 +206,9 @@ pub(super) fn append(engine: &Engine<JournalStore>, closed: Closed) {
 
 /// Appends a closed group: where its body is, and what is where in it.
 fn append_body(store: &JournalStore, closed: Closed) -> (u64, Vec<record::Placed>, Vec<record::PlacedIndex>) {
-    let Closed { sequence, parts, bytes } = closed;
+    let Closed { sequence, parts, bytes, level } = closed;
     let record::Made { body, placed, indexes } = record::encode(parts, bytes);
-    let appended = store.journal.append(body);
+    let appended = store.journal.append_with(body, store.syncing(level));
     debug_assert_eq!(appended.sequence, sequence, "what is waited for is another record");
     (appended.address, placed, indexes)
 }
@@ -238,7 +256,7 @@ pub(super) fn snapshot(engine: &Engine<JournalStore>) -> (leatworks_journal::Mar
 pub(super) fn close(engine: &Engine<JournalStore>) -> Result<(), JournalError> {
     let journal = engine.store.journal.clone();
     let done = duties::checkpoint(engine, &journal);
-    if let (Ok(()), Some(hand)) = (&done, &engine.store.hand) {
+    if let (Ok(()), Some(hand)) = (&done, engine.store.hand.get()) {
         // All attempts that were under way are in the checkpoint. What the process before had begun and this one has not met is left.
         let rest = engine.lock().group.hand.rest();
         // What fails here would count attempts twice at worst.

@@ -35,14 +35,25 @@ pub enum Work {
     Checkpoint,
     /// Does what the journal asks for, if it does: a snapshot, or moving what is alive in an old segment.
     Duty,
+    /// Says on disk that everything is synced, if it is.
+    Rest,
     /// Lets go of what is kept for seeking and is too old.
     Expire,
 }
 
 impl Work {
     /// All of it.
-    pub const ALL: [Self; 8] =
-        [Self::Close, Self::Append, Self::Write, Self::Sync, Self::Snapshot, Self::Checkpoint, Self::Duty, Self::Expire];
+    pub const ALL: [Self; 9] = [
+        Self::Close,
+        Self::Append,
+        Self::Write,
+        Self::Sync,
+        Self::Snapshot,
+        Self::Checkpoint,
+        Self::Duty,
+        Self::Rest,
+        Self::Expire,
+    ];
 }
 
 /// The state that opening has found, as lines of text, and the journal's last record by then.
@@ -107,6 +118,7 @@ impl Driven {
             Work::Snapshot => self.snapshot(),
             Work::Checkpoint => self.checkpoint(),
             Work::Duty => self.duty(),
+            Work::Rest => self.journal.rest(),
             Work::Expire => {
                 self.engine.expire_all();
                 Ok(())

@@ -1,13 +1,13 @@
 //! What the embedded broker does from time to time: checkpoints, and moving old messages together.
 
 use super::{
-    block, commit, index,
+    anew, block, commit, index,
     place::{Location, Place},
     store::JournalStore,
 };
 use crate::{
     engine::{Engine, Store},
-    state::{Event, TopicId},
+    state::{Event, Indexed, Run, TopicId},
 };
 use leatworks_journal::{Duty, Journal, JournalError};
 use std::sync::{Arc, Weak};
@@ -102,15 +102,36 @@ fn load_from(engine: &Engine<JournalStore>, journal: &Journal, segment: u64) -> 
     let mut loaded = false;
     for missing in missing {
         let index = index::read(missing.topic, missing.number, &missing.handle, |address, bytes| journal.read(address, bytes));
-        // One that is damaged is told of when it is needed; until then it keeps its segment.
-        let Ok(index) = index else { continue };
+        let found = match &index {
+            Ok(_) => None,
+            Err(reason) => {
+                let runs = engine.lock().state.runs_of(&missing).unwrap_or_default();
+                find_anew(journal, missing.topic, missing.number, &runs, reason).ok()
+            }
+        };
         let mut core = engine.lock();
         let core = &mut *core;
+        let index = index.ok().or_else(|| core.state.missing_anew(&missing, found?));
+        // One that cannot be made anew either is told of when it is needed; until then it keeps its segment.
+        let Some(index) = index else { continue };
         core.state.load(&missing, index);
         engine.store.applied(&mut core.group, &mut core.state);
         loaded = true;
     }
     loaded
+}
+
+/// Finds the messages of a block whose index is damaged, for this reason.
+pub(super) fn find_anew(
+    journal: &Journal,
+    topic: TopicId,
+    number: u64,
+    runs: &[Run],
+    reason: &str,
+) -> Result<Vec<Indexed<Place>>, String> {
+    tracing::error!(topic = topic.0, block = number, reason, "{}", index::ANEW);
+    let found = anew::find(topic, number, runs, |segment| journal.records_of(segment), |segment| journal.start_of(segment));
+    found.map_err(|error| format!("{reason}; it cannot be made anew: {error}"))
 }
 
 fn living_in(engine: &Engine<JournalStore>, journal: &Journal, segment: u64) -> Vec<(TopicId, u64, Location)> {

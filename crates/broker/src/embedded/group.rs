@@ -4,9 +4,9 @@
 
 use super::place::Place;
 use crate::{
-    Account, Message,
+    Account, Durability, Message,
     planted::{self, Bug},
-    state::{self, Event, Index, Net, Published, RootNote, Span, State, SubscriptionId, Survivors, Told, TopicId},
+    state::{self, Event, Index, Net, Producer, Published, RootNote, Span, State, SubscriptionId, Survivors, Told, TopicId},
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -26,6 +26,8 @@ pub(crate) enum Part<H> {
 pub(crate) struct Group {
     /// What it may take on disk at most, by estimate.
     pub(crate) bytes: usize,
+    /// The strongest level of what is in it.
+    pub(crate) level: Option<Durability>,
     parts: Vec<Part<Place>>,
     /// The first position that each topic has given away in this group, by number; `UNTOUCHED` for none.
     firsts: Vec<u64>,
@@ -75,7 +77,7 @@ impl Group {
     pub(crate) fn note(&mut self, state: &State<Place>, event: &Event<Place>) {
         self.dirty = true;
         match event {
-            Event::Topic(_) | Event::Subscription { .. } | Event::Unsubscribe(_) | Event::Seek { .. } => {
+            Event::Topic(_) | Event::DeleteTopic(_) | Event::Subscription { .. } | Event::Unsubscribe(_) | Event::Seek { .. } => {
                 self.close_part(state);
                 let number = match event {
                     Event::Topic(spec) => state.find_topic(&spec.name).map_or(state.topics.len() as u32, |topic| topic.0),
@@ -95,6 +97,7 @@ impl Group {
             }
             Event::Delay { subscription, position, .. } => self.marked.push((*subscription, *position)),
             Event::Expire { topic, end } => self.expired.push((*topic, *end)),
+            Event::Forget { topic, producers } => self.producers.extend(producers.iter().map(|name| (*topic, name.clone()))),
             Event::Moved { messages } => self.moved.extend(messages.iter().map(|(topic, position, _)| (*topic, *position))),
             Event::Damaged { subscription, position } => {
                 if let Some(found) = state.subscription_of(*subscription) {
@@ -115,7 +118,7 @@ impl Group {
                 passing = state.topics[published.topic.0 as usize].passing;
             }
             self.passing += usize::from(passing);
-            if let Some((name, _)) = &published.producer
+            if let Some(Producer { name, .. }) = &published.producer
                 && self.producers.last().is_none_or(|(topic, known)| *topic != published.topic || known != name)
             {
                 self.producers.push((published.topic, name.clone()));
@@ -169,7 +172,7 @@ impl Group {
     /// Closes the group and gives its parts; it is empty then.
     pub(crate) fn close(&mut self, state: &State<Place>) -> Vec<Part<Place>> {
         self.close_part(state);
-        (self.dirty, self.bytes, self.passing) = (false, 0, 0);
+        (self.dirty, self.bytes, self.level, self.passing) = (false, 0, None, 0);
         std::mem::take(&mut self.parts)
     }
 
@@ -254,7 +257,7 @@ impl Group {
             if planted::is(Bug::DelayNotWritten) {
                 continue;
             }
-            net.delays.extend(found.delays.get(&position).map(|until_ms| (number, position, *until_ms)));
+            net.delays.extend(found.delays.get(&position).map(|delay| (number, position, *delay)));
         }
     }
 
@@ -262,9 +265,8 @@ impl Group {
         self.producers.sort_unstable();
         self.producers.dedup();
         for (topic, name) in self.producers.drain(..) {
-            if let Some((sequence, position)) = state.topics[topic.0 as usize].producers.get(&name) {
-                net.producers.push((topic, name, *sequence, *position));
-            }
+            let last = state.topics[topic.0 as usize].producers.get(&name).copied();
+            net.producers.push((topic, name, last));
         }
     }
 

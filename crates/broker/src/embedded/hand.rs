@@ -8,7 +8,8 @@
 //! message meanwhile, so whoever opens the files notes what is lost under positions that no message gets, from the last one down.
 //!
 //! A file is a header (magic `LEATHND1`, generation, CRC32C, twelve bytes after the magic) and blocks: length, CRC32C over generation and content, content. A block is a
-//! list of entries: `1`, subscription, attempt, position, id: handed out; `2`, subscription, attempt, start, end: back, up to this attempt.
+//! list of entries: `1`, subscription, attempt, position, id: handed out; `2`, subscription, attempt, start, end: back, up to this attempt; `3`, subscription, attempt, start,
+//! end: handed out, and durable before, so that these positions stay theirs.
 
 use crate::{
     ErrorKind,
@@ -35,6 +36,7 @@ const HEADER_BYTES: usize = 20;
 const BLOCK_HEADER_BYTES: usize = 8;
 const OUT: u8 = 1;
 const BACK: u8 = 2;
+const OUT_RUN: u8 = 3;
 
 /// Messages that were lost while they were in hand and have not come again: so many are remembered. Each takes 32 bytes.
 const LOST_MAX: u64 = 65_536;
@@ -46,7 +48,14 @@ const LOST_FIRST: u64 = u64::MAX - LOST_MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct InHand {
     pub(crate) attempt: u32,
-    pub(crate) id: u128,
+    /// None of a message that no crash can take from its position.
+    pub(crate) id: Option<u128>,
+}
+
+impl InHand {
+    fn is(&self, id: u128) -> bool {
+        self.id.is_none_or(|known| known == id)
+    }
 }
 
 /// All that is in hand, by subscription and position.
@@ -56,21 +65,23 @@ pub(crate) type AllInHand = BTreeMap<SubscriptionId, Window<InHand>>;
 #[derive(Debug, Default)]
 pub(crate) struct Hand {
     notes: Vec<u8>,
+    /// What was handed out last, if it can be told without ids; it is not in `notes` yet.
+    run: Option<Run>,
     /// Whether something is in `notes` that must be written before messages are handed out.
     out: bool,
     /// What is back, by the commit group that says so: as long as that one can be lost with the process, this must not be known without it.
-    backs: VecDeque<(u64, Back)>,
+    backs: VecDeque<(u64, Run)>,
     /// What the process before had in hand and this one has not handed out yet.
     before: FxHashMap<(SubscriptionId, u64), InHand>,
     /// What was lost with it: under which of the last positions.
     lost: FxHashMap<(SubscriptionId, u128), u64>,
 }
 
-/// Messages that are back: settled, or given back with their attempts counted.
+/// Messages in a row that were handed out, or are back: settled, or given back with their attempts counted.
 #[derive(Clone, Copy, Debug)]
-struct Back {
+struct Run {
     subscription: SubscriptionId,
-    /// A later attempt is another matter.
+    /// To those that are back a later attempt is another matter.
     attempt: u32,
     start: u64,
     end: u64,
@@ -82,8 +93,8 @@ impl Hand {
         let mut hand = Self::default();
         for (subscription, position, in_hand) in listed(before) {
             hand.before.insert((subscription, position), in_hand);
-            if position >= LOST_FIRST {
-                hand.lost.insert((subscription, in_hand.id), position);
+            if let Some(id) = in_hand.id.filter(|_| position >= LOST_FIRST) {
+                hand.lost.insert((subscription, id), position);
             }
         }
         hand
@@ -91,6 +102,17 @@ impl Hand {
 
     pub(crate) fn out(&mut self, subscription: SubscriptionId, position: u64, InHand { attempt, id }: InHand) {
         self.out = true;
+        let Some(id) = id else {
+            match &mut self.run {
+                Some(run) if (run.subscription, run.attempt, run.end) == (subscription, attempt, position) => run.end += 1,
+                _ => {
+                    self.end_run();
+                    self.run = Some(Run { subscription, attempt, start: position, end: position + 1 });
+                }
+            }
+            return;
+        };
+        self.end_run();
         self.notes.push(OUT);
         self.notes.extend_from_slice(&subscription.0.to_le_bytes());
         self.notes.extend_from_slice(&attempt.to_le_bytes());
@@ -106,22 +128,35 @@ impl Hand {
             false => (start..end).for_each(|position| _ = self.before.remove(&(subscription, position))),
         }
         match self.backs.back_mut() {
-            Some((last, back)) if (*last, back.subscription, back.attempt, back.end) == (group, subscription, attempt, start) => {
-                back.end = end;
+            Some((last, run)) if (*last, run.subscription, run.attempt, run.end) == (group, subscription, attempt, start) => {
+                run.end = end;
             }
-            _ => self.backs.push_back((group, Back { subscription, attempt, start, end })),
+            _ => self.backs.push_back((group, Run { subscription, attempt, start, end })),
         }
     }
 
     /// Groups up to this one survive the end of the process: what they say is back may be known.
     pub(crate) fn written(&mut self, group: u64) {
-        while let Some((_, back)) = self.backs.pop_front_if(|(of, _)| *of <= group || planted::is(Bug::BackTooEarly)) {
-            self.note_back(back);
+        while let Some((_, run)) = self.backs.pop_front_if(|(of, _)| *of <= group || planted::is(Bug::BackTooEarly)) {
+            self.note(BACK, run);
         }
     }
 
-    fn note_back(&mut self, Back { subscription, attempt, start, end }: Back) {
-        self.notes.push(BACK);
+    fn end_run(&mut self) {
+        if let Some(run) = self.run.take() {
+            self.note(OUT_RUN, run);
+        }
+    }
+
+    /// What is to be written, in the order in which it was noted.
+    fn take_notes(&mut self, block: &mut Vec<u8>) {
+        self.end_run();
+        block.append(&mut self.notes);
+    }
+
+    fn note(&mut self, kind: u8, Run { subscription, attempt, start, end }: Run) {
+        self.end_run();
+        self.notes.push(kind);
         self.notes.extend_from_slice(&subscription.0.to_le_bytes());
         self.notes.extend_from_slice(&attempt.to_le_bytes());
         self.notes.extend_from_slice(&start.to_le_bytes());
@@ -130,10 +165,10 @@ impl Hand {
 
     /// Nothing of this subscription is in hand, and that must be known even though nothing is handed out.
     pub(crate) fn forget(&mut self, subscription: SubscriptionId) {
-        self.backs.retain(|(_, back)| back.subscription != subscription);
+        self.backs.retain(|(_, run)| run.subscription != subscription);
         self.before.retain(|(of, _), _| *of != subscription);
         self.lost.retain(|(of, _), _| *of != subscription);
-        self.note_back(Back { subscription, attempt: u32::MAX, start: 0, end: u64::MAX });
+        self.note(BACK, Run { subscription, attempt: u32::MAX, start: 0, end: u64::MAX });
         self.out = true;
     }
 
@@ -143,13 +178,16 @@ impl Hand {
             return None;
         }
         if let Some(place) = self.lost.remove(&(subscription, id)) {
-            // It is noted where it is now.
-            self.note_back(Back { subscription, attempt: u32::MAX, start: place, end: place + 1 });
+            // It is noted where it is now, also if it is not handed out yet.
+            self.note(BACK, Run { subscription, attempt: u32::MAX, start: place, end: place + 1 });
             let lost = self.before.remove(&(subscription, place));
-            let here = self.before.get(&(subscription, position)).filter(|in_hand| in_hand.id == id).copied();
-            self.before.extend(lost.max(here).map(|in_hand| ((subscription, position), in_hand)));
+            let here = self.before.get(&(subscription, position)).filter(|in_hand| in_hand.is(id)).copied();
+            if let Some(in_hand) = lost.max(here) {
+                self.before.insert((subscription, position), in_hand);
+                self.out(subscription, position, in_hand);
+            }
         }
-        self.before.get(&(subscription, position)).filter(|in_hand| in_hand.id == id).map(|in_hand| in_hand.attempt)
+        self.before.get(&(subscription, position)).filter(|in_hand| in_hand.is(id)).map(|in_hand| in_hand.attempt)
     }
 
     /// What the process before had in hand and this one has not handed out.
@@ -182,7 +220,7 @@ pub(crate) fn sort<H>(state: &State<H>, all: &AllInHand) -> AllInHand {
             if !found.settled.contains(position) {
                 sorted.entry(subscription).or_default().insert(position, in_hand);
             }
-        } else if place > LOST_FIRST {
+        } else if place > LOST_FIRST && in_hand.id.is_some() {
             // The last of all is the end of everything that is back.
             place -= 1;
             sorted.entry(subscription).or_default().insert(place, in_hand);
@@ -262,7 +300,7 @@ impl HandFiles {
         }
         take(&mut |hand: &mut Hand| {
             if std::mem::take(&mut hand.out) {
-                block.append(&mut hand.notes);
+                hand.take_notes(&mut block);
             }
         });
         let result = match block.len() > BLOCK_HEADER_BYTES {
@@ -307,7 +345,7 @@ impl Writing {
             window.iter().for_each(|(position, in_hand)| hand.out(*subscription, position, in_hand));
         }
         let mut block = vec![0; BLOCK_HEADER_BYTES];
-        block.append(&mut hand.notes);
+        hand.take_notes(&mut block);
         seal(&mut block, generation);
         // With less than half of a file free there would soon be the next change.
         let needed = (HEADER_BYTES + 2 * block.len()) as u64;
@@ -378,6 +416,7 @@ fn replay(mut entries: &[u8], all: &mut AllInHand) {
         let parsed = match *kind {
             OUT => replay_out(rest, all),
             BACK => replay_back(rest, all),
+            OUT_RUN => replay_out_run(rest, all),
             _ => None,
         };
         match parsed {
@@ -392,19 +431,31 @@ fn replay_out<'a>(bytes: &'a [u8], all: &mut AllInHand) -> Option<&'a [u8]> {
     let (attempt, bytes) = bytes.split_first_chunk::<4>()?;
     let (position, bytes) = bytes.split_first_chunk::<8>()?;
     let (id, bytes) = bytes.split_first_chunk::<16>()?;
-    let in_hand = InHand { attempt: u32::from_le_bytes(*attempt), id: u128::from_le_bytes(*id) };
+    let in_hand = InHand { attempt: u32::from_le_bytes(*attempt), id: Some(u128::from_le_bytes(*id)) };
     let subscription = SubscriptionId(u32::from_le_bytes(*subscription));
     all.entry(subscription).or_default().insert(u64::from_le_bytes(*position), in_hand);
     Some(bytes)
 }
 
-fn replay_back<'a>(bytes: &'a [u8], all: &mut AllInHand) -> Option<&'a [u8]> {
+fn parse_run(bytes: &[u8]) -> Option<(Run, &[u8])> {
     let (subscription, bytes) = bytes.split_first_chunk::<4>()?;
     let (attempt, bytes) = bytes.split_first_chunk::<4>()?;
     let (start, bytes) = bytes.split_first_chunk::<8>()?;
     let (end, bytes) = bytes.split_first_chunk::<8>()?;
     let (subscription, attempt) = (SubscriptionId(u32::from_le_bytes(*subscription)), u32::from_le_bytes(*attempt));
     let (start, end) = (u64::from_le_bytes(*start), u64::from_le_bytes(*end));
+    Some((Run { subscription, attempt, start, end }, bytes))
+}
+
+fn replay_out_run<'a>(bytes: &'a [u8], all: &mut AllInHand) -> Option<&'a [u8]> {
+    let (Run { subscription, attempt, start, end }, bytes) = parse_run(bytes)?;
+    let window = all.entry(subscription).or_default();
+    (start..end).for_each(|position| window.insert(position, InHand { attempt, id: None }));
+    Some(bytes)
+}
+
+fn replay_back<'a>(bytes: &'a [u8], all: &mut AllInHand) -> Option<&'a [u8]> {
+    let (Run { subscription, attempt, start, end }, bytes) = parse_run(bytes)?;
     if let Some(window) = all.get_mut(&subscription).filter(|_| start < end) {
         let within: Vec<u64> = match end - start > window.len() as u64 {
             true => window.iter().map(|(position, _)| position).filter(|position| (start..end).contains(position)).collect(),
@@ -443,7 +494,8 @@ mod tests {
             let files = HandFiles::open(Arc::new(fs.clone()), 4_096, check).unwrap();
             for round in 0..200_u64 {
                 let position = life * 1_000 + round;
-                let in_hand = InHand { attempt: round as u32 + 1, id: u128::from(position) << 64 };
+                let id = (round % 3 == 0).then_some(u128::from(position) << 64);
+                let in_hand = InHand { attempt: 1 + round as u32 / 10, id };
                 hand.out(SUB, position, in_hand);
                 expected.insert((SUB, position), in_hand);
                 if round >= 5 {
@@ -471,7 +523,7 @@ mod tests {
         let files = HandFiles::open(Arc::new(fs.clone()), 4_096, |all| all).unwrap();
         let mut hand = Hand::default();
         for position in 0..4 {
-            hand.out(SUB, position, InHand { attempt: 1, id: 1 });
+            hand.out(SUB, position, InHand { attempt: 1, id: Some(1).filter(|_| position < 2) });
             files.write(|take| take(&mut hand)).unwrap();
         }
         let name =

@@ -46,7 +46,7 @@ fn subscription_lines(number: usize, subscription: Option<&Subscription>, lines:
     };
     lines.push(format!("subscription {number} `{name}` of {topic:?}: {settled:?}"));
     lines.extend(sorted(attempts).map(|(position, attempt)| format!("{number} `{name}`: {position} was tried {attempt} times")));
-    lines.extend(sorted(delays).map(|(position, until)| format!("{number} `{name}`: {position} waits until {until}")));
+    lines.extend(sorted(delays).map(|(position, delay)| format!("{number} `{name}`: {position} waits until {}", delay.until_ms)));
 }
 
 fn sorted<'a, K: Ord + 'a, V: 'a>(map: impl IntoIterator<Item = (&'a K, &'a V)>) -> impl Iterator<Item = (&'a K, &'a V)> {

@@ -15,13 +15,19 @@
 //!
 //! So a message takes 3 bytes and its root's id.
 
-use super::place::{Location, Place};
+use super::{
+    anew,
+    place::{Location, Place},
+};
 use crate::state::{Index, Indexed, Run, TopicId};
 use bytes::Buf;
 use leatworks_journal::{JournalError, Reader};
 
 /// What the version is that this code reads and writes.
 const VERSION: u8 = 1;
+
+/// What is told of a damaged index.
+pub(super) const ANEW: &str = "the index of a block is damaged, and made anew from the messages themselves";
 
 /// Bytes of an index at most, by messages: address, length, key, kind and id of a root.
 pub(super) const ENTRY_BYTES_MAX: usize = 10 + 5 + 4 + 1 + 16;
@@ -134,6 +140,20 @@ pub(super) fn replay(reader: &Reader, topic: TopicId, number: u64, handle: &Plac
         let (file, offset) = reader.place(handle.at.map_or(0, Location::address));
         format!("damaged `{file}` at byte {offset}: {reason}")
     })
+}
+
+/// Finds the messages of a block whose index is damaged while the journal is being opened, for this reason.
+pub(super) fn find_anew(
+    reader: &Reader,
+    topic: TopicId,
+    number: u64,
+    runs: &[Run],
+    reason: &str,
+) -> Result<Vec<Indexed<Place>>, String> {
+    tracing::error!(topic = topic.0, block = number, reason, "{ANEW}");
+    let start_of = |segment| reader.start_of(segment);
+    let found = anew::find(topic, number, runs, |segment| reader.records_of(segment), start_of);
+    found.map_err(|error| format!("{reason}; it cannot be made anew: {error}"))
 }
 
 fn zigzag(number: i64) -> u64 {

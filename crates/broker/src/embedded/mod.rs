@@ -1,7 +1,10 @@
 //! The broker on this machine's disk: one journal, nothing else to install.
 
+mod anew;
 mod block;
 mod commit;
+#[cfg(test)]
+mod damaged_index;
 #[cfg(feature = "simulation")]
 mod driven;
 mod duties;
@@ -21,12 +24,13 @@ mod spill;
 #[cfg(test)]
 mod spilling;
 mod store;
+mod topic;
 
 #[cfg(feature = "simulation")]
 pub use driven::{Driven, Replayed, Work};
 
 use crate::{
-    BrokerError, ErrorKind, Result,
+    BrokerError, Durability, ErrorKind, Result,
     engine::{Clock, Engine, Limits},
     state::{Looked, Missing, State},
 };
@@ -51,49 +55,12 @@ pub const STORAGE_EXIT_CODE: u8 = 74;
 /// The name of the file that the owner of a journal has locked; it holds the owner's process id.
 const LOCK_FILE: &str = "lock";
 
-/// What an acknowledged write survives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// The loss of power: it is synced before it is acknowledged.
-    #[default]
-    Power,
-    /// The end of the process at any time, and the loss of power but for the last [`EmbeddedOptions::sync_interval`].
-    Interval,
-    /// The end of the process at any time (`kill -9`). The loss of power may cost whatever the operating system had not written by itself.
-    Process,
-    /// Nothing but a proper end. The backlog is on disk all the same, so that it does not fill the memory.
-    Memory,
-}
-
-impl Durability {
-    /// Its name: `power`, `interval`, `process` or `memory`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Power => "power",
-            Self::Interval => "interval",
-            Self::Process => "process",
-            Self::Memory => "memory",
-        }
-    }
-}
-
-impl std::str::FromStr for Durability {
-    type Err = BrokerError;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let all = [Self::Power, Self::Interval, Self::Process, Self::Memory];
-        let found = all.into_iter().find(|level| level.name() == name);
-        let unknown = || format!("durability `{name}` is none of `power`, `interval`, `process`, `memory`");
-        found.ok_or_else(|| BrokerError::new(ErrorKind::Invalid, unknown()))
-    }
-}
-
 /// Where and how an [`Embedded`] broker keeps its journal.
 #[derive(Clone, Debug)]
 pub struct EmbeddedOptions {
     /// The journal's directory, made if it is not there.
     pub dir: PathBuf,
-    /// What an acknowledged write survives.
+    /// What an acknowledged write survives, where a topic says nothing else.
     pub durability: Durability,
     /// How often [`Durability::Interval`] syncs.
     pub sync_interval: Duration,
@@ -224,6 +191,7 @@ impl Opened {
         #[cfg(feature = "simulation")]
         let image = image::of(&state);
         state.told = Some(Vec::new());
+        state.set_usual(options.durability);
         for topic in &state.topics {
             let held = topic.log.held(0).filter_map(|(_, entry)| entry.handle.at);
             journal.hold(held.map(|at| (at.address(), at.bytes())));
@@ -232,12 +200,13 @@ impl Opened {
                 journal.hold_runs(block.runs.iter().map(|run| (run.segment, run.messages, run.bytes)));
             }
         }
-        let (files, before) = hand_files(fs, &options, &state)?;
+        let (files, before) = hand_files(fs.clone(), &options, &state)?;
         let wake = Arc::new(commit::Wake::default());
         let ends = (lock, driven_ms.is_some());
-        let store = JournalStore::new(journal.clone(), &options, directory, files, wake.clone(), ends);
+        let store = JournalStore::new(journal.clone(), &options, directory, (files, fs), wake.clone(), ends);
         let group = JournalGroup::new(Group::new(&state, options.elision), Hand::new(&before));
         let clock = driven_ms.map_or_else(Clock::new, Clock::starting_at);
+        state.shorten_delays(clock.now_ms());
         let engine = Engine::new(store, state, group, clock, options.limits);
         Ok(Self {
             engine,
@@ -254,12 +223,17 @@ fn journal_options(options: &EmbeddedOptions, driven: bool) -> Options {
     Options {
         segment_bytes: options.segment_bytes,
         checkpoint_bytes: options.checkpoint_bytes,
-        syncing: match options.durability {
-            Durability::Power => Syncing::Always,
-            Durability::Interval => Syncing::Every(options.sync_interval),
-            Durability::Process | Durability::Memory => Syncing::Rarely,
-        },
+        syncing: syncing(options.durability, options.sync_interval),
         work: if driven { journal::Work::Driven } else { journal::Work::Owner },
+    }
+}
+
+/// When what asks for this level is synced.
+fn syncing(level: Durability, interval: Duration) -> Syncing {
+    match level {
+        Durability::Power => Syncing::Always,
+        Durability::Interval => Syncing::Every(interval),
+        Durability::Process | Durability::Memory => Syncing::Rarely,
     }
 }
 
@@ -270,7 +244,8 @@ fn hand_files(
     state: &State<Place>,
 ) -> Result<(Option<HandFiles>, AllInHand)> {
     let mut before = AllInHand::new();
-    if options.durability == Durability::Memory {
+    let levels = state.topics.iter().filter_map(|topic| topic.spec.durability);
+    if levels.fold(options.durability, Durability::max) == Durability::Memory {
         return Ok((None, before));
     }
     let opened = HandFiles::open(fs, options.segment_bytes, |all| {
@@ -332,7 +307,14 @@ impl Replay {
     fn load(&mut self, missing: Vec<Missing<Place>>, looked: &mut Looked) -> std::result::Result<(), String> {
         let reader = self.reader()?;
         for missing in missing {
-            let index = index::replay(&reader, missing.topic, missing.number, &missing.handle)?;
+            let index = match index::replay(&reader, missing.topic, missing.number, &missing.handle) {
+                Ok(index) => index,
+                Err(reason) => {
+                    let runs = self.state.runs_of(&missing).unwrap_or_default();
+                    let found = index::find_anew(&reader, missing.topic, missing.number, &runs, &reason)?;
+                    self.state.missing_anew(&missing, found).ok_or(reason)?
+                }
+            };
             if missing.is_wanted(&index, looked) {
                 self.state.load(&missing, index);
             }

@@ -10,14 +10,15 @@ use super::{
     group::Part,
     index,
     place::{Location, Place},
+    topic::TopicRecord,
 };
 use crate::{
-    Account, Message, MessageId, TopicKind, TopicSpec,
-    state::{Event, Index, Net, Published, RootNote, Span, SubscriptionId, Survivors, TopicId},
+    Account, Message, MessageId,
+    state::{Delay, Event, Index, LastSent, Net, Published, RootNote, Span, SubscriptionId, Survivors, TopicId},
 };
 use bytes::Bytes;
 use prost::Message as _;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 /// Bytes of the length and the checksum behind the head.
 const TAIL_BYTES: usize = 8;
@@ -30,7 +31,7 @@ struct Head {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct PartRecord {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
     kind: Option<Kind>,
 }
 
@@ -49,6 +50,8 @@ enum Kind {
     Net(NetRecord),
     #[prost(message, tag = "6")]
     Index(IndexRecord),
+    #[prost(uint32, tag = "7")]
+    DeleteTopic(u32),
 }
 
 /// The index of a block; what it says lies among the messages.
@@ -60,23 +63,6 @@ struct IndexRecord {
     number: u64,
     #[prost(uint32, tag = "3")]
     bytes: u32,
-}
-
-/// A topic as it was created; also part of a snapshot.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct TopicRecord {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(uint32, tag = "2")]
-    kind: u32,
-    #[prost(string, tag = "3")]
-    topology: String,
-    #[prost(uint64, tag = "4")]
-    retention_ms: u64,
-    #[prost(uint64, tag = "5")]
-    retention_bytes: u64,
-    #[prost(uint32, tag = "6")]
-    number: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -109,7 +95,7 @@ struct NetRecord {
     /// Subscription, first position, how many positions, and deliveries so far of each.
     #[prost(uint64, repeated, tag = "3")]
     attempts: Vec<u64>,
-    /// Subscription, position, time.
+    /// Subscription, position, time, and how long the wait is from its beginning.
     #[prost(uint64, repeated, tag = "4")]
     delays: Vec<u64>,
     #[prost(message, repeated, tag = "5")]
@@ -165,6 +151,12 @@ struct ProducerRecord {
     sequence: u64,
     #[prost(uint64, tag = "4")]
     position: u64,
+    /// When, in milliseconds since the Unix epoch.
+    #[prost(uint64, tag = "5")]
+    used_ms: u64,
+    /// It is forgotten, and the rest says nothing.
+    #[prost(bool, tag = "6")]
+    forgotten: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -226,6 +218,7 @@ impl Made {
             Part::Structure(Event::Subscription { topic, name, from }, number) => {
                 Kind::Subscription(SubscriptionRecord { topic: topic.0, name, from, number })
             }
+            Part::Structure(Event::DeleteTopic(topic), _) => Kind::DeleteTopic(topic.0),
             Part::Structure(Event::Unsubscribe(subscription), _) => Kind::Unsubscribe(subscription.0),
             Part::Structure(Event::Seek { subscription, to }, _) => Kind::Seek(SeekRecord { subscription: subscription.0, to }),
             Part::Structure(other, _) => unreachable!("{other:?} is no change of topics or subscriptions"),
@@ -252,11 +245,16 @@ impl Made {
         let account = |(number, account): &(u32, Account)| {
             [u64::from(*number), account.sent, account.done, account.dead_lettered, account.in_flight]
         };
-        let producer = |(topic, name, sequence, position): (TopicId, Arc<str>, u64, u64)| ProducerRecord {
-            topic: topic.0,
-            name: name.as_ref().to_owned(),
-            sequence,
-            position,
+        let producer = |(topic, name, last): (TopicId, Arc<str>, Option<LastSent>)| {
+            let LastSent { sequence, position, used_ms } = last.unwrap_or(LastSent { sequence: 0, position: 0, used_ms: 0 });
+            ProducerRecord {
+                topic: topic.0,
+                name: name.as_ref().to_owned(),
+                sequence,
+                position,
+                used_ms,
+                forgotten: last.is_none(),
+            }
         };
         let moved = |(topic, position, place)| {
             let bytes = self.message(topic, position, place);
@@ -267,7 +265,7 @@ impl Made {
             topics: net.topics.into_iter().map(|survivors| self.survivors(survivors)).collect(),
             settled: net.settled.iter().flat_map(span).collect(),
             attempts: attempt_runs(&net.attempts),
-            delays: net.delays.iter().flat_map(|(s, position, until)| [u64::from(s.0), *position, *until]).collect(),
+            delays: net.delays.iter().flat_map(|(s, at, delay)| [u64::from(s.0), *at, delay.until_ms, delay.of_ms]).collect(),
             producers: net.producers.into_iter().map(producer).collect(),
             state: net.state.into_iter().map(|(key, value)| StateRecord { key, value }).collect(),
             expired: net.expired.iter().flat_map(|(topic, end)| [u64::from(topic.0), *end]).collect(),
@@ -346,6 +344,7 @@ pub(crate) fn decode(body: &Bytes, address: u64, whole: bool) -> Result<Vec<Part
         Kind::Subscription(SubscriptionRecord { topic, name, from, number }) => {
             Ok(Part::Structure(Event::Subscription { topic: TopicId(topic), name, from }, number))
         }
+        Kind::DeleteTopic(topic) => Ok(Part::Structure(Event::DeleteTopic(TopicId(topic)), 0)),
         Kind::Unsubscribe(subscription) => Ok(Part::Structure(Event::Unsubscribe(SubscriptionId(subscription)), 0)),
         Kind::Seek(SeekRecord { subscription, to }) => {
             Ok(Part::Structure(Event::Seek { subscription: SubscriptionId(subscription), to }, 0))
@@ -386,14 +385,20 @@ fn decode_net(net: NetRecord, blocks: &mut Blocks) -> Result<Net<Place>, String>
         let (subscription, attempt) = (SubscriptionId(*subscription as u32), *attempt as u32);
         (*start..start.saturating_add(*count)).map(move |position| (subscription, position, attempt))
     };
+    let delay = |[subscription, at, until_ms, of_ms]: &[u64; 4]| {
+        (SubscriptionId(*subscription as u32), *at, Delay { until_ms: *until_ms, of_ms: *of_ms })
+    };
     // Copied: a slice would keep the whole segment in memory.
     let copied = |StateRecord { key, value }| (key, value.map(|value| Bytes::copy_from_slice(&value)));
-    let producer = |ProducerRecord { topic, name, sequence, position }| (TopicId(topic), Arc::from(name), sequence, position);
+    let producer = |ProducerRecord { topic, name, sequence, position, used_ms, forgotten }| {
+        let last = (!forgotten).then_some(LastSent { sequence, position, used_ms });
+        (TopicId(topic), Arc::from(name), last)
+    };
     Ok(Net {
         topics,
         settled: net.settled.as_chunks::<3>().0.iter().map(|chunk| span(chunk)).collect(),
         attempts: net.attempts.as_chunks::<4>().0.iter().flat_map(run).collect(),
-        delays: net.delays.as_chunks::<3>().0.iter().map(|[s, at, until]| (SubscriptionId(*s as u32), *at, *until)).collect(),
+        delays: net.delays.as_chunks::<4>().0.iter().map(delay).collect(),
         producers: net.producers.into_iter().map(producer).collect(),
         state: net.state.into_iter().map(copied).collect(),
         moved,
@@ -433,35 +438,5 @@ impl Blocks {
         let location = Location::new(self.address, length).filter(|_| length <= self.rest.len()).ok_or("a message is cut off")?;
         self.address += length as u64;
         Ok((location, self.rest.split_to(length)))
-    }
-}
-
-impl From<&TopicSpec> for TopicRecord {
-    fn from(spec: &TopicSpec) -> Self {
-        let kind = match spec.kind {
-            TopicKind::Plain => 0,
-            TopicKind::Ingress => 1,
-            TopicKind::Route => 2,
-            TopicKind::DeadLetter => 3,
-        };
-        let retention_ms = u64::try_from(spec.retention.as_millis()).unwrap_or(u64::MAX);
-        let TopicSpec { name, topology, retention_bytes, .. } = spec.clone();
-        Self { name, kind, topology, retention_ms, retention_bytes, number: 0 }
-    }
-}
-
-impl TryFrom<TopicRecord> for TopicSpec {
-    type Error = String;
-
-    fn try_from(record: TopicRecord) -> Result<Self, String> {
-        let kind = match record.kind {
-            0 => TopicKind::Plain,
-            1 => TopicKind::Ingress,
-            2 => TopicKind::Route,
-            3 => TopicKind::DeadLetter,
-            other => return Err(format!("topic `{}` is of kind {other}, which this version does not know", record.name)),
-        };
-        let TopicRecord { name, topology, retention_ms, retention_bytes, .. } = record;
-        Ok(Self { name, kind, topology, retention: Duration::from_millis(retention_ms), retention_bytes })
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Message, MessageId, TopicKind, TopicSpec,
-    state::{Attempt, BLOCK_MESSAGES, Event, Published, Span, State, SubscriptionId, TopicId},
+    state::{Attempt, BLOCK_MESSAGES, Delay, Event, Producer, Published, Span, State, SubscriptionId, TopicId},
 };
 use bytes::Bytes;
 use leatworks_journal::{
@@ -106,14 +106,20 @@ impl Live {
             }
             9 | 10 => {
                 let (subscription, _, position) = self.unsettled()?;
-                Event::Delay { subscription, position, until_ms: self.random.below(100) }
+                Event::Delay { subscription, position, delay: Delay { until_ms: self.random.below(100), of_ms: 10 } }
             }
             11 => {
                 let topic = TopicId(self.random.below(self.state.topics.len() as u64) as u32);
                 // Whatever is old enough, and everything is.
                 Event::Expire { topic, end: self.state.topics.get(topic.0 as usize)?.log.expirable(u64::MAX, u64::MAX)? }
             }
-            12 | 13 => self.moved()?,
+            12 => self.moved()?,
+            13 => {
+                let topic = TopicId(self.random.below(self.state.topics.len() as u64) as u32);
+                let known = &self.state.topics.get(topic.0 as usize)?.producers;
+                let producers = known.keys().min().cloned().into_iter().collect();
+                Event::Forget { topic, producers }
+            }
             14 => {
                 let (subscription, topic, position) = self.unsettled()?;
                 // Only what was written can turn out to be damaged.
@@ -186,7 +192,11 @@ impl Live {
             payload: vec![7; self.random.below(40) as usize].into(),
             ..Message::default()
         };
-        let producer = (self.random.below(3) == 0).then(|| (Arc::from("producer"), self.random.below(1_000)));
+        let producer = (self.random.below(3) == 0).then(|| Producer {
+            name: Arc::from(format!("producer{}", self.random.below(3))),
+            sequence: self.random.below(1_000),
+            now_ms: self.random.below(1_000),
+        });
         let message = Arc::new(message);
         Published::new(topic, &message, producer, Place::from(message.clone()))
     }
@@ -242,7 +252,7 @@ fn differing(one: &[String], two: &[String]) -> Vec<String> {
 #[test]
 fn what_is_replayed_is_what_was_with_elision_and_without() {
     let reader = reader();
-    for seed in 0..400_u64 {
+    for seed in 0..1_200_u64 {
         let mut live = Live::new(seed, seed % 3 > 0);
         let mut replayed = State::default();
         for step in 0..60 {

@@ -3,12 +3,15 @@
 use super::{
     index,
     place::{Location, Place},
-    record::TopicRecord,
+    topic::TopicRecord,
 };
 use crate::{
     Account, MessageId,
     planted::{self, Bug},
-    state::{Entry, RootImage, Run, Settled, SpilledImage, State, Subscription, SubscriptionId, Topic, TopicId, UNTRACKED},
+    state::{
+        Delay, Entry, LastSent, RootImage, Run, Settled, SpilledImage, State, Subscription, SubscriptionId, Topic, TopicId,
+        UNTRACKED,
+    },
 };
 use bytes::Bytes;
 use leatworks_journal::Reader;
@@ -106,6 +109,8 @@ struct ProducerImage {
     sequence: u64,
     #[prost(uint64, tag = "3")]
     position: u64,
+    #[prost(uint64, tag = "4")]
+    used_ms: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -125,7 +130,7 @@ struct SubscriptionImage {
     /// Position and count.
     #[prost(uint64, repeated, tag = "6")]
     attempts: Vec<u64>,
-    /// Position and time.
+    /// Position, time, and how long the wait is from its beginning.
     #[prost(uint64, repeated, tag = "7")]
     delays: Vec<u64>,
 }
@@ -184,6 +189,13 @@ fn pairs<K: Into<u64> + Copy, V: Into<u64> + Copy>(map: &FxHashMap<K, V>) -> Vec
     pairs.into_iter().flatten().collect()
 }
 
+/// The same of delays.
+fn delays(map: &FxHashMap<u64, Delay>) -> Vec<u64> {
+    let mut delays: Vec<[u64; 3]> = map.iter().map(|(position, delay)| [*position, delay.until_ms, delay.of_ms]).collect();
+    delays.sort_unstable();
+    delays.into_iter().flatten().collect()
+}
+
 /// The state as bytes.
 pub(crate) fn encode(state: &State<Place>) -> Vec<u8> {
     let mut roots = RootsImage::default();
@@ -220,10 +232,11 @@ fn topic_image(topic: &Topic<Place>, numbers: &FxHashMap<u32, u32>) -> TopicImag
     let mut producers: Vec<ProducerImage> = topic
         .producers
         .iter()
-        .map(|(name, (sequence, position))| ProducerImage {
+        .map(|(name, LastSent { sequence, position, used_ms })| ProducerImage {
             name: name.as_ref().to_owned(),
             sequence: *sequence,
             position: *position,
+            used_ms: *used_ms,
         })
         .collect();
     producers.sort_by(|a, b| a.name.cmp(&b.name));
@@ -289,7 +302,7 @@ fn subscription_image(subscription: &Option<Subscription>) -> SubscriptionImage 
         cursor: subscription.settled.cursor(),
         above: subscription.settled.above().flat_map(|(start, end)| [start, end]).collect(),
         attempts: pairs(&subscription.attempts),
-        delays: pairs(&subscription.delays),
+        delays: delays(&subscription.delays),
     }
 }
 
@@ -360,8 +373,12 @@ fn restore_topic(
     topic.damaged = image.damaged;
     topic.deliver_at = image.deliver_at.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     let producers = image.producers.into_iter();
-    topic.producers = producers.map(|image| (image.name.into(), (image.sequence, image.position))).collect();
-    state.topic_names.insert(topic.spec.name.clone(), number);
+    let producer = |ProducerImage { name, sequence, position, used_ms }| (name.into(), LastSent { sequence, position, used_ms });
+    topic.producers = producers.map(producer).collect();
+    // Of one that was removed there is only the number.
+    if !topic.spec.name.is_empty() {
+        state.topic_names.insert(topic.spec.name.clone(), number);
+    }
     state.topics.push(topic);
     restore_spilled(state, number, image.spilled.unwrap_or_default(), reader)
 }
@@ -391,7 +408,13 @@ fn restore_spilled(state: &mut State<Place>, topic: TopicId, images: SpilledImag
         };
         let index = match roots & 2 {
             0 => None,
-            _ => Some(index::replay(reader, topic, number, &image.handle)?),
+            _ => Some(match index::replay(reader, topic, number, &image.handle) {
+                Ok(index) => index,
+                Err(reason) => {
+                    let found = index::find_anew(reader, topic, number, &image.runs, &reason)?;
+                    state.index_anew(state.topics[topic.0 as usize].spec.kind, &image, true, found)
+                }
+            }),
         };
         state.restore_spilled(topic, number, image, index.as_ref());
     }
@@ -415,7 +438,13 @@ fn restore_subscription(state: &mut State<Place>, number: SubscriptionId, image:
         name: image.name,
         settled,
         attempts: image.attempts.chunks_exact(2).map(|pair| (pair[0], pair[1] as u32)).collect(),
-        delays: image.delays.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect(),
+        delays: image
+            .delays
+            .as_chunks::<3>()
+            .0
+            .iter()
+            .map(|[at, until_ms, of_ms]| (*at, Delay { until_ms: *until_ms, of_ms: *of_ms }))
+            .collect(),
     }));
     Ok(())
 }

@@ -1,26 +1,28 @@
 //! The engine's events and messages in a journal, group by group.
 
 use super::{
-    Durability, EmbeddedOptions, Lock, block, commit,
+    EmbeddedOptions, Lock, block, commit, duties,
     group::Group,
     hand::{self, Hand, HandFiles, InHand},
     index,
     place::{Location, Place},
+    syncing,
 };
 use crate::{
-    BrokerError, ErrorKind, Message, MessageId, Result,
-    engine::{Engine, Store, message_size},
+    BrokerError, Durability, ErrorKind, Message, MessageId, Result, TopicSpec,
+    engine::{Engine, Noted, Store, message_size},
     planted::{self, Bug},
-    state::{BLOCK_MESSAGES, Event, Index, Missing, State, SubscriptionId, TopicId},
+    state::{BLOCK_MESSAGES, Event, Index, Indexed, Missing, Run, State, SubscriptionId, TopicId},
 };
 use bytes::Bytes;
-use leatworks_journal::{Journal, JournalError};
+use leatworks_journal::{FileSystem, Journal, JournalError, Syncing};
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 use tokio::sync::Notify;
 
@@ -34,18 +36,25 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Keeps events in a journal.
 pub(crate) struct JournalStore {
     pub(super) journal: Journal,
-    pub(super) durability: Durability,
+    level: Durability,
+    /// How often [`Durability::Interval`] syncs.
+    sync_interval: Duration,
     cache_bytes_max: usize,
     /// Blocks in memory beyond which some are spilled.
     pub(super) loaded_max: usize,
     /// Where the journal is, for people.
     directory: String,
-    /// Messages in hand; none where nothing survives the process.
-    pub(super) hand: Option<HandFiles>,
+    /// Messages in hand; none as long as nothing survives the process.
+    pub(super) hand: OnceLock<HandFiles>,
+    /// What they are made with, and how large.
+    hand_in: (Arc<dyn FileSystem>, u64),
     /// The sequence that the open group gets when it is closed. Changed with the engine locked.
     pub(super) open: AtomicU64,
     /// The sequence of the last event that was noted: that of the open group if there is anything in it.
     noted: AtomicU64,
+    /// That of the last event that is to survive the end of the process, and that of the last that is to survive the loss of power.
+    kept: AtomicU64,
+    synced: AtomicU64,
     /// Estimated bytes of a group that is closed and not appended yet.
     pub(super) closed_bytes: AtomicUsize,
     /// Held while a group is closed, appended and placed.
@@ -93,20 +102,24 @@ impl JournalStore {
         journal: Journal,
         options: &EmbeddedOptions,
         directory: String,
-        hand: Option<HandFiles>,
+        (hand, fs): (Option<HandFiles>, Arc<dyn FileSystem>),
         wake: Arc<commit::Wake>,
         (lock, driven): (Option<Lock>, bool),
     ) -> Self {
-        let open = AtomicU64::new(journal.last() + 1);
+        let last = journal.last();
         Self {
-            noted: AtomicU64::new(journal.last()),
-            open,
+            noted: AtomicU64::new(last),
+            kept: AtomicU64::new(last),
+            synced: AtomicU64::new(last),
+            open: AtomicU64::new(last + 1),
             journal,
-            durability: options.durability,
+            level: options.durability,
+            sync_interval: options.sync_interval,
             cache_bytes_max: options.cache_bytes_max,
             loaded_max: options.index_messages_max / BLOCK_MESSAGES as usize,
             directory,
-            hand,
+            hand: hand.map(OnceLock::from).unwrap_or_default(),
+            hand_in: (fs, options.segment_bytes),
             closed_bytes: AtomicUsize::new(0),
             committing: Mutex::new(()),
             wake,
@@ -132,6 +145,16 @@ impl JournalStore {
             true => Some(work()),
             false => tokio::task::spawn_blocking(work).await.ok(),
         }
+    }
+
+    /// When a group of this level is synced.
+    pub(super) fn syncing(&self, level: Option<Durability>) -> Syncing {
+        syncing(level.unwrap_or(self.level), self.sync_interval)
+    }
+
+    fn hand_error(&self, error: &std::io::Error) -> BrokerError {
+        let text = format!("journal `{}`: noting which messages are handed out: {error}", self.directory);
+        BrokerError::new(hand::error_kind(error), text)
     }
 
     /// Whether there is anything in the open group.
@@ -180,8 +203,20 @@ impl Store for JournalStore {
     type Handle = Place;
     type Group = JournalGroup;
 
-    fn durability(&self) -> &'static str {
-        self.durability.name()
+    fn level(&self) -> Durability {
+        self.level
+    }
+
+    fn prepare(&self, spec: &mut TopicSpec) -> Result<()> {
+        if self.hand.get().is_some() || spec.durability.is_none_or(|level| level == Durability::Memory) {
+            return Ok(());
+        }
+        let (fs, bytes) = self.hand_in.clone();
+        // What the files hold is of a life whose attempts nobody has counted on since.
+        let files = HandFiles::open(fs, bytes, |_| hand::AllInHand::new()).map_err(|error| self.hand_error(&error))?;
+        // Somebody else may have been quicker, with the same files.
+        let _ = self.hand.set(files);
+        Ok(())
     }
 
     fn check(&self) -> Result<()> {
@@ -215,14 +250,22 @@ impl Store for JournalStore {
         self.journal.room(bytes, urgent).await.map_err(|error| self.error(error))
     }
 
-    fn note(&self, group: &mut JournalGroup, state: &State<Place>, event: &Event<Place>, bytes: usize) -> u64 {
+    fn note(&self, group: &mut JournalGroup, state: &State<Place>, event: &Event<Place>, bytes: usize) -> Noted {
+        let level = state.level(event);
         group.group.note(state, event);
         group.group.bytes += bytes;
+        group.group.level = group.group.level.max(Some(level));
         let sequence = self.open.load(Ordering::Acquire);
+        if level > Durability::Memory {
+            self.kept.store(sequence, Ordering::Release);
+        }
+        if level == Durability::Power {
+            self.synced.store(sequence, Ordering::Release);
+        }
         if self.noted.swap(sequence, Ordering::AcqRel) != sequence {
             self.wake.work();
         }
-        sequence
+        Noted { sequence, level }
     }
 
     fn applied(&self, group: &mut JournalGroup, state: &mut State<Place>) {
@@ -262,26 +305,24 @@ impl Store for JournalStore {
         group.tidy_cache(state);
     }
 
-    fn last(&self) -> u64 {
-        self.noted.load(Ordering::Acquire)
+    async fn durable(&self, Noted { sequence, level }: Noted) -> Result<()> {
+        let durable = match level {
+            Durability::Power => self.journal.synced(sequence).await,
+            Durability::Interval | Durability::Process => self.journal.written(sequence).await,
+            Durability::Memory => return self.check(),
+        };
+        durable.map_err(|error| self.error(error))
     }
 
-    async fn written(&self, sequence: u64) -> Result<()> {
-        match self.durability {
-            Durability::Memory => self.check(),
-            _ => self.journal.written(sequence).await.map_err(|error| self.error(error)),
-        }
+    async fn all_durable(&self) -> Result<()> {
+        // Only what asks for a sync gets one, so nothing else may wait for one.
+        let (kept, synced) = (self.kept.load(Ordering::Acquire), self.synced.load(Ordering::Acquire));
+        self.durable(Noted { sequence: synced, level: Durability::Power }).await?;
+        self.durable(Noted { sequence: kept, level: Durability::Process }).await
     }
 
-    async fn durable(&self, sequence: u64) -> Result<()> {
-        match self.durability {
-            Durability::Power => self.journal.synced(sequence).await.map_err(|error| self.error(error)),
-            _ => self.written(sequence).await,
-        }
-    }
-
-    fn is_durable(&self, sequence: u64) -> bool {
-        match self.durability {
+    fn is_durable(&self, Noted { sequence, level }: Noted) -> bool {
+        match level {
             Durability::Power => self.journal.synced_now() >= sequence,
             Durability::Interval | Durability::Process => self.journal.written_now() >= sequence,
             Durability::Memory => true,
@@ -298,30 +339,33 @@ impl Store for JournalStore {
         group.hand.attempts(subscription, position, id.0).filter(|_| !planted::is(Bug::LostAttemptsForgotten))
     }
 
-    fn hand_out(&self, group: &mut JournalGroup, subscription: SubscriptionId, position: u64, attempt: u32, id: MessageId) {
-        if self.hand.is_some() && !planted::is(Bug::AttemptNotNoted) {
-            group.hand.out(subscription, position, InHand { attempt, id: id.0 });
+    fn hand_out(
+        &self,
+        group: &mut JournalGroup,
+        subscription: SubscriptionId,
+        (position, attempt): (u64, u32),
+        id: MessageId,
+        stays: bool,
+    ) {
+        if self.hand.get().is_some() && !planted::is(Bug::AttemptNotNoted) {
+            group.hand.out(subscription, position, InHand { attempt, id: (!stays).then_some(id.0) });
         }
     }
 
     fn hand_back(&self, group: &mut JournalGroup, subscription: SubscriptionId, start: u64, end: u64, attempt: u32) {
-        if self.hand.is_some() {
+        if self.hand.get().is_some() {
             group.hand.back(self.open.load(Ordering::Acquire), subscription, start, end, attempt);
         }
     }
 
     fn forget_hand(&self, group: &mut JournalGroup, subscription: SubscriptionId) {
-        if self.hand.is_some() {
+        if self.hand.get().is_some() {
             group.hand.forget(subscription);
         }
     }
 
     fn write_hand(&self, take: impl FnOnce(&mut dyn FnMut(&mut JournalGroup))) -> Result<()> {
-        let Some(files) = &self.hand else { return Ok(()) };
-        let failed = |error: std::io::Error| {
-            let text = format!("journal `{}`: noting which messages are handed out: {error}", self.directory);
-            BrokerError::new(hand::error_kind(&error), text)
-        };
+        let Some(files) = self.hand.get() else { return Ok(()) };
         let written = self.journal.written_now();
         let notes = |notes: &mut dyn FnMut(&mut Hand)| {
             take(&mut |group: &mut JournalGroup| {
@@ -329,7 +373,14 @@ impl Store for JournalStore {
                 notes(&mut group.hand);
             });
         };
-        files.write(notes).map_err(failed)
+        files.write(notes).map_err(|error| self.hand_error(&error))
+    }
+
+    fn size(place: &Place) -> usize {
+        match (&place.at, &place.message) {
+            (Some(at), _) => at.bytes(),
+            (None, message) => message.as_ref().map_or(0, |message| message_size(message)),
+        }
     }
 
     async fn load(&self, handles: &[Place]) -> Vec<Result<Arc<Message>>> {
@@ -338,7 +389,10 @@ impl Store for JournalStore {
         if missing.is_empty() {
             return handles.iter().filter_map(|place| place.message.clone().map(Ok)).collect();
         }
-        if let Err(error) = self.journal.written(self.journal.last()).await {
+        // What is being written now is waited for only by those who want some of it.
+        if !missing.iter().all(|at| self.journal.is_written(at.address(), at.bytes()))
+            && let Err(error) = self.journal.written(self.journal.last()).await
+        {
             return handles.iter().map(|_| Err(self.error(error.clone()))).collect();
         }
         let (journal, directory) = (self.journal.clone(), self.directory.clone());
@@ -352,12 +406,20 @@ impl Store for JournalStore {
         found.collect()
     }
 
-    async fn load_indexes(&self, missing: &[Missing<Place>]) -> Result<Vec<Index<Place>>> {
+    async fn load_indexes(&self, missing: &[Missing<Place>]) -> Result<Vec<Result<Index<Place>>>> {
         self.journal.written(self.journal.last()).await.map_err(|error| self.error(error))?;
         let (journal, directory, missing) = (self.journal.clone(), self.directory.clone(), missing.to_vec());
         let read = move || missing.iter().map(|missing| read_index(&journal, &directory, missing)).collect();
         let closed = || BrokerError::new(ErrorKind::Closed, "the runtime ended while an index was read back");
-        self.blocking(read).await.ok_or_else(closed)?
+        self.blocking(read).await.ok_or_else(closed)
+    }
+
+    async fn find_anew(&self, missing: &Missing<Place>, runs: Vec<Run>, reason: &BrokerError) -> Result<Vec<Indexed<Place>>> {
+        let (journal, topic, number, text) = (self.journal.clone(), missing.topic, missing.number, reason.to_string());
+        let find = move || duties::find_anew(&journal, topic, number, &runs, &text);
+        let closed = || BrokerError::new(ErrorKind::Closed, "the runtime ended while an index was made anew");
+        let found = self.blocking(find).await.ok_or_else(closed)?;
+        found.map_err(|error| BrokerError::new(ErrorKind::Storage, error))
     }
 
     async fn close(engine: &Arc<Engine<Self>>) -> Result<()> {

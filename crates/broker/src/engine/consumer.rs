@@ -1,8 +1,8 @@
 //! One consumer of a subscription.
 
-use super::{Engine, Store, feed::Taken, plan};
+use super::{Engine, Noted, Store, feed::Taken, plan};
 use crate::{
-    BoxFuture, BrokerError, Consumer, Delivery, ErrorKind, HandOff, Message, Position, Result, Step,
+    BoxFuture, BrokerError, Consumer, Delivery, Durability, ErrorKind, HandOff, Message, Position, Result, Step,
     planted::{self, Bug},
     state::{Attempt, Event, SubscriptionId, TopicId},
 };
@@ -27,7 +27,7 @@ struct Prepared<H> {
     positions: Vec<u64>,
     handles: Vec<H>,
     /// The event that published the last of them, if it was not durable yet.
-    published: Option<u64>,
+    published: Option<Noted>,
 }
 
 impl<S: Store> EngineConsumer<S> {
@@ -83,22 +83,23 @@ impl<S: Store> EngineConsumer<S> {
         // Nothing is awaited from here on: a call that is dropped has taken nothing out of what is prepared.
         prepared.handles.drain(..count);
         let positions: Vec<u64> = prepared.positions.drain(..count).collect();
+        let published = prepared.published.filter(|published| !store.is_durable(*published));
         if prepared.positions.is_empty() {
             self.prepared = None;
         }
-        let deliveries = self.number(positions, loaded);
+        let deliveries = self.number(positions, loaded, published.is_none());
         if !deliveries.is_empty()
             && let Err(error) = self.engine.store.write_hand(|take| take(&mut self.engine.lock().group))
         {
-            self.take_back(deliveries);
+            self.take_back(deliveries, published);
             return Err(error);
         }
         Ok(Some(deliveries).filter(|deliveries| !deliveries.is_empty()))
     }
 
     /// What could not be handed out is still prepared, and no attempt was made.
-    fn take_back(&mut self, deliveries: Vec<Delivery>) {
-        let mut prepared = Prepared { positions: Vec::new(), handles: Vec::new(), published: None };
+    fn take_back(&mut self, deliveries: Vec<Delivery>, published: Option<Noted>) {
+        let mut prepared = Prepared { positions: Vec::new(), handles: Vec::new(), published };
         if let Some(feed) = self.engine.lock().feeds.get_mut(&self.subscription) {
             for Delivery { position, message, .. } in deliveries {
                 feed.hand_out(position.0, self.seat, 0);
@@ -109,17 +110,18 @@ impl<S: Store> EngineConsumer<S> {
         if let Some(rest) = self.prepared.take() {
             prepared.positions.extend(rest.positions);
             prepared.handles.extend(rest.handles);
-            prepared.published = rest.published;
         }
         self.prepared = Some(prepared);
     }
 
     /// Gives each message its attempt. What was settled or given back by somebody else since it was taken is not handed out.
-    fn number(&self, positions: Vec<u64>, loaded: Vec<Result<Arc<Message>>>) -> Vec<Delivery> {
+    fn number(&self, positions: Vec<u64>, loaded: Vec<Result<Arc<Message>>>, durable: bool) -> Vec<Delivery> {
         let mut deliveries = Vec::with_capacity(positions.len());
         let mut damaged = Vec::new();
         let mut core = self.engine.lock();
         let core = &mut *core;
+        // At any other level the loss of power may give a position to another message.
+        let stays = durable && core.state.topic_level(self.topic) == Durability::Power;
         let (Some(subscription), Some(feed)) =
             (core.state.subscription_of(self.subscription), core.feeds.get_mut(&self.subscription))
         else {
@@ -136,8 +138,13 @@ impl<S: Store> EngineConsumer<S> {
             let known = if subscription.attempts.is_empty() { None } else { subscription.attempts.get(&position).copied() };
             let before = self.engine.store.attempts_before(&mut core.group, self.subscription, position, message.id);
             let attempt = known.max(before).unwrap_or(0).saturating_add(1);
+            // An attempt that is counted already has ended before the process did.
+            let ended_with = before > known;
+            if ended_with && attempt >= ALONE_FROM && !feed.go_alone(position, self.seat) {
+                continue;
+            }
             if feed.hand_out(position, self.seat, attempt) {
-                self.engine.store.hand_out(&mut core.group, self.subscription, position, attempt, message.id);
+                self.engine.store.hand_out(&mut core.group, self.subscription, (position, attempt), message.id, stays);
                 deliveries.push(Delivery { position: Position(position), attempt, message });
             }
         }
@@ -178,7 +185,7 @@ impl<S: Store> EngineConsumer<S> {
             else {
                 return Err(BrokerError::new(ErrorKind::NotFound, "subscription was removed"));
             };
-            let taken = feed.take(self.seat, max, topic, subscription, now_ms);
+            let taken = feed.take(self.seat, max, (topic, subscription), now_ms, S::size);
             if let Taken::Positions(positions) = &taken {
                 self.prepared = Some(self.prepared(core, positions));
             }
@@ -212,7 +219,7 @@ impl<S: Store> EngineConsumer<S> {
         let last = positions.iter().max().copied().unwrap_or(0);
         let published = core.recent.get(&self.topic).and_then(|recent| {
             let index = recent.partition_point(|(end, _)| *end <= last);
-            recent.get(index).map(|(_, sequence)| *sequence)
+            recent.get(index).map(|(_, noted)| *noted)
         });
         Prepared { positions, handles, published }
     }
@@ -229,6 +236,10 @@ pub(super) fn runs(all: &[(u64, u32)]) -> Vec<Attempt> {
     }
     runs
 }
+
+/// From this attempt on, a message that was in hand when the process ended is in hand alone among its like: the process has ended with it twice, so it may be what
+/// ends it. After a first end all may go together, since most ends are nobody's fault and waiting for each other takes time.
+const ALONE_FROM: u32 = 3;
 
 /// The most messages of one call, whatever it asks for.
 const RECEIVE_MAX: usize = 4_096;

@@ -5,11 +5,16 @@ macro_rules! broker_by_engine {
     ($broker:ty) => {
         impl $crate::Broker for $broker {
             fn durability(&self) -> &str {
-                $crate::engine::Store::durability(&self.engine.store)
+                $crate::engine::Store::level(&self.engine.store).name()
             }
 
             fn create_topic(&self, spec: $crate::TopicSpec) -> $crate::BoxFuture<'_, $crate::Result<()>> {
                 Box::pin(self.engine.create_topic(spec))
+            }
+
+            fn delete_topic(&self, topic: &str) -> $crate::BoxFuture<'_, $crate::Result<()>> {
+                let topic = topic.to_owned();
+                Box::pin(async move { self.engine.delete_topic(&topic).await })
             }
 
             fn create_subscription(

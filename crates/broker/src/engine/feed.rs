@@ -1,20 +1,24 @@
 //! Who is connected to one subscription and what is handed out. It is lost with the process and follows from the state.
 
-use super::{Core, Window};
+use super::{
+    Core, Window,
+    keys::{self, Keys},
+};
 use crate::{
-    BrokerError, ErrorKind, Result, Subscribe, SubscriptionKind,
+    BrokerError, ErrorKind, RECEIVE_BYTES_MAX, Result, Subscribe, SubscriptionKind,
     planted::{self, Bug},
     state::{Settled, Subscription, Topic},
 };
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::Notify;
 
 /// How many positions one look for messages passes over while the engine is locked. A subscription that holds many blocked messages is
 /// looked through in several goes, about 0.1 ms each.
 const SCAN_MAX: usize = 4_096;
+
+/// How many messages of a key-shared subscription are set aside at most, because one of their key is unsettled or because their consumer has not asked for
+/// them yet. Beyond it nobody gets new messages before some are settled. They and their blocks take some 60 MB.
+const ASIDE_MAX: usize = if cfg!(test) { 64 } else { 1 << 20 };
 
 /// The consumers of a subscription and the messages on their way to them.
 #[derive(Debug, Default)]
@@ -29,8 +33,13 @@ pub(crate) struct Feed {
     /// Not due yet: the time, then the position.
     delayed: BTreeSet<(u64, u64)>,
     in_flight: Window<Held>,
-    /// By key hash, for key-shared subscriptions only.
-    keys: HashMap<u32, KeyQueue, rustc_hash::FxBuildHasher>,
+    /// The one message in hand that may be what ends the process, and those that wait for it to be let go: see [`Feed::go_alone`].
+    alone: Option<u64>,
+    suspects: BTreeSet<u64>,
+    /// For key-shared subscriptions only.
+    keys: Keys,
+    /// How many messages are ready for one consumer only.
+    owned: usize,
     pub(crate) notify: Arc<Notify>,
 }
 
@@ -41,6 +50,8 @@ struct Seat {
     permits: usize,
     held: usize,
     eager: bool,
+    /// To be handed out to this consumer and no other, because of their keys.
+    ready: BTreeSet<u64>,
 }
 
 /// A message that a consumer holds.
@@ -49,13 +60,6 @@ struct Held {
     seat: u64,
     /// Which attempt it is; 0 as long as it is taken and not handed out.
     attempt: u32,
-}
-
-/// One key with an unsettled message: the message that is at its head, and those that wait for it.
-#[derive(Debug)]
-struct KeyQueue {
-    head: u64,
-    waiting: BTreeSet<u64>,
 }
 
 /// What a consumer gets to hear.
@@ -95,13 +99,23 @@ impl Feed {
             self.next = cursor;
         }
         let eager = subscribe.hand_off == crate::HandOff::Eager;
-        self.seats.push(Seat { id, permits: subscribe.permits, held: 0, eager });
+        self.gather();
+        self.seats.push(Seat { id, permits: subscribe.permits, held: 0, eager, ready: BTreeSet::new() });
         Ok(())
+    }
+
+    /// A consumer comes or goes, and keys with it: what was ready for one is ready for whoever has its key then.
+    fn gather(&mut self) {
+        for seat in &mut self.seats {
+            self.ready.append(&mut seat.ready);
+        }
+        self.owned = 0;
     }
 
     /// A consumer leaves; what it held is ready for the others. The last one leaves nothing behind but the state. Gives what had been handed out, as position
     /// and attempt, in order.
     pub(crate) fn leave(&mut self, id: u64) -> Vec<(u64, u32)> {
+        self.gather();
         self.seats.retain(|seat| seat.id != id);
         let mut handed = self.handed(|seat| seat == id);
         handed.sort_unstable();
@@ -114,6 +128,7 @@ impl Feed {
             self.in_flight.iter().filter(|(_, held)| held.seat == id).map(|(position, _)| position).collect();
         for position in returned {
             self.in_flight.remove(position);
+            self.let_suspects_go(position, position + 1);
             if !planted::is(Bug::LeaveForgets) {
                 self.ready.insert(position);
             }
@@ -136,6 +151,31 @@ impl Feed {
                 true
             }
             None => false,
+        }
+    }
+
+    /// Whether a message that was in hand when processes ended, so often that it may be what ended them, may be handed out to the consumer that has taken it.
+    /// One at a time is: it uses up attempts of its own only, and not those of whatever else was in hand. Any other waits until that one is let go, and what is behind
+    /// it goes on; but not where order is promised, and what comes later may be acknowledged with all before it.
+    pub(crate) fn go_alone(&mut self, position: u64, id: u64) -> bool {
+        if self.in_flight.get(position).is_none_or(|held| held.seat != id) {
+            return false;
+        }
+        let ordered = matches!(self.kind, Some(SubscriptionKind::Exclusive | SubscriptionKind::Failover));
+        if ordered || *self.alone.get_or_insert(position) == position {
+            return true;
+        }
+        self.in_flight.remove(position);
+        self.unhold(id);
+        self.suspects.insert(position);
+        false
+    }
+
+    /// Messages are let go of; if the one that goes alone is among them, the next may.
+    fn let_suspects_go(&mut self, start: u64, end: u64) {
+        if self.alone.is_some_and(|alone| (start..end).contains(&alone)) {
+            self.alone = None;
+            self.ready.append(&mut self.suspects);
         }
     }
 
@@ -166,8 +206,15 @@ impl Feed {
         self.in_flight.get(position).map(|held| held.attempt).filter(|attempt| *attempt > 0)
     }
 
-    /// Takes up to `max` messages for a consumer, within its permits.
-    pub(crate) fn take<H>(&mut self, id: u64, max: usize, topic: &Topic<H>, subscription: &Subscription, now_ms: u64) -> Taken {
+    /// Takes up to `max` messages for a consumer, within its permits and within [`RECEIVE_BYTES_MAX`].
+    pub(crate) fn take<H>(
+        &mut self,
+        id: u64,
+        max: usize,
+        (topic, subscription): (&Topic<H>, &Subscription),
+        now_ms: u64,
+        size: impl Fn(&H) -> usize,
+    ) -> Taken {
         let failover = self.kind == Some(SubscriptionKind::Failover) && !planted::is(Bug::FailoverToAll);
         let seat = self.seats.iter().enumerate().find(|(_, seat)| seat.id == id);
         let Some(limit) = seat.filter(|(index, _)| !failover || *index == 0).map(|(_, seat)| max.min(seat.permits - seat.held))
@@ -178,14 +225,31 @@ impl Feed {
             self.delayed.remove(&(due, position));
             self.ready.insert(position);
         }
-        let mut taken = self.take_run(limit, topic, subscription);
-        let mut scanned = 0;
+        let mut taken = self.take_run(limit, topic, subscription, &size);
+        let bytes_of = |position: u64| topic.log.get(position).map_or(0, |entry| size(&entry.handle));
+        // Nobody asks where all of them come from the run.
+        let mut bytes: Option<usize> = None;
+        let (mut scanned, was_full) = (0, self.is_full());
+        let mut others = false;
         while taken.len() < limit && scanned < SCAN_MAX {
-            let Some(position) = self.candidate(topic, subscription, now_ms) else { break };
+            let Some(position) = self.candidate(id, topic, subscription, now_ms) else { break };
             scanned += 1;
-            if let Some(position) = position.filter(|position| self.admit(topic, *position)) {
-                taken.push(position);
+            let Some(position) = position.filter(|position| self.admit(topic, *position)) else { continue };
+            match self.owner(topic, position).filter(|owner| *owner != id) {
+                Some(owner) => others |= self.set_aside(owner, position),
+                None => {
+                    let so_far = bytes.get_or_insert_with(|| taken.iter().map(|position| bytes_of(*position)).sum());
+                    *so_far += bytes_of(position);
+                    if *so_far > RECEIVE_BYTES_MAX && !taken.is_empty() {
+                        self.ready.insert(position);
+                        break;
+                    }
+                    taken.push(position);
+                }
             }
+        }
+        if others || (was_full && !self.is_full()) {
+            self.notify.notify_waiters();
         }
         for position in &taken {
             self.in_flight.insert(*position, Held { seat: id, attempt: 0 });
@@ -196,13 +260,21 @@ impl Feed {
         match (taken.is_empty(), scanned == SCAN_MAX) {
             (false, _) => Taken::Positions(taken),
             (true, true) => Taken::Unfinished,
-            (true, false) if limit > 0 && topic.log.spilled_at(self.next).is_some() => Taken::Spilled(self.next),
+            (true, false) if limit > 0 && !self.is_full() && topic.log.spilled_at(self.next).is_some() => {
+                Taken::Spilled(self.next)
+            }
             (true, false) => Taken::Nothing { due_ms: self.delayed.first().map(|(due, _)| *due).filter(|_| limit > 0) },
         }
     }
 
     /// Takes messages in order where nothing else is to be looked at: no order of keys, no delays, nothing that came back.
-    fn take_run<H>(&mut self, limit: usize, topic: &Topic<H>, subscription: &Subscription) -> Vec<u64> {
+    fn take_run<H>(
+        &mut self,
+        limit: usize,
+        topic: &Topic<H>,
+        subscription: &Subscription,
+        size: impl Fn(&H) -> usize,
+    ) -> Vec<u64> {
         let plain = self.kind != Some(SubscriptionKind::KeyShared) && self.ready.is_empty();
         if !plain || !subscription.delays.is_empty() || !topic.deliver_at.is_empty() {
             return Vec::new();
@@ -214,14 +286,17 @@ impl Feed {
         if start >= end {
             return Vec::new();
         }
-        self.next = end;
-        (start..end).collect()
+        self.next = topic.log.end_of_bytes(start, end, RECEIVE_BYTES_MAX, size);
+        (start..self.next).collect()
     }
 
     /// The next position to look at: `None` at the end, `Some(None)` for one that is not to be handed out now.
-    fn candidate<H>(&mut self, topic: &Topic<H>, subscription: &Subscription, now_ms: u64) -> Option<Option<u64>> {
-        if let Some(position) = self.ready.pop_first() {
+    fn candidate<H>(&mut self, id: u64, topic: &Topic<H>, subscription: &Subscription, now_ms: u64) -> Option<Option<u64>> {
+        if let Some(position) = self.pop_ready(id) {
             return Some((!subscription.settled.contains(position)).then_some(position));
+        }
+        if self.is_full() {
+            return None;
         }
         let position = subscription.settled.next_unsettled(self.next);
         if position >= topic.log.next() {
@@ -233,7 +308,7 @@ impl Feed {
             return None;
         }
         self.next = position + 1;
-        let returned = subscription.delays.get(&position).copied();
+        let returned = subscription.delays.get(&position).map(|delay| delay.until_ms);
         let due = match returned {
             Some(due) => Some(due),
             None if topic.deliver_at.is_empty() || subscription.attempts.contains_key(&position) => None,
@@ -251,20 +326,61 @@ impl Feed {
         }
     }
 
+    /// The first that is ready for this consumer.
+    fn pop_ready(&mut self, id: u64) -> Option<u64> {
+        if self.owned > 0
+            && let Some(seat) = self.seats.iter_mut().find(|seat| seat.id == id)
+            && let Some(own) = seat.ready.first().copied()
+            && self.ready.first().is_none_or(|any| own < *any)
+        {
+            self.owned -= 1;
+            return seat.ready.pop_first();
+        }
+        self.ready.pop_first()
+    }
+
     /// Whether the order of its key lets this message go; if not, it waits for the one before.
     fn admit<H>(&mut self, topic: &Topic<H>, position: u64) -> bool {
-        if self.kind != Some(SubscriptionKind::KeyShared) {
-            return true;
+        match self.key(topic, position) {
+            0 => true,
+            key => self.keys.admit(key, position),
         }
-        let key = topic.log.get(position).map_or(0, |entry| entry.key);
-        if key == 0 {
-            return true;
+    }
+
+    /// The key that decides on a message, 0 if none does.
+    fn key<H>(&self, topic: &Topic<H>, position: u64) -> u32 {
+        match self.kind {
+            Some(SubscriptionKind::KeyShared) => topic.log.get(position).map_or(0, |entry| entry.key),
+            _ => 0,
         }
-        let queue = self.keys.entry(key).or_insert_with(|| KeyQueue { head: position, waiting: BTreeSet::new() });
-        queue.head == position || {
-            queue.waiting.insert(position);
-            false
+    }
+
+    /// The consumer that alone may get this message because of its key.
+    fn owner<H>(&self, topic: &Topic<H>, position: u64) -> Option<u64> {
+        match self.key(topic, position) {
+            0 => None,
+            key => self.owner_of(key),
         }
+    }
+
+    fn owner_of(&self, key: u32) -> Option<u64> {
+        match self.seats.as_slice() {
+            [alone] => Some(alone.id),
+            seats => keys::owner(key, seats.iter().map(|seat| seat.id)),
+        }
+    }
+
+    /// A message is ready for this consumer and no other.
+    fn set_aside(&mut self, owner: u64, position: u64) -> bool {
+        let seat = self.seats.iter_mut().find(|seat| seat.id == owner);
+        let added = seat.is_some_and(|seat| seat.ready.insert(position));
+        self.owned += usize::from(added);
+        added
+    }
+
+    /// Whether so much is set aside that nothing new is looked at.
+    fn is_full(&self) -> bool {
+        self.owned + self.keys.waiting() >= ASIDE_MAX
     }
 
     /// Messages are settled: their permits are free.
@@ -275,20 +391,15 @@ impl Feed {
                 seat.held = seat.held.saturating_sub(1);
             }
         });
+        self.let_suspects_go(start, end);
     }
 
     /// A message with a key is settled: the next message of its key may go.
     pub(crate) fn settled(&mut self, position: u64, key: u32, settled: &Settled) {
-        if key == 0 || self.keys.get(&key).is_none_or(|queue| queue.head != position) {
-            return;
-        }
-        let Some(mut queue) = self.keys.remove(&key) else { return };
-        while let Some(next) = queue.waiting.pop_first() {
-            if !settled.contains(next) {
-                self.ready.insert(next);
-                self.keys.insert(key, KeyQueue { head: next, ..queue });
-                break;
-            }
+        if let Some(next) = self.keys.settled(position, key, settled)
+            && !self.owner_of(key).is_some_and(|owner| self.set_aside(owner, next))
+        {
+            self.ready.insert(next);
         }
     }
 
@@ -297,13 +408,9 @@ impl Feed {
         if let Some(held) = self.in_flight.remove(position) {
             self.unhold(held.seat);
         }
+        self.let_suspects_go(position, position + 1);
         if planted::is(Bug::KeyOrderForgotten) {
-            let (ready, keys) = (&mut self.ready, &mut self.keys);
-            keys.retain(|_, queue| {
-                let forgotten = queue.head == position;
-                ready.extend(queue.waiting.iter().filter(|_| forgotten));
-                !forgotten
-            });
+            self.ready.append(&mut self.keys.forget(position));
         }
         match due_ms {
             Some(due) => self.delayed.insert((due, position)),

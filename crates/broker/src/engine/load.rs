@@ -4,8 +4,8 @@
 
 use super::{Core, Engine, Store};
 use crate::{
-    Result, Step, TopicKind,
-    state::{Looked, Missing, Settled, Span, SubscriptionId, TopicId},
+    ErrorKind, Result, Step, TopicKind,
+    state::{Index, Looked, Missing, Settled, Span, SubscriptionId, TopicId},
 };
 use std::sync::MutexGuard;
 
@@ -44,7 +44,7 @@ impl<S: Store> Engine<S> {
 
     /// Reads these blocks and puts them back, but for those that were only to be looked into and do not hold what was looked for.
     pub(super) async fn load(&self, missing: &[Missing<S::Handle>], looked: &mut Looked) -> Result<()> {
-        let indexes = match self.store.load_indexes(missing).await {
+        let indexes = match self.indexes(missing).await {
             Ok(indexes) => indexes,
             Err(error) if self.still_missing(missing) => return Err(error),
             Err(_) => return Ok(()),
@@ -58,6 +58,25 @@ impl<S: Store> Engine<S> {
         }
         self.store.applied(&mut core.group, &mut core.state);
         Ok(())
+    }
+
+    /// Reads the indexes of these blocks. One that is damaged is made anew from the messages themselves.
+    async fn indexes(&self, missing: &[Missing<S::Handle>]) -> Result<Vec<Index<S::Handle>>> {
+        let mut indexes = Vec::with_capacity(missing.len());
+        for (missing, read) in missing.iter().zip(self.store.load_indexes(missing).await?) {
+            let reason = match read {
+                Ok(index) => {
+                    indexes.push(index);
+                    continue;
+                }
+                Err(reason) => reason,
+            };
+            let runs = self.lock().state.runs_of(missing);
+            let Some(runs) = runs.filter(|_| reason.kind() == ErrorKind::Storage) else { return Err(reason) };
+            let found = self.store.find_anew(missing, runs, &reason).await?;
+            indexes.push(self.lock().state.missing_anew(missing, found).ok_or(reason)?);
+        }
+        Ok(indexes)
     }
 
     /// Whether all of these are where they were: what was read is then what is there. A block that was loaded by somebody else may have left its place to
@@ -95,7 +114,7 @@ impl<S: Store> Engine<S> {
                     }
                 }
                 Found::Spilled(missing) => {
-                    let indexes = match self.store.load_indexes(std::slice::from_ref(&missing)).await {
+                    let indexes = match self.indexes(std::slice::from_ref(&missing)).await {
                         Ok(indexes) => indexes,
                         Err(error) if self.still_missing(std::slice::from_ref(&missing)) => return Err(error),
                         Err(_) => continue,

@@ -7,10 +7,13 @@ mod clock;
 mod consumer;
 mod delegate;
 mod feed;
+mod keys;
 mod load;
 mod plan;
+mod producers;
 mod queries;
 mod store;
+mod topics;
 mod window;
 
 pub(crate) use clock::Clock;
@@ -18,13 +21,13 @@ pub(crate) use consumer::EngineConsumer;
 pub(crate) use delegate::broker_by_engine;
 pub(crate) use load::LOAD_MESSAGES;
 pub(crate) use plan::{OVERHEAD_BYTES as MESSAGE_BYTES_MIN, message_size};
-pub(crate) use store::Store;
+pub(crate) use store::{Noted, Store};
 pub(crate) use window::Window;
 
 use crate::{
-    BrokerError, Confirm, Consumer, ErrorKind, MessageId, Outcome, Position, Publish, Result, Start, Step, Subscribe, TopicSpec,
+    BrokerError, Confirm, Consumer, ErrorKind, MessageId, Outcome, Position, Publish, Result, Start, Step, Subscribe,
     planted::{self, Bug},
-    state::{Event, Looked, Span, State, SubscriptionId, TopicId},
+    state::{Delay, Event, Looked, Span, State, SubscriptionId, TopicId},
 };
 use feed::Feed;
 use rustc_hash::FxHashMap;
@@ -42,12 +45,22 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// The most unsettled messages of one topic; a publish beyond it is refused with [`ErrorKind::Full`]. Dead-letter topics have no limit.
     pub backlog_messages_max: u64,
+    /// How long a named producer may publish nothing on a topic before its last sequence there may be forgotten; see [`Publish::sequence`].
+    pub producer_inactive: Duration,
+    /// The most named producers that are remembered on a topic. Beyond it those are forgotten that have not published for longest.
+    pub producers_max: usize,
 }
 
 impl Default for Limits {
-    /// 5 MiB a message, as Pulsar has it. 100 million messages a topic: what the embedded broker keeps of them in memory takes half a gigabyte.
+    /// 5 MiB a message, as Pulsar has it. 100 million messages a topic: what the embedded broker keeps of them in memory takes half a gigabyte. Six hours for a
+    /// producer, as Pulsar has it, and 65,536 of them, which take some 8 MB.
     fn default() -> Self {
-        Self { message_bytes_max: 5 << 20, backlog_messages_max: 100_000_000 }
+        Self {
+            message_bytes_max: 5 << 20,
+            backlog_messages_max: 100_000_000,
+            producer_inactive: Duration::from_secs(6 * 3_600),
+            producers_max: 1 << 16,
+        }
     }
 }
 
@@ -70,10 +83,12 @@ pub(crate) struct Core<H, G> {
     pub(crate) group: G,
     pub(crate) feeds: FxHashMap<SubscriptionId, Feed>,
     /// Publishes by topic that were not durable when they were made: the end of their positions, and their event.
-    recent: FxHashMap<TopicId, VecDeque<(u64, u64)>>,
+    recent: FxHashMap<TopicId, VecDeque<(u64, Noted)>>,
     /// Who waits for a root to finish.
     waiting: FxHashMap<MessageId, Vec<oneshot::Sender<Outcome>>>,
     seats: u64,
+    /// When the producers of a topic are to be looked through next, in milliseconds since the Unix epoch.
+    look_at_producers: FxHashMap<TopicId, u64>,
     pub(crate) closed: bool,
 }
 
@@ -86,6 +101,7 @@ impl<H, G> Core<H, G> {
             recent: FxHashMap::default(),
             waiting: FxHashMap::default(),
             seats: 0,
+            look_at_producers: FxHashMap::default(),
             closed: false,
         }
     }
@@ -162,7 +178,7 @@ impl<S: Store> Engine<S> {
     }
 
     /// Puts a decided event in order, applies it, and tells whoever is concerned. It takes at most so many bytes.
-    pub(crate) fn enact(&self, core: &mut Core<S::Handle, S::Group>, event: Event<S::Handle>, bytes: usize) -> u64 {
+    pub(crate) fn enact(&self, core: &mut Core<S::Handle, S::Group>, event: Event<S::Handle>, bytes: usize) -> Noted {
         let mut settled: Vec<Span> = Vec::new();
         let mut topics: Vec<TopicId> = Vec::new();
         match &event {
@@ -180,7 +196,7 @@ impl<S: Store> Engine<S> {
             _ => {}
         }
         let keys: Vec<Vec<(u64, u32)>> = settled.iter().map(|span| core.keys(*span)).collect();
-        let sequence = self.store.note(&mut core.group, &core.state, &event, bytes);
+        let noted = self.store.note(&mut core.group, &core.state, &event, bytes);
         core.state.apply(event);
         self.store.applied(&mut core.group, &mut core.state);
         for (span, keys) in settled.iter().zip(&keys) {
@@ -188,7 +204,7 @@ impl<S: Store> Engine<S> {
         }
         self.notify_settled(core, &settled);
         for topic in topics {
-            self.published(core, topic, sequence);
+            self.published(core, topic, noted.sequence);
         }
         if std::mem::take(&mut core.state.ended_unseen) {
             // Whoever waits for one of them looks again.
@@ -203,7 +219,7 @@ impl<S: Store> Engine<S> {
                 let _ = waiter.send(outcome);
             }
         }
-        sequence
+        noted
     }
 
     fn settled(&self, core: &mut Core<S::Handle, S::Group>, span: Span, keys: &[(u64, u32)]) {
@@ -263,14 +279,17 @@ impl<S: Store> Engine<S> {
                 feed.notify.notify_waiters();
             }
         }
-        if !self.store.is_durable(sequence) {
+        // A message is handed out when it is as durable as its topic asks for, also if its step is to be more.
+        let noted = Noted { sequence, level: core.state.topic_level(topic) };
+        if !self.store.is_durable(noted) {
             let recent = core.recent.entry(topic).or_default();
-            while recent.front().is_some_and(|(_, sequence)| self.store.is_durable(*sequence)) {
+            while recent.front().is_some_and(|(_, noted)| self.store.is_durable(*noted)) {
                 recent.pop_front();
             }
-            recent.push_back((found.log.next(), sequence));
+            recent.push_back((found.log.next(), noted));
         }
         self.expire(core, topic);
+        self.forget_producers(core, topic);
     }
 
     /// Lets go of what was kept for seeking and is too old or too much. Also without retention: there may have been some before.
@@ -288,7 +307,7 @@ impl<S: Store> Engine<S> {
         }
     }
 
-    /// Lets go of what is too old, on topics where nothing is published.
+    /// Lets go of what is too old, also on topics where nothing is published.
     pub(crate) fn expire_all(&self) {
         let mut core = self.lock();
         if core.closed {
@@ -298,70 +317,13 @@ impl<S: Store> Engine<S> {
             if !core.state.topics[number].spec.retention.is_zero() {
                 self.expire(&mut core, TopicId(number as u32));
             }
+            self.forget_producers(&mut core, TopicId(number as u32));
         }
-    }
-
-    pub(crate) async fn create_topic(&self, spec: TopicSpec) -> Result<()> {
-        plan::check_name("topic", &spec.name)?;
-        let sequence = {
-            let bytes = plan::size(&Step::default()) * 8 + spec.topology.len();
-            let mut core = self.open_with_room(bytes, false).await?;
-            let known = core.state.find_topic(&spec.name).map(|topic| &core.state.topics[topic.0 as usize].spec);
-            match known {
-                Some(known) if (known.retention, known.retention_bytes) == (spec.retention, spec.retention_bytes) => {
-                    self.store.last()
-                }
-                _ => self.enact(&mut core, Event::Topic(spec), bytes),
-            }
-        };
-        self.store.durable(sequence).await
-    }
-
-    pub(crate) async fn create_subscription(&self, topic: &str, name: &str, start: Start) -> Result<()> {
-        plan::check_name("subscription", name)?;
-        let from = self.resolve(topic, start).await?;
-        let sequence = {
-            let bytes = plan::size(&Step::default()) * 8;
-            let needs = |core: &Core<_, _>, _: &Looked| match core.topic(topic) {
-                Ok(topic) if start != Start::Latest && core.state.find_subscription(topic, name).is_none() => {
-                    core.state.missing_for(&Event::Subscription { topic, name: String::new(), from })
-                }
-                _ => Vec::new(),
-            };
-            let mut core = self.open_loaded(bytes, false, needs).await?;
-            let topic = core.topic(topic)?;
-            match core.state.find_subscription(topic, name) {
-                Some(_) => self.store.last(),
-                None => {
-                    // `Latest` means now, not when it was asked for.
-                    let from = if start == Start::Latest { core.state.log(topic).next() } else { from };
-                    let sequence = self.enact(&mut core, Event::Subscription { topic, name: name.to_owned(), from }, bytes);
-                    core.look_whether_passing(topic);
-                    sequence
-                }
-            }
-        };
-        self.store.durable(sequence).await
-    }
-
-    pub(crate) async fn unsubscribe(&self, topic: &str, name: &str) -> Result<()> {
-        let sequence = {
-            let needs = |core: &Core<_, _>, _: &Looked| match core.subscription(topic, name) {
-                Ok((_, subscription)) => core.state.missing_for(&Event::Unsubscribe(subscription)),
-                Err(_) => Vec::new(),
-            };
-            let mut core = self.open_loaded(plan::size(&Step::default()), true, needs).await?;
-            let (_, subscription) = core.subscription(topic, name)?;
-            core.idle(subscription, topic, name)?;
-            core.feeds.remove(&subscription);
-            self.enact(&mut core, Event::Unsubscribe(subscription), plan::size(&Step::default()))
-        };
-        self.store.durable(sequence).await
     }
 
     pub(crate) async fn seek(&self, topic: &str, name: &str, to: Start) -> Result<()> {
         let to = self.resolve(topic, to).await?;
-        let sequence = {
+        let noted = {
             let needs = |core: &Core<_, _>, _: &Looked| match core.subscription(topic, name) {
                 Ok((_, subscription)) => core.state.missing_for(&Event::Seek { subscription, to }),
                 Err(_) => Vec::new(),
@@ -374,7 +336,15 @@ impl<S: Store> Engine<S> {
             self.enact(core, Event::Seek { subscription, to }, plan::size(&Step::default()))
         };
         self.store.write_hand(|take| take(&mut self.lock().group))?;
-        self.store.durable(sequence).await
+        self.store.durable(noted).await
+    }
+
+    /// Waits until this is as durable as it is to be; if nothing had to be done, then what was done before.
+    async fn durable(&self, noted: Option<Noted>) -> Result<()> {
+        match noted {
+            Some(noted) => self.store.durable(noted).await,
+            None => self.store.all_durable().await,
+        }
     }
 
     pub(crate) async fn publish(&self, batch: Vec<Publish>) -> Result<Vec<Position>> {
@@ -385,22 +355,19 @@ impl<S: Store> Engine<S> {
     pub(crate) async fn write(&self, step: Step) -> Result<Vec<Position>> {
         plan::check(&self.limits, &step)?;
         let confirm = step.confirm;
-        let (sequence, positions) = {
+        let (noted, positions) = {
             let (bytes, urgent) = (plan::size(&step), !step.acks.is_empty());
             let needs = |core: &Core<_, _>, looked: &Looked| core.missing_for_step(&step, looked);
             let mut core = self.open_loaded(bytes, urgent, needs).await?;
-            let plan = plan::plan::<S>(&core, &self.limits, step)?;
+            let plan = plan::plan::<S>(&core, &self.limits, &self.clock, step)?;
             if plan.more_bytes > 0 && !self.store.has_room(&core.group, bytes + plan.more_bytes, urgent) {
                 return Err(BrokerError::new(ErrorKind::Full, "no room now for a cumulative acknowledgement of many ranges"));
             }
-            let sequence = match plan.empty {
-                true => self.store.last(),
-                false => self.enact(&mut core, plan.event, bytes + plan.more_bytes),
-            };
-            (sequence, plan.positions)
+            let noted = (!plan.empty).then(|| self.enact(&mut core, plan.event, bytes + plan.more_bytes));
+            (noted, plan.positions)
         };
         match confirm {
-            Confirm::Durable if !planted::is(Bug::TellBeforeSync) => self.store.durable(sequence).await?,
+            Confirm::Durable if !planted::is(Bug::TellBeforeSync) => self.durable(noted).await?,
             Confirm::Durable | Confirm::Applied => self.store.check()?,
         }
         Ok(positions)
@@ -422,7 +389,8 @@ impl<S: Store> Engine<S> {
         if let Some(until_ms) = due_ms {
             // Not waited for: what a crash could lose is the rest of the delay.
             let bytes = plan::size(&Step::default());
-            self.enact(&mut core, Event::Delay { subscription, position: position.0, until_ms }, bytes);
+            let delay = Delay { until_ms, of_ms: until_ms - self.clock.now_ms() };
+            self.enact(&mut core, Event::Delay { subscription, position: position.0, delay }, bytes);
         }
         if let Some(feed) = core.feeds.get_mut(&subscription) {
             feed.give_back(position.0, due_ms.filter(|_| !planted::is(Bug::DelayIgnored)));

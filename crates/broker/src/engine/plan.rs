@@ -1,10 +1,10 @@
 //! Turns a caller's step into a decided event, or refuses it before anything is done.
 
-use super::{Core, Limits, Store};
+use super::{Clock, Core, Limits, Store};
 use crate::{
     Ack, BrokerError, ErrorKind, Message, Position, Publish, Result, Step, SubscriptionKind, TopicKind,
     planted::{self, Bug},
-    state::{Event, Published, Span, SubscriptionId, TopicId},
+    state::{Event, Producer, Published, Span, SubscriptionId, TopicId},
 };
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -87,10 +87,18 @@ pub(crate) fn check(limits: &Limits, step: &Step) -> Result<()> {
 }
 
 /// Decides what a step does, or refuses it.
-pub(crate) fn plan<S: Store>(core: &Core<S::Handle, S::Group>, limits: &Limits, step: Step) -> Result<Plan<S::Handle>> {
+pub(crate) fn plan<S: Store>(
+    core: &Core<S::Handle, S::Group>,
+    limits: &Limits,
+    clock: &Clock,
+    step: Step,
+) -> Result<Plan<S::Handle>> {
     let settled = plan_acks(core, &step.acks, step.guard)?;
     let more_bytes = settled.len().saturating_sub(step.acks.len()) * SPAN_BYTES_MAX;
-    let (publishes, positions) = plan_publishes(core, limits, step.publishes)?;
+    // Only what a named producer sends needs a time.
+    let named = step.publishes.iter().any(|publish| publish.sequence.is_some());
+    let now_ms = if named { clock.now_ms() } else { 0 };
+    let (publishes, positions) = plan_publishes(core, limits, step.publishes, now_ms)?;
     let empty = settled.is_empty() && publishes.is_empty() && step.state.is_empty();
     Ok(Plan { more_bytes, event: Event::Step { settled, publishes, state: step.state }, positions, empty })
 }
@@ -144,7 +152,12 @@ fn plan_ack<H, G>(core: &Core<H, G>, ack: &Ack, number: SubscriptionId, guard: b
 
 type Planned<H> = (Vec<Published<H>>, Vec<Position>);
 
-fn plan_publishes<H: From<Arc<Message>>, G>(core: &Core<H, G>, limits: &Limits, batch: Vec<Publish>) -> Result<Planned<H>> {
+fn plan_publishes<H: From<Arc<Message>>, G>(
+    core: &Core<H, G>,
+    limits: &Limits,
+    batch: Vec<Publish>,
+    now_ms: u64,
+) -> Result<Planned<H>> {
     let mut planned = Vec::with_capacity(batch.len());
     let mut positions = Vec::with_capacity(batch.len());
     // A step gives to a handful of topics, so looking through them is quicker than a map.
@@ -164,7 +177,9 @@ fn plan_publishes<H: From<Arc<Message>>, G>(core: &Core<H, G>, limits: &Limits, 
         let position = core.state.log(number).next() + *before;
         if let Some((producer, next)) = &sequence {
             let named = (number, producer.clone());
-            let last = sequences.get(&named).or_else(|| core.state.topics[number.0 as usize].producers.get(producer)).copied();
+            let before =
+                || core.state.topics[number.0 as usize].producers.get(producer).map(|last| (last.sequence, last.position));
+            let last = sequences.get(&named).copied().or_else(before);
             let again = |last: u64| if planted::is(Bug::SequenceOffByOne) { *next < last } else { *next <= last };
             if let Some((_, position)) = last.filter(|(last, _)| again(*last)) {
                 positions.push(Position(position));
@@ -174,7 +189,8 @@ fn plan_publishes<H: From<Arc<Message>>, G>(core: &Core<H, G>, limits: &Limits, 
         }
         *before += 1;
         positions.push(Position(position));
-        planned.push(Published::new(number, &message, sequence, H::from(message.clone())));
+        let producer = sequence.map(|(name, sequence)| Producer { name, sequence, now_ms });
+        planned.push(Published::new(number, &message, producer, H::from(message.clone())));
         known = Some((topic, number));
     }
     for (number, added) in added {

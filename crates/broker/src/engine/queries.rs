@@ -29,29 +29,29 @@ impl<S: Store> Engine<S> {
         let found = {
             let core = self.open()?;
             let topic = core.topic(topic)?;
-            core.state.topics[topic.0 as usize].producers.get(producer).map(|(sequence, _)| *sequence)
+            core.state.topics[topic.0 as usize].producers.get(producer).map(|last| last.sequence)
         };
         // Whoever asks goes on behind it, and never publishes again what was lost.
-        self.store.durable(self.store.last()).await?;
+        self.store.all_durable().await?;
         Ok(found)
     }
 
     pub(crate) async fn keyed_state(&self, key: &str) -> Result<Option<Bytes>> {
         let found = self.open()?.state.keyed.get(key).cloned();
-        self.store.durable(self.store.last()).await?;
+        self.store.all_durable().await?;
         Ok(found)
     }
 
     /// Waits like the others for what it tells to be durable: an account that a crash would take back is none.
     pub(crate) async fn account(&self, topology: &str) -> Result<Account> {
         let account = self.open()?.state.account(topology);
-        self.store.durable(self.store.last()).await?;
+        self.store.all_durable().await?;
         Ok(account)
     }
 
     pub(crate) async fn stats(&self) -> Result<Vec<TopicStats>> {
         let stats = self.stats_now()?;
-        self.store.durable(self.store.last()).await?;
+        self.store.all_durable().await?;
         Ok(stats)
     }
 
@@ -59,7 +59,8 @@ impl<S: Store> Engine<S> {
         let core = self.open()?;
         let now_ms = self.clock.now_ms();
         let mut all: Vec<TopicStats> = Vec::with_capacity(core.state.topics.len());
-        for (number, topic) in core.state.topics.iter().enumerate() {
+        // Of a topic that was removed there is only the number.
+        for (number, topic) in core.state.topics.iter().enumerate().filter(|(_, topic)| !topic.spec.name.is_empty()) {
             let numbers = core.state.topics[number].subscriptions.iter();
             let subscriptions: BTreeMap<String, SubscriptionStats> = numbers
                 .filter_map(|subscription| core.subscription_stats(TopicId(number as u32), *subscription, now_ms))
@@ -94,7 +95,7 @@ impl<S: Store> Engine<S> {
             }
         };
         // What finished it may not be durable yet, and whoever asks may tell the world.
-        self.store.durable(self.store.last()).await?;
+        self.store.all_durable().await?;
         Ok(outcome)
     }
 
@@ -153,7 +154,7 @@ impl<H, G> super::Core<H, G> {
         let unsettled = topic.log.next().saturating_sub(subscription.settled.cursor()).saturating_sub(settled);
         let in_flight = feed.map_or(0, super::Feed::in_flight) as u64;
         let waits = |position: &u64| !feed.is_some_and(|feed| feed.holds(*position)) && !subscription.settled.contains(*position);
-        let returned = subscription.delays.iter().filter(|(position, until)| **until > now_ms && waits(position)).count();
+        let returned = subscription.delays.iter().filter(|(position, delay)| delay.until_ms > now_ms && waits(position)).count();
         let fresh = topic.deliver_at.iter().filter(|(position, at)| {
             **at > now_ms
                 && waits(position)

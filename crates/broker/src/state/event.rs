@@ -1,5 +1,6 @@
 //! Everything that can happen to a broker's state: what [`State::apply`](super::State::apply) takes.
 
+use super::Delay;
 use crate::{Message, TopicSpec};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub(crate) struct SubscriptionId(pub(crate) u32);
 pub(crate) enum Event<H> {
     /// A topic is made, or the retention of an existing one is changed.
     Topic(TopicSpec),
+    /// A topic without subscriptions is removed. Its number is not used again.
+    DeleteTopic(TopicId),
     /// A subscription is made whose first unsettled position is `from`.
     Subscription { topic: TopicId, name: String, from: u64 },
     /// A subscription is removed.
@@ -28,11 +31,13 @@ pub(crate) enum Event<H> {
     /// Messages are about to be handed out; the attempt number is absolute.
     Attempts { subscription: SubscriptionId, attempts: Vec<Attempt> },
     /// A message is to be delivered again, not before this time.
-    Delay { subscription: SubscriptionId, position: u64, until_ms: u64 },
+    Delay { subscription: SubscriptionId, position: u64, delay: Delay },
     /// Settled messages that were kept for seeking are let go, up to this position.
     Expire { topic: TopicId, end: u64 },
     /// Messages whose bytes have been written anew, so that the place they were at can be used again.
     Moved { messages: Vec<(TopicId, u64, H)> },
+    /// Named producers that have published nothing on a topic for long are forgotten.
+    Forget { topic: TopicId, producers: Vec<Arc<str>> },
     /// A message cannot be read back: it is settled here, and its root counts as given up.
     Damaged { subscription: SubscriptionId, position: u64 },
 }
@@ -53,6 +58,25 @@ pub(crate) struct Attempt {
     pub(crate) attempt: u32,
 }
 
+/// Who has published a message under a name.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Producer {
+    pub(crate) name: Arc<str>,
+    pub(crate) sequence: u64,
+    /// When, in milliseconds since the Unix epoch.
+    pub(crate) now_ms: u64,
+}
+
+/// The last that a named producer has published on a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LastSent {
+    pub(crate) sequence: u64,
+    /// Where the message went.
+    pub(crate) position: u64,
+    /// When, in milliseconds since the Unix epoch.
+    pub(crate) used_ms: u64,
+}
+
 /// A message that enters a topic: what the state must know of it, and where the rest is.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Published<H> {
@@ -63,7 +87,7 @@ pub(crate) struct Published<H> {
     pub(crate) key: u32,
     pub(crate) created_ms: u64,
     pub(crate) deliver_at_ms: Option<u64>,
-    pub(crate) producer: Option<(Arc<str>, u64)>,
+    pub(crate) producer: Option<Producer>,
     /// What it takes, about: for retention by size.
     pub(crate) bytes: usize,
     pub(crate) handle: H,
@@ -71,7 +95,7 @@ pub(crate) struct Published<H> {
 
 impl<H> Published<H> {
     /// What the state must know of this message, which is at `handle`.
-    pub(crate) fn new(topic: TopicId, message: &Message, producer: Option<(Arc<str>, u64)>, handle: H) -> Self {
+    pub(crate) fn new(topic: TopicId, message: &Message, producer: Option<Producer>, handle: H) -> Self {
         Self {
             topic,
             root: message.root.0,

@@ -239,6 +239,21 @@ impl<H> Log<H> {
         self.block_mut(position / BLOCK_MESSAGES)?.entries.get_mut((position % BLOCK_MESSAGES) as usize)?.as_mut()
     }
 
+    /// Where the messages from `start` on end that have so many bytes together, but not before one message and not after `end`.
+    pub(crate) fn end_of_bytes(&self, start: u64, end: u64, bytes_max: usize, size: impl Fn(&H) -> usize) -> u64 {
+        // Mostly all messages of these blocks together have fewer.
+        let blocks = start / BLOCK_MESSAGES..end.div_ceil(BLOCK_MESSAGES);
+        if blocks.filter_map(|number| self.block(number)).map(|block| block.bytes).sum::<u64>() <= bytes_max as u64 {
+            return end;
+        }
+        let mut bytes = 0;
+        let over = |position: &u64| {
+            bytes += self.get(*position).map_or(0, |entry| size(&entry.handle));
+            bytes > bytes_max && *position > start
+        };
+        (start..end).find(over).unwrap_or(end)
+    }
+
     /// One subscription needs this message (again).
     pub(crate) fn need(&mut self, position: u64) -> Option<&Entry<H>> {
         let block = self.block_mut(position / BLOCK_MESSAGES)?;

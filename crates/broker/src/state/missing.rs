@@ -41,6 +41,11 @@ impl<H: Clone + PartialEq> State<H> {
             Event::Subscription { topic, from, .. } if (topic.0 as usize) < self.topics.len() => {
                 self.missing_from(*topic, *from, &mut missing)
             }
+            Event::DeleteTopic(topic) => {
+                for number in self.topics.get(topic.0 as usize).into_iter().flat_map(|topic| &topic.subscriptions) {
+                    self.missing_below(*number, u64::MAX, &mut missing);
+                }
+            }
             Event::Unsubscribe(number) => self.missing_below(*number, u64::MAX, &mut missing),
             Event::Seek { subscription, to } => {
                 self.missing_below(*subscription, *to, &mut missing);

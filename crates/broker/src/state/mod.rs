@@ -2,7 +2,9 @@
 //!
 //! It never reads a clock, a file or a socket and never awaits. Who is connected and what is handed out is not part of it.
 
+mod anew;
 mod event;
+mod level;
 mod log;
 mod missing;
 mod net;
@@ -11,7 +13,7 @@ mod settled;
 mod shelf;
 mod spill;
 
-pub(crate) use event::{Attempt, Event, Published, Span, SubscriptionId, TopicId};
+pub(crate) use event::{Attempt, Event, LastSent, Producer, Published, Span, SubscriptionId, TopicId, key_hash};
 pub(crate) use log::{BLOCK_MESSAGES, Entry};
 pub(crate) use missing::{Looked, Missing};
 pub(crate) use net::{Net, RootNote, Survivors, merge};
@@ -19,7 +21,7 @@ pub(crate) use roots::{RootImage, UNTRACKED};
 pub(crate) use settled::Settled;
 pub(crate) use spill::{Index, Indexed, Run, SpilledImage};
 
-use crate::{Account, MessageId, Outcome, TopicKind, TopicSpec};
+use crate::{Account, Durability, MessageId, Outcome, TopicKind, TopicSpec};
 use bytes::Bytes;
 use log::Log;
 use roots::Roots;
@@ -48,6 +50,9 @@ pub(crate) struct State<H> {
     pub(crate) ended_unseen: bool,
     /// Roots about which the messages that are left do not tell everything; the owner drains it, if it has asked for them.
     pub(crate) told: Option<Vec<Told>>,
+    /// The level of topics that have none of their own, and whether any has another. Not kept.
+    pub(crate) usual: Durability,
+    pub(crate) leveled: bool,
 }
 
 /// Why a record must say something about a root.
@@ -66,14 +71,23 @@ pub(crate) struct Topic<H> {
     topology: u32,
     pub(crate) log: Log<H>,
     pub(crate) subscriptions: Vec<SubscriptionId>,
-    /// The last sequence of each named producer, and where its message went.
-    pub(crate) producers: FxHashMap<Arc<str>, (u64, u64)>,
+    /// The last that each named producer has sent.
+    pub(crate) producers: FxHashMap<Arc<str>, LastSent>,
     /// Not to be delivered before; only of messages that say so.
     pub(crate) deliver_at: FxHashMap<u64, u64>,
     /// Messages that could not be read back, once for each subscription.
     pub(crate) damaged: u64,
     /// Whether each of its subscriptions has a consumer that gets messages before they are durable; not kept.
     pub(crate) passing: bool,
+}
+
+/// How long a message that was given back waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Delay {
+    /// When it is due again, in milliseconds since the Unix epoch by the clock of the process that took it back.
+    pub(crate) until_ms: u64,
+    /// How long it was to wait. With a clock that was set back between two processes it waits no longer than this from the start of the second.
+    pub(crate) of_ms: u64,
 }
 
 /// One subscription.
@@ -85,7 +99,7 @@ pub(crate) struct Subscription {
     /// Deliveries so far of unsettled messages that have had one.
     pub(crate) attempts: FxHashMap<u64, u32>,
     /// When a message that was given back is due again.
-    pub(crate) delays: FxHashMap<u64, u64>,
+    pub(crate) delays: FxHashMap<u64, Delay>,
 }
 
 impl<H> Default for State<H> {
@@ -102,6 +116,8 @@ impl<H> Default for State<H> {
             finished: Vec::new(),
             ended_unseen: false,
             told: None,
+            usual: Durability::default(),
+            leveled: false,
         }
     }
 }
@@ -111,18 +127,22 @@ impl<H> State<H> {
     pub(crate) fn apply(&mut self, event: Event<H>) {
         match event {
             Event::Topic(spec) => self.topic(spec),
+            Event::DeleteTopic(topic) => self.delete_topic(topic),
             Event::Subscription { topic, name, from } => self.subscription(topic, name, from),
             Event::Unsubscribe(subscription) => self.unsubscribe(subscription),
             Event::Seek { subscription, to } => self.seek(subscription, to),
             Event::Step { settled, publishes, state } => self.step(settled, publishes, state),
             Event::Attempts { subscription, attempts } => self.attempts(subscription, &attempts),
-            Event::Delay { subscription, position, until_ms } => {
+            Event::Delay { subscription, position, delay } => {
                 if let Some(subscription) = self.subscriptions[subscription.0 as usize].as_mut() {
-                    subscription.delays.insert(position, until_ms);
+                    subscription.delays.insert(position, delay);
                 }
             }
             Event::Expire { topic, end } => self.expire(topic, end),
             Event::Moved { messages } => self.moved(messages),
+            Event::Forget { topic, producers } => {
+                producers.iter().for_each(|name| _ = self.topics[topic.0 as usize].producers.remove(name));
+            }
             Event::Damaged { subscription, position } => self.damaged(subscription, position),
         }
         self.roots.evaluate(&mut self.finished);
@@ -152,14 +172,28 @@ impl<H> State<H> {
     }
 
     fn topic(&mut self, spec: TopicSpec) {
+        self.leveled |= spec.durability.is_some_and(|level| level != self.usual);
         if let Some(topic) = self.find_topic(&spec.name) {
             let known = &mut self.topics[topic.0 as usize].spec;
             (known.retention, known.retention_bytes) = (spec.retention, spec.retention_bytes);
+            known.durability = spec.durability.or(known.durability);
             return;
         }
         let topic = TopicId(self.topics.len() as u32);
         self.topic_names.insert(spec.name.clone(), topic);
         self.topics.push(Topic::new(spec, &mut self.roots));
+    }
+
+    /// Removes a topic. Only its number stays, with an empty name, which no topic can have.
+    fn delete_topic(&mut self, topic: TopicId) {
+        // There are none, unless what removed them was lost to damage.
+        for number in self.topics[topic.0 as usize].subscriptions.clone() {
+            self.unsubscribe(number);
+        }
+        self.expire(topic, u64::MAX);
+        let found = &mut self.topics[topic.0 as usize];
+        self.topic_names.remove(&found.spec.name);
+        *found = Topic { topology: found.topology, ..Topic::new(TopicSpec::default(), &mut self.roots) };
     }
 
     fn subscription(&mut self, topic: TopicId, name: String, from: u64) {
@@ -200,6 +234,13 @@ impl<H> State<H> {
         self.settle_below(number, u64::MAX);
         if let Some(subscription) = self.subscriptions[number.0 as usize].take() {
             self.topics[subscription.topic.0 as usize].subscriptions.retain(|other| *other != number);
+        }
+    }
+
+    /// No message that was given back waits longer from now on than it was to wait, whatever the clock said when it was given back.
+    pub(crate) fn shorten_delays(&mut self, now_ms: u64) {
+        for delay in self.subscriptions.iter_mut().flatten().flat_map(|subscription| subscription.delays.values_mut()) {
+            delay.until_ms = delay.until_ms.min(now_ms.saturating_add(delay.of_ms));
         }
     }
 
@@ -284,8 +325,8 @@ impl<H> State<H> {
         if let Some(deliver_at_ms) = deliver_at_ms.filter(|_| remaining > 0) {
             topic.deliver_at.insert(position, deliver_at_ms);
         }
-        if let Some((producer, sequence)) = producer {
-            topic.producers.insert(producer, (sequence, position));
+        if let Some(Producer { name, sequence, now_ms }) = producer {
+            topic.producers.insert(name, LastSent { sequence, position, used_ms: now_ms });
         }
     }
 

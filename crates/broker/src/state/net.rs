@@ -3,7 +3,7 @@
 //! Only the effect is recorded, not how it came about: a message that was published and settled everywhere within a group leaves a
 //! position that is used up. Numbers are absolute wherever they can be, so that a group that is lost to damage does not falsify the next.
 
-use super::{Entry, Event, Published, Span, State, SubscriptionId, TopicId, UNTRACKED};
+use super::{Delay, Entry, Event, LastSent, Published, Span, State, SubscriptionId, TopicId, UNTRACKED};
 use crate::{Account, MessageId, TopicKind, TopicSpec};
 use bytes::Bytes;
 use rustc_hash::FxHashSet;
@@ -18,9 +18,9 @@ pub(crate) struct Net<H> {
     /// Deliveries so far of an unsettled message, 0 for none. A delay that is not among the `delays` has gone.
     pub(crate) attempts: Vec<(SubscriptionId, u64, u32)>,
     /// When an unsettled message is due again.
-    pub(crate) delays: Vec<(SubscriptionId, u64, u64)>,
-    /// Topic, name, last sequence, and where its message went.
-    pub(crate) producers: Vec<(TopicId, Arc<str>, u64, u64)>,
+    pub(crate) delays: Vec<(SubscriptionId, u64, Delay)>,
+    /// The last that a producer has sent to a topic; `None` if it is forgotten.
+    pub(crate) producers: Vec<(TopicId, Arc<str>, Option<LastSent>)>,
     pub(crate) state: Vec<(String, Option<Bytes>)>,
     pub(crate) moved: Vec<(TopicId, u64, H)>,
     /// Up to where settled messages were let go.
@@ -81,9 +81,11 @@ impl<H> State<H> {
         for survivors in net.topics {
             self.replay_topic(survivors);
         }
-        for (topic, producer, sequence, position) in net.producers {
-            if let Some(topic) = self.topics.get_mut(topic.0 as usize) {
-                topic.producers.insert(producer, (sequence, position));
+        for (topic, producer, last) in net.producers {
+            let Some(topic) = self.topics.get_mut(topic.0 as usize) else { continue };
+            match last {
+                Some(last) => _ = topic.producers.insert(producer, last),
+                None => _ = topic.producers.remove(&producer),
             }
         }
         for span in net.settled {
@@ -108,9 +110,7 @@ impl<H> State<H> {
             self.roots.replay_note(id, topology, sent, dropped);
         }
         self.roots.evaluate(&mut self.finished);
-        for (topology, account) in net.accounts {
-            self.roots.replay_account(topology, account);
-        }
+        self.roots.replay_accounts(net.accounts);
         self.roots.replay_dropped(dropped_before, net.dropped);
     }
 
@@ -125,6 +125,7 @@ impl<H> State<H> {
                 }
                 true
             }
+            Event::DeleteTopic(topic) => (topic.0 as usize) < self.topics.len(),
             Event::Subscription { topic, .. } => {
                 self.subscriptions.resize_with(self.subscriptions.len().max(number as usize), || None);
                 (topic.0 as usize) < self.topics.len()
@@ -200,7 +201,7 @@ impl<H> State<H> {
         }
     }
 
-    fn replay_marks(&mut self, attempts: &[(SubscriptionId, u64, u32)], delays: &[(SubscriptionId, u64, u64)]) {
+    fn replay_marks(&mut self, attempts: &[(SubscriptionId, u64, u32)], delays: &[(SubscriptionId, u64, Delay)]) {
         for (number, position, attempt) in attempts {
             let Some(subscription) = self.subscriptions.get_mut(number.0 as usize).and_then(Option::as_mut) else { continue };
             if subscription.settled.contains(*position) {
@@ -212,12 +213,12 @@ impl<H> State<H> {
                 attempt => subscription.attempts.insert(*position, *attempt),
             };
         }
-        for (number, position, until_ms) in delays {
+        for (number, position, delay) in delays {
             let Some(subscription) = self.subscriptions.get_mut(number.0 as usize).and_then(Option::as_mut) else { continue };
             if subscription.settled.contains(*position) {
                 continue;
             }
-            subscription.delays.insert(*position, *until_ms);
+            subscription.delays.insert(*position, *delay);
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Roots {
     /// Slots whose counts have changed since the last [`Roots::evaluate`].
     touched: Vec<u32>,
     accounts: Vec<Account>,
+    /// The accounts as the last record that was replayed has left them.
+    told: Vec<Account>,
     topologies: BTreeMap<String, u32>,
     dropped: VecDeque<MessageId>,
     /// How many roots were ever added to `dropped`.
@@ -344,11 +346,16 @@ impl Roots {
         &self.accounts
     }
 
-    /// What a record says of an account, when it is replayed.
-    pub(crate) fn replay_account(&mut self, topology: u32, account: Account) {
-        if let Some(found) = self.accounts.get_mut(topology as usize) {
-            *found = account;
+    /// What a record says of the accounts, when it is replayed: those that it does not name are as the record before has left them. What replaying has made of
+    /// them may differ, since the order within a group is not known, and a root may have gone one way and back.
+    pub(crate) fn replay_accounts(&mut self, accounts: Vec<(u32, Account)>) {
+        self.told.resize(self.accounts.len(), Account::default());
+        for (topology, account) in accounts {
+            if let Some(told) = self.told.get_mut(topology as usize) {
+                *told = account;
+            }
         }
+        self.accounts.clone_from(&self.told);
     }
 
     /// Replays that roots were dropped: the ones that replaying has found are replaced by those of the record.
@@ -369,6 +376,7 @@ impl Roots {
             let number = self.topology(&name);
             self.accounts[number as usize] = account;
         }
+        self.told.clone_from(&self.accounts);
         self.dropped = dropped.into();
     }
 

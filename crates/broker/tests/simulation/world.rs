@@ -218,7 +218,17 @@ impl World {
     fn work(&mut self) -> Verdict {
         // The usual order of things, with everything else in between.
         let usual = [Work::Close, Work::Append, Work::Write, Work::Sync];
-        let rare = [Work::Snapshot, Work::Checkpoint, Work::Duty, Work::Duty, Work::Duty, Work::Checkpoint, Work::Expire];
+        let rare = [
+            Work::Snapshot,
+            Work::Checkpoint,
+            Work::Duty,
+            Work::Duty,
+            Work::Duty,
+            Work::Checkpoint,
+            Work::Expire,
+            Work::Rest,
+            Work::Rest,
+        ];
         let work = match self.shared.random.below(8) {
             0 => self.shared.random.pick(&rare),
             _ => self.shared.random.pick(&usual),

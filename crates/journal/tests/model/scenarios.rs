@@ -133,6 +133,9 @@ pub(crate) fn damaged(seed: u64, actions: &[Action], damage: Damage) {
         world.act(action).unwrap();
     }
     world.act(&Action::Sync).unwrap();
+    if seed.is_multiple_of(2) {
+        world.act(&Action::Rest).unwrap();
+    }
     world.ending = None;
     world.damaged = true;
     let mut hit = None;

@@ -61,6 +61,8 @@ pub(crate) enum Action {
     Append(usize),
     Write,
     Sync,
+    /// Nothing is appended for a while.
+    Rest,
     Kill,
     CutPower,
     Checkpoint,
@@ -74,6 +76,7 @@ pub(crate) fn actions() -> impl Strategy<Value = Vec<Action>> {
         12 => prop_oneof![0..40_usize, 0..900_usize, Just(3_930_usize)].prop_map(Action::Append),
         4 => Just(Action::Write),
         3 => Just(Action::Sync),
+        2 => Just(Action::Rest),
         1 => Just(Action::Kill),
         2 => Just(Action::CutPower),
         2 => Just(Action::Checkpoint),
@@ -206,6 +209,7 @@ impl World {
             Action::Append(bytes) => self.append(*bytes),
             Action::Write => self.journal().drive_writing().map(drop),
             Action::Sync => self.journal().drive(),
+            Action::Rest => self.journal().rest(),
             Action::Checkpoint => match self.journal().checkpoint(self.journal().mark(), &self.snapshot()) {
                 // Nothing is lost by it: the other one stands.
                 Err(JournalError::Full) => Ok(()),

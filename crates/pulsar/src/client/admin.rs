@@ -182,6 +182,11 @@ impl Admin {
         }
     }
 
+    /// Removes a topic that nobody uses.
+    pub(crate) async fn delete_topic(&self, topic: &str) -> Result<(), PulsarError> {
+        self.act(Method::DELETE, &self.topic(topic, ""), None).await
+    }
+
     /// The properties that a topic was made with.
     pub(crate) async fn properties(&self, topic: &str) -> Result<BTreeMap<String, String>, PulsarError> {
         Ok(self.get::<Option<_>>(&self.topic(topic, "/properties")).await?.unwrap_or_default())

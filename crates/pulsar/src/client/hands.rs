@@ -13,7 +13,7 @@ use super::{
     pack::{Arrived, Place},
 };
 use crate::wire::proto::MessageIdData;
-use leatworks_broker::{Message, Position, SubscriptionKind};
+use leatworks_broker::{Message, Position, RECEIVE_BYTES_MAX, SubscriptionKind};
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
@@ -272,6 +272,7 @@ impl Hands {
     /// Takes messages into hand, each with the attempt that it is, as far as is known here; or tells when the next one's time comes.
     pub(crate) fn pick(&mut self, seat: u64, max: usize) -> Answer<Picked> {
         let mut picked = Vec::new();
+        let mut bytes = 0;
         self.promote(seat);
         while let Some(chair) = self.seats.get_mut(&seat).filter(|chair| picked.len() < max && chair.handed < chair.permits) {
             let Some(position) = chair.inbox.pop_front() else { break };
@@ -290,6 +291,11 @@ impl Hands {
                     Some(_) => {}
                     None => drop(self.keys.insert(key.clone(), Key { owner: position, waiting: VecDeque::new() })),
                 }
+            }
+            bytes += held.message.payload.len();
+            if bytes > RECEIVE_BYTES_MAX && !picked.is_empty() {
+                chair.inbox.push_front(position);
+                break;
             }
             held.stage = Stage::Handed;
             chair.handed += 1;

@@ -190,6 +190,11 @@ impl Broker for PulsarBroker {
         Box::pin(self.inner.create_topic(spec))
     }
 
+    fn delete_topic(&self, topic: &str) -> BoxFuture<'_, Result<()>> {
+        let topic = topic.to_owned();
+        Box::pin(async move { self.inner.delete_topic(&topic).await })
+    }
+
     fn create_subscription(&self, topic: &str, subscription: &str, start: Start) -> BoxFuture<'_, Result<()>> {
         let (topic, subscription) = (topic.to_owned(), subscription.to_owned());
         Box::pin(async move { self.inner.create_subscription(&topic, &subscription, start).await })

@@ -19,7 +19,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 /// Messages that are to be published together.
 pub(crate) struct Job {
@@ -34,6 +34,7 @@ pub(crate) struct Job {
 pub(crate) struct Sender {
     jobs: mpsc::Sender<Job>,
     last: Arc<AtomicU64>,
+    ended: watch::Receiver<()>,
 }
 
 /// No sequence yet, on the wire and here.
@@ -45,6 +46,7 @@ impl Sender {
         static NEXT: AtomicU64 = AtomicU64::new(1 << 32);
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let last = Arc::new(AtomicU64::new(NO_SEQUENCE));
+        let (ends, ended) = watch::channel(());
         let work = Work {
             pool,
             topic,
@@ -57,9 +59,10 @@ impl Sender {
             jobs: HashMap::new(),
             next_job: 0,
             pending: VecDeque::new(),
+            _ends: ends,
         };
         tokio::spawn(work.run(queue));
-        Self { jobs, last }
+        Self { jobs, last, ended }
     }
 
     /// Publishes, and gives the positions when all messages are there.
@@ -86,6 +89,14 @@ impl Sender {
         }
     }
 
+    /// Lets go of the producer, and waits until the service knows unless somebody else publishes with it.
+    pub(crate) async fn end(self) {
+        let Self { jobs, mut ended, .. } = self;
+        drop(jobs);
+        // What holds the other end is gone then.
+        let _ = tokio::time::timeout(Duration::from_secs(1), ended.changed()).await;
+    }
+
     /// The last sequence, once the producer is known to the service.
     pub(crate) async fn last_sequence(&self) -> Result<Option<u64>, PulsarError> {
         self.publish(Vec::new(), None).await?;
@@ -105,6 +116,8 @@ struct Work {
     jobs: HashMap<u64, Open>,
     next_job: u64,
     pending: VecDeque<Pending>,
+    /// Goes with this.
+    _ends: watch::Sender<()>,
 }
 
 /// A job whose messages are not all there yet.

@@ -10,6 +10,7 @@ use super::{
     pack::{Arrived, Place},
     reader::{Acknowledged, Reading},
     seat::{Inbox, Seat, Subscription},
+    sender::Sender,
 };
 use crate::wire::proto::SubType;
 use leatworks_broker::{
@@ -112,6 +113,29 @@ impl Inner {
         Ok(())
     }
 
+    pub(super) async fn delete_topic(&self, topic: &str) -> Result<()> {
+        self.check()?;
+        self.spec(topic).await?;
+        if !self.admin.subscriptions(topic).await?.is_empty() {
+            return Err(BrokerError::new(ErrorKind::Conflict, format!("topic `{topic}` has subscriptions")));
+        }
+        self.drop_senders(topic).await;
+        self.known().topics.remove(topic);
+        Ok(self.admin.delete_topic(topic).await?)
+    }
+
+    /// Ends the producers of a topic, and waits until the service knows.
+    async fn drop_senders(&self, topic: &str) {
+        let ended: Vec<Sender> = {
+            let mut known = self.known();
+            let names: Vec<_> = known.senders.keys().filter(|(of, _)| of == topic).cloned().collect();
+            names.iter().filter_map(|name| known.senders.remove(name)).collect()
+        };
+        for sender in ended {
+            sender.end().await;
+        }
+    }
+
     /// A topic as it was made.
     pub(super) async fn spec(&self, topic: &str) -> Result<TopicSpec> {
         if let Some(spec) = self.known().topics.get(topic) {
@@ -130,6 +154,7 @@ impl Inner {
             topology: properties.get(TOPOLOGY).cloned().unwrap_or_default(),
             retention: Duration::from_millis(number(RETENTION)),
             retention_bytes: number(RETENTION_BYTES),
+            durability: None,
         };
         if properties.get(KIND).is_none_or(|kind| kind != INTERNAL) {
             self.known().topics.insert(topic.to_owned(), spec.clone());
@@ -231,11 +256,14 @@ impl Inner {
         }
         let retry = (retry_topic(topic, subscription), subscription);
         let ledger = (attempts::ledger_topic(topic, subscription), attempts::CURSOR);
-        for (topic, subscription) in [retry, (ledger.0, ledger.1)] {
-            match self.admin.unsubscribe(&topic, subscription).await {
-                // Somebody else who has known it may still read what is of no more use.
-                Ok(()) | Err(PulsarError::NotFound(_) | PulsarError::Busy(_)) => {}
-                Err(error) => return Err(error.into()),
+        for (topic, subscription) in [retry, ledger] {
+            self.drop_senders(&topic).await;
+            for removed in [self.admin.unsubscribe(&topic, subscription).await, self.admin.delete_topic(&topic).await] {
+                match removed {
+                    // Somebody else who has known it may still read what is of no more use.
+                    Ok(()) | Err(PulsarError::NotFound(_) | PulsarError::Busy(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         Ok(())

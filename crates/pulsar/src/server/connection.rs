@@ -132,6 +132,7 @@ impl Connection {
                     if read? == 0 {
                         return Err(End::Left);
                     }
+                    confirm_at_once(self.read.as_ref());
                     asked = false;
                 }
                 () = tokio::time::sleep(self.shared.options.keep_alive) => {
@@ -407,6 +408,17 @@ impl Connection {
             self.writer.abort();
         }
     }
+}
+
+/// Tells the client's kernel at once that its bytes have come, for which Linux takes up to 40 ms where nothing else is to be sent. Some clients, the
+/// `pulsar` crate among them, leave Nagle's algorithm on, so that each small command waits for this word about the one before: a consumer
+/// that asked for a thousand messages at a time got 20,000 a second. The kernel forgets the wish, so it is repeated with each read.
+fn confirm_at_once(stream: &TcpStream) {
+    // Where it fails, or is not known, clients are only slower.
+    #[cfg(target_os = "linux")]
+    let _ = stream.set_quickack(true);
+    #[cfg(not(target_os = "linux"))]
+    let _ = stream;
 }
 
 fn no_consumer(consumer_id: u64) -> Refusal {

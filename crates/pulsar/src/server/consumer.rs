@@ -127,6 +127,7 @@ pub(crate) async fn open(shared: &Arc<Shared>, out: &Outgoing, request: &proto::
         }
         false => request.subscription.clone(),
     };
+    let opening = shared.topics.opening.read().await;
     let topic = topics::open(shared, &request.topic, request.force_topic_creation != Some(false)).await?;
     let from = match (&request.start_message_id, request.initial_position) {
         (Some(id), _) => start(id),
@@ -138,6 +139,7 @@ pub(crate) async fn open(shared: &Arc<Shared>, out: &Outgoing, request: &proto::
         _ => from,
     };
     create_subscription(shared, &topic, &name, from).await?;
+    drop(opening);
     let number = shared.unique();
     let place: Place = (topic.name.clone(), name.into());
     let client = request.consumer_name.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| format!("consumer-{number}"));

@@ -46,10 +46,15 @@ pub struct ServerOptions {
     pub connect_time_max: Duration,
     /// How long a client may say nothing until it is asked whether it is still there, and how long it may then take to answer.
     pub keep_alive: Duration,
+    /// The most topics outside of any topology, which clients make by naming them. One beyond is refused with `NotAllowed`.
+    pub auto_topics_max: usize,
+    /// After how long such a topic is removed that has no subscription, no producer, and nothing new; `None` keeps it.
+    pub inactive_topics: Option<Duration>,
 }
 
 impl Default for ServerOptions {
-    /// `public/default`, no tokens, 1,000 connections, 10 s to connect, and 30 s to ping, as Pulsar's broker has it.
+    /// `public/default`, no tokens, 1,000 connections, 10 s to connect, 30 s to ping and 60 s for topics that nobody uses, as Pulsar's broker has it. 10,000 topics:
+    /// some 10 MB, and each is looked at when a client names a topic for the first time.
     fn default() -> Self {
         Self {
             namespace: Namespace::default(),
@@ -58,6 +63,8 @@ impl Default for ServerOptions {
             connections_max: 1_000,
             connect_time_max: Duration::from_secs(10),
             keep_alive: Duration::from_secs(30),
+            auto_topics_max: 10_000,
+            inactive_topics: Some(Duration::from_secs(60)),
         }
     }
 }
@@ -160,6 +167,7 @@ impl Server {
     /// Serves until `stop` resolves. Then it takes nothing in any more, and what was taken is published and acknowledged, within a limit.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(false);
+        let cleaning = tokio::spawn(topics::clean(self.shared.clone()));
         let mut connections = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -177,6 +185,7 @@ impl Server {
             }
         }
         drop(self.listener);
+        cleaning.abort();
         stopping.send_replace(true);
         let drained = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(limits::DRAIN_TIME_MAX, drained).await.is_err() {

@@ -85,6 +85,7 @@ pub(crate) async fn open(
     if let Some(schema) = &request.schema {
         super::requests::check_schema(schema)?;
     }
+    let opening = shared.topics.opening.read().await;
     let topic = topics::open(shared, &request.topic, true).await?;
     if let Some(subscription) = request.initial_subscription_name.as_ref().filter(|name| !name.is_empty()) {
         super::consumer::create_subscription(shared, &topic, subscription, leatworks_broker::Start::Latest).await?;
@@ -92,6 +93,7 @@ pub(crate) async fn open(
     let name = request.producer_name.clone().filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| shared.producer_name());
     let seat = shared.seats.take(&topic.name, &name, request.epoch.unwrap_or_default(), out).await?;
+    drop(opening);
     let tracked = seats::is_assigned(&name) || shared.options.deduplicate;
     let last = match tracked {
         true => shared.broker.last_sequence(&topic.name, &name).await.map_err(|error| topics::refusal(&error))?,

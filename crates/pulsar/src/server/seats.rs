@@ -3,7 +3,7 @@
 use super::{limits::SUCCEED_TIME_MAX, out::Outgoing, topics::Refusal};
 use crate::wire::proto::ServerError;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::{Notify, watch};
@@ -60,6 +60,11 @@ pub(crate) fn is_assigned(name: &str) -> bool {
 }
 
 impl Seats {
+    /// The topics that have producers.
+    pub(crate) fn topics(&self) -> HashSet<Arc<str>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).keys().map(|(topic, _)| topic.clone()).collect()
+    }
+
     /// Takes a name.
     pub(crate) async fn take(&self, topic: &Arc<str>, name: &str, epoch: u64, out: &Outgoing) -> Result<Seat, Refusal> {
         let key = (topic.clone(), name.to_owned());

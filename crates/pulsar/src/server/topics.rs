@@ -2,11 +2,12 @@
 
 use super::Shared;
 use crate::wire::proto::ServerError;
-use leatworks_broker::{Broker, BrokerError, ErrorKind, TopicKind, TopicSpec};
+use leatworks_broker::{Broker, BrokerError, ErrorKind, TopicKind, TopicSpec, TopicStats};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
+use tokio::sync::RwLock;
 
 /// Subscriptions that end with their consumer are named so on the broker: those that a crash has left are found by it.
 pub(crate) const READER: &str = "leat-reader--";
@@ -20,15 +21,23 @@ pub(crate) struct Topic {
     pub(crate) in_topology: bool,
 }
 
-/// Topics that are known to exist. The broker never removes one, nor changes its kind.
+/// Topics that are known to exist. Nobody else removes one, and its kind never changes.
 #[derive(Default)]
 pub(crate) struct Topics {
     known: Mutex<HashMap<String, Topic>>,
+    /// Held to read from when a client names a topic until it has a producer or a subscription there, and to write while topics that have none are removed.
+    pub(crate) opening: RwLock<()>,
+    /// One topic is made at a time, so that there are not more than may be.
+    making: tokio::sync::Mutex<()>,
 }
 
 impl Topics {
     fn get(&self, name: &str) -> Option<Topic> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    fn forget(&self, name: &str) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     fn put(&self, name: &str, in_topology: bool) -> Topic {
@@ -40,13 +49,14 @@ impl Topics {
 /// A failure as Pulsar tells it.
 pub(crate) type Refusal = (ServerError, String);
 
-/// The topic of a full name, made if it is not there and may be.
+/// The topic of a full name, made if it is not there and may be. The caller holds [`Topics::opening`].
 pub(crate) async fn open(shared: &Shared, name: &str, create: bool) -> Result<Topic, Refusal> {
     let local = shared.options.namespace.topic(name)?;
     if let Some(topic) = shared.topics.get(local) {
         return Ok(topic);
     }
     let refused = |error: BrokerError| refusal(&error);
+    let _alone = shared.topics.making.lock().await;
     let all = shared.broker.stats().await.map_err(refused)?;
     if let Ok(found) = all.binary_search_by(|topic| topic.spec.name.as_str().cmp(local)) {
         return Ok(shared.topics.put(local, all[found].spec.kind != TopicKind::Plain));
@@ -54,6 +64,14 @@ pub(crate) async fn open(shared: &Shared, name: &str, create: bool) -> Result<To
     if !create {
         return Err((ServerError::TopicNotFound, format!("topic `{name}` does not exist")));
     }
+    let limit = shared.options.auto_topics_max;
+    if all.iter().filter(|topic| topic.spec.kind == TopicKind::Plain).count() >= limit {
+        return Err((
+            ServerError::NotAllowed,
+            format!("topic `{name}` is not made: there are {limit} already, as many as may be"),
+        ));
+    }
+    // Nothing is kept beyond its acknowledgement, as with Pulsar.
     let spec = TopicSpec { name: local.to_owned(), kind: TopicKind::Plain, ..TopicSpec::default() };
     shared.broker.create_topic(spec).await.map_err(refused)?;
     Ok(shared.topics.put(local, false))
@@ -71,6 +89,39 @@ pub(crate) fn refusal(error: &BrokerError) -> Refusal {
         _ => ServerError::Unknown,
     };
     (code, error.to_string())
+}
+
+/// Removes topics outside of any topology that nobody uses, as Pulsar's broker does with `brokerDeleteInactiveTopicsEnabled`, until it is aborted.
+pub(crate) async fn clean(shared: Arc<Shared>) {
+    let Some(every) = shared.options.inactive_topics else { return };
+    let mut unused = HashMap::new();
+    loop {
+        tokio::time::sleep(every).await;
+        if let Err(error) = remove_unused(&shared, &mut unused).await {
+            tracing::debug!(%error, "topics that nobody uses stay until the next look");
+        }
+    }
+}
+
+/// Removes the topics that were unused at the last look and have got nothing since. `unused` is by name what each of them had got.
+async fn remove_unused(shared: &Shared, unused: &mut HashMap<String, u64>) -> Result<(), BrokerError> {
+    // Somebody may be just about to use one: then at the next look.
+    let Ok(_alone) = shared.topics.opening.try_write() else { return Ok(()) };
+    let (all, produced) = (shared.broker.stats().await?, shared.seats.topics());
+    let idle = |topic: &TopicStats| {
+        topic.spec.kind == TopicKind::Plain && topic.subscriptions.is_empty() && !produced.contains(topic.spec.name.as_str())
+    };
+    let before = std::mem::take(unused);
+    for TopicStats { spec, published, .. } in all.into_iter().filter(idle) {
+        if before.get(&spec.name) != Some(&published) {
+            unused.insert(spec.name, published);
+            continue;
+        }
+        tracing::debug!(topic = spec.name, "removed: nobody uses it");
+        shared.topics.forget(&spec.name);
+        shared.broker.delete_topic(&spec.name).await?;
+    }
+    Ok(())
 }
 
 /// Removes what readers of an earlier server, which did not end properly, have left.

@@ -151,6 +151,15 @@ impl Broker for Numbered {
         self.inner.create_topic(spec)
     }
 
+    fn delete_topic(&self, topic: &str) -> BoxFuture<'_, Result<()>> {
+        let topic = topic.to_owned();
+        Box::pin(async move {
+            self.inner.delete_topic(&topic).await?;
+            self.book.topics().remove(&topic);
+            Ok(())
+        })
+    }
+
     fn create_subscription(&self, topic: &str, subscription: &str, start: Start) -> BoxFuture<'_, Result<()>> {
         self.inner.create_subscription(topic, subscription, self.book.start(topic, start))
     }

@@ -169,6 +169,9 @@ impl Broker for Gated {
     fn create_topic(&self, spec: TopicSpec) -> BoxFuture<'_, Result<()>> {
         self.inner.create_topic(spec)
     }
+    fn delete_topic(&self, topic: &str) -> BoxFuture<'_, Result<()>> {
+        self.inner.delete_topic(topic)
+    }
     fn create_subscription(&self, topic: &str, subscription: &str, start: Start) -> BoxFuture<'_, Result<()>> {
         self.inner.create_subscription(topic, subscription, start)
     }

@@ -1,7 +1,7 @@
 //! Producers by raw frames: their names, what is a repetition and what is not, and what a client hears when a publish fails.
 
 use crate::support::{Client, Rig, metadata};
-use leatworks_broker::{Limits, MemoryBroker, Start};
+use leatworks_broker::{Limits, MemoryBroker, Start, TopicKind, TopicSpec};
 use leatworks_pulsar::{ServerOptions, wire::proto::*};
 use std::sync::Arc;
 
@@ -167,5 +167,55 @@ async fn a_message_that_is_too_large_spoils_no_other() {
             other => panic!("{other:?}"),
         }
     }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn clients_make_only_so_many_topics() {
+    let rig = Rig::start(ServerOptions { auto_topics_max: 2, ..ServerOptions::default() }).await;
+    // Those of a topology do not count.
+    let spec = TopicSpec { name: "p".into(), kind: TopicKind::Ingress, topology: "t".into(), ..TopicSpec::default() };
+    rig.broker.create_topic(spec).await.unwrap();
+    let mut client = rig.client().await;
+    client.subscribe(1, "persistent://public/default/one", "s", SubType::Shared).await;
+    client.producer("persistent://public/default/two", None).await;
+    let three = "persistent://public/default/three";
+    let producer = Producer { topic: three.into(), producer_id: 2, request_id: 90, ..Default::default() };
+    assert_eq!(client.ask_in_vain(Command::Producer(producer)).await, ServerError::NotAllowed);
+    let subscribe = crate::support::subscribe(2, 91, three, "s", SubType::Shared);
+    assert_eq!(client.ask_in_vain(Command::Subscribe(subscribe)).await, ServerError::NotAllowed);
+    // What is there is there.
+    for (consumer, topic) in [(3, "one"), (4, "two"), (5, "p")] {
+        client.subscribe(consumer, &format!("persistent://public/default/{topic}"), "other", SubType::Shared).await;
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_topic_that_nobody_uses_is_removed() {
+    let every = Some(std::time::Duration::from_millis(30));
+    let rig = Rig::start(ServerOptions { inactive_topics: every, ..ServerOptions::default() }).await;
+    let kept = TopicSpec { name: "p".into(), kind: TopicKind::Ingress, topology: "t".into(), ..TopicSpec::default() };
+    rig.broker.create_topic(kept).await.unwrap();
+    let topic = |name: &str| format!("persistent://public/default/{name}");
+    let mut client = rig.client().await;
+    client.subscribe(1, &topic("subscribed"), "s", SubType::Shared).await;
+    client.producer(&topic("left"), None).await;
+    client.publish(0, "x").await;
+    let close = Command::CloseProducer(CloseProducer { producer_id: 1, request_id: 8 });
+    assert!(matches!(client.ask(close).await, Command::Success(_)));
+    client.producer(&topic("produced"), None).await;
+    let names = async || rig.broker.stats().await.unwrap().into_iter().map(|topic| topic.spec.name).collect::<Vec<_>>();
+    let removed = async {
+        while names().await.contains(&"left".to_owned()) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::PATIENCE, removed).await.expect("it goes when nobody uses it");
+    assert_eq!(names().await, ["p", "produced", "subscribed"]);
+    // It is made again by who names it.
+    let mut other = rig.client().await;
+    other.producer(&topic("left"), None).await;
+    assert_eq!(other.publish(0, "y").await, 0);
     rig.stop().await;
 }

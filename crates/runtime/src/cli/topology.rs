@@ -245,12 +245,16 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     });
     let served = run.flags.listen.start(topology, &broker, signals.stop.clone()).await?;
     if !common.quiet {
+        let level = match plan.durability {
+            Some(level) if config.broker != "memory" => level.name(),
+            _ => broker.durability(),
+        };
         super::output::tell(&format!(
             "{:>12} {} on the {} broker, durability {}, data in {}",
             "Running",
             topology.name,
             config.broker,
-            broker.durability(),
+            level,
             config.data.display()
         ));
         if let Some(served) = &served {

@@ -38,10 +38,11 @@ fn failed(error: BrokerError) -> Response {
 async fn status(broker: &dyn Broker, topology: &TopologyRef, running: bool) -> Result<Status> {
     let stats = broker.stats().await?;
     let account = broker.account(&topology.name).await?;
+    let own = stats.iter().filter(|topic| topic.spec.topology == topology.name).find_map(|topic| topic.spec.durability);
     Ok(Status {
         schema: "leat.status/v1".to_owned(),
         topology: topology.name.clone(),
-        durability: broker.durability().to_owned(),
+        durability: own.map_or_else(|| broker.durability().to_owned(), |level| level.name().to_owned()),
         running,
         sent: account.sent,
         done: account.done,

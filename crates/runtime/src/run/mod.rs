@@ -135,7 +135,7 @@ pub async fn run(
     stop: watch::Receiver<Stop>,
 ) -> Result<Report, RunError> {
     let started = Instant::now();
-    topics::create(broker.as_ref(), &plan.topology.into()).await?;
+    topics::create_at(broker.as_ref(), &plan.topology.into(), plan.durability).await?;
     let mut run = Run::open(broker, plan, options, counts, stop).await?;
     let (mut stop, drain_limit) = (run.stop.clone(), run.options.drain_limit);
     let open = tokio::select! {

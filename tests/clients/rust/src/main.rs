@@ -1,8 +1,9 @@
 //! The `pulsar` crate's run through the scenarios: `scenarios NAME…` with PULSAR_URL, and PULSAR_TOKEN where a token is needed.
 //!
 //! Prints one line per scenario: `ok NAME`, `FAIL NAME reason`, or `absent NAME reason` where this client cannot ask for it. What each scenario
-//! means stands in the list of `cargo xtask clients`.
+//! means stands in the list of `cargo xtask clients`. With `load` as the first word it loads the server instead: see there.
 
+mod load;
 mod rig;
 mod scenarios;
 
@@ -19,8 +20,23 @@ const ABSENT: &[(&str, &str)] = &[
 ];
 
 #[tokio::main]
-async fn main() {
-    for name in std::env::args().skip(1) {
+async fn main() -> std::process::ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, load @ ..] = words.as_slice()
+        && first == "load"
+    {
+        return match load::run(load).await {
+            Ok(result) => {
+                println!("{result}");
+                std::process::ExitCode::SUCCESS
+            }
+            Err(failure) => {
+                eprintln!("{}", failure.0);
+                std::process::ExitCode::FAILURE
+            }
+        };
+    }
+    for name in words {
         if let Some((_, reason)) = ABSENT.iter().find(|(absent, _)| *absent == name) {
             println!("absent {name} {reason}");
             continue;
@@ -37,4 +53,5 @@ async fn main() {
             Err(_) => println!("FAIL {name} not done after {} s", SCENARIO_LIMIT.as_secs()),
         }
     }
+    std::process::ExitCode::SUCCESS
 }

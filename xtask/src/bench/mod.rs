@@ -1,4 +1,11 @@
-//! Benchmarks that `leat bench` and criterion do not hold: the workload of the broker on other stores.
+//! Benchmarks that `leat bench` and criterion do not hold: the workload of the broker on other stores, and its protocol beside the real Pulsar.
+
+mod load;
+mod machine;
+mod pulsar;
+mod table;
+
+pub(crate) use pulsar::run as pulsar;
 
 use crate::ci::run_command;
 use anyhow::Result;
