@@ -2,7 +2,7 @@
 
 use super::{
     error::{PulsarError, Shown},
-    limits::ANSWER_TIME_MAX,
+    limits::{ANSWER_TIME_MAX, AWAY_TIME_MAX, backoff},
     net,
     options::PulsarOptions,
 };
@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 
 /// The most bytes of an answer: the statistics of a topic with thousands of consumers have some MB.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -101,11 +101,25 @@ impl Admin {
         format!("/admin/v2/persistent/{}/{}/{topic}{rest}", self.options.tenant, self.options.namespace)
     }
 
-    /// Asks, and gives the status and the body.
+    /// Asks, and gives the status and the body. A service that is starting, or moves a topic, is asked again for a while: all that is asked for
+    /// here can be done twice.
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Bytes), PulsarError> {
-        let asking = self.ask_now(method, path, body);
         let late = |_| PulsarError::Away(format!("the admin API at `{}:{}` does not answer", self.host, self.port));
-        tokio::time::timeout(ANSWER_TIME_MAX, asking).await.map_err(late)?
+        let start = Instant::now();
+        let mut attempt = 0;
+        loop {
+            let asking = self.ask_now(method.clone(), path, body);
+            let answer = tokio::time::timeout(ANSWER_TIME_MAX, asking).await.map_err(late)?;
+            let passes = match &answer {
+                Ok((status, _)) => status.is_server_error(),
+                Err(error) => error.is_retryable(),
+            };
+            if !passes || start.elapsed() > AWAY_TIME_MAX {
+                return answer;
+            }
+            tokio::time::sleep(backoff(attempt)).await;
+            attempt += 1;
+        }
     }
 
     async fn ask_now(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Bytes), PulsarError> {

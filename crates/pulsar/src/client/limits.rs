@@ -35,6 +35,9 @@ pub(crate) const SETTLED_MAX: usize = 250_000;
 /// How long a request may take to be answered. The service's own clients wait 30 s.
 pub(crate) const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// How long the admin API is asked again when it is away or fails. Who asks has somebody waiting; what runs in the background waits without end.
+pub(crate) const AWAY_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// How long connecting may take, TLS and greeting included.
 pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
