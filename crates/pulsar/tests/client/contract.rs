@@ -72,7 +72,12 @@ struct Book {
 struct Page {
     positions: Vec<u64>,
     numbers: HashMap<u64, u64>,
+    /// A subscription that sees what a step publishes, of which nobody tells the positions.
+    subscription: Option<String>,
 }
+
+/// Beyond so many messages of a topic, what steps publish is numbered as it comes: many publish at once then, and their order is not looked at.
+const LOOKED_AT_MAX: usize = 100;
 
 impl Book {
     fn topics(&self) -> MutexGuard<'_, HashMap<String, Page>> {
@@ -161,10 +166,12 @@ impl Broker for Numbered {
     }
 
     fn create_subscription(&self, topic: &str, subscription: &str, start: Start) -> BoxFuture<'_, Result<()>> {
+        self.book.topics().entry(topic.to_owned()).or_default().subscription = Some(subscription.to_owned());
         self.inner.create_subscription(topic, subscription, self.book.start(topic, start))
     }
 
     fn unsubscribe(&self, topic: &str, subscription: &str) -> BoxFuture<'_, Result<()>> {
+        self.book.topics().entry(topic.to_owned()).or_default().subscription = None;
         self.inner.unsubscribe(topic, subscription)
     }
 
@@ -188,7 +195,25 @@ impl Broker for Numbered {
         for ack in &mut step.acks {
             ack.position = self.book.position(&ack.topic, ack.position);
         }
-        self.inner.commit(step)
+        let mut topics: Vec<Arc<str>> = step.publishes.iter().map(|publish| publish.topic.clone()).collect();
+        topics.sort();
+        topics.dedup();
+        Box::pin(async move {
+            self.inner.commit(step).await?;
+            for topic in topics {
+                let seen_by = self
+                    .book
+                    .topics()
+                    .get(&*topic)
+                    .filter(|page| page.positions.len() < LOOKED_AT_MAX)
+                    .and_then(|page| page.subscription.clone());
+                if let Some(subscription) = seen_by {
+                    let peeked = self.inner.peek(&topic, &subscription, Position(0), usize::MAX).await?;
+                    self.book.numbers(peeked.iter().map(|(position, _)| (&*topic, *position)));
+                }
+            }
+            Ok(())
+        })
     }
 
     fn nack(&self, topic: &str, subscription: &str, position: Position, delay: Duration) -> BoxFuture<'_, Result<()>> {
