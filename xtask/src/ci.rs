@@ -1,6 +1,6 @@
 //! The parts of continuous integration, in the order in which the quick ones fail first.
 
-use crate::{clients, faults, showcase, simulate};
+use crate::{clients, faults, services, showcase, simulate};
 use anyhow::{Context, Result, bail};
 use std::{
     path::Path,
@@ -31,6 +31,7 @@ const PARTS: &[Part] = &[
     Part { name: "test", run: || cargo(&["test", "--workspace"], &[("LEAT_FRAMES", "10000000")]) },
     Part { name: "simulate", run: simulated },
     Part { name: "clients", run: foreign_clients },
+    Part { name: "pulsar", run: real_pulsar },
     Part { name: "showcase", run: || showcase::check().map(|()| Outcome::Passed) },
     Part { name: "graph", run: graph },
     Part { name: "faults", run: few_faults },
@@ -135,6 +136,14 @@ fn few_faults() -> Result<Outcome> {
 fn foreign_clients() -> Result<Outcome> {
     let missing = clients::run(&[])?;
     Ok(if missing.is_empty() { Outcome::Passed } else { Outcome::Skipped(missing.join("; ")) })
+}
+
+/// The broker contract on a real Pulsar. Without Java it cannot run; where `CI` is set that fails.
+fn real_pulsar() -> Result<Outcome> {
+    if let Err(why) = services::JAVA.check() {
+        return if std::env::var_os("CI").is_some() { Err(why) } else { Ok(Outcome::Skipped(why.to_string())) };
+    }
+    services::secured::test_client().map(|()| Outcome::Passed)
 }
 
 /// The policy on licences, sources and bans. The advisories need a database that is not on any package registry, so they are checked

@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Closed,
     /// The connection or the service is away; retryable.
     Unavailable,
+    /// Who asks is not let in, or may not do this: no credentials, wrong ones, or too few rights.
+    Denied,
     /// The storage failed. Nothing is acknowledged any more, and the process is expected to end.
     Storage,
 }

@@ -12,6 +12,7 @@ mod memory;
 mod message;
 #[cfg(not(feature = "planted"))]
 mod planted;
+mod promises;
 mod state;
 
 #[cfg(feature = "planted")]
@@ -26,6 +27,7 @@ pub use error::{BrokerError, ErrorKind};
 pub use leatworks_journal::{Damage, File, FileSystem, RealFileSystem, Recovered, Report, verify};
 pub use memory::MemoryBroker;
 pub use message::{Codec, Delivery, Message, MessageId, Position};
+pub use promises::Promises;
 
 use bytes::Bytes;
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -249,6 +251,11 @@ pub struct TopicStats {
 pub trait Broker: Send + Sync + 'static {
     /// What an acknowledged write survives where a topic says nothing else, for people: `power`, `interval`, `process`, `memory`, or the name of the foreign broker.
     fn durability(&self) -> &str;
+
+    /// Which of the promises above hold in full. All of them, unless another system lies behind.
+    fn promises(&self) -> Promises {
+        Promises::default()
+    }
 
     /// Creates a topic, or does nothing if it exists. Its kind and topology are those of the first call; the retention is updated, and the durability if one is given.
     fn create_topic(&self, spec: TopicSpec) -> BoxFuture<'_, Result<()>>;

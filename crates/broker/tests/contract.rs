@@ -39,7 +39,7 @@ struct InMemory;
 
 impl Place for InMemory {
     fn promises(&self) -> Promises {
-        Promises { reopen: false, crash: false, atomic_step: true, limits: true }
+        Promises { reopen: false, crash: false, broker: leatworks_broker::Promises::default(), limits: true }
     }
 
     fn open(&self, limits: Limits) -> BoxFuture<'_, Result<Arc<dyn Broker>>> {
@@ -68,7 +68,7 @@ impl OnDisk {
 
 impl Place for OnDisk {
     fn promises(&self) -> Promises {
-        Promises { reopen: true, crash: true, atomic_step: true, limits: true }
+        Promises { reopen: true, crash: true, broker: leatworks_broker::Promises::default(), limits: true }
     }
 
     fn open(&self, limits: Limits) -> BoxFuture<'_, Result<Arc<dyn Broker>>> {

@@ -10,9 +10,9 @@ use leatworks_broker::{Codec, Message, MessageId, Position};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// The identity of a message, 32 hexadecimal digits.
-const ID: &str = "leat-id";
+pub(crate) const ID: &str = "leat-id";
 /// The root that a message came of, if that is another one.
-const ROOT: &str = "leat-root";
+pub(crate) const ROOT: &str = "leat-root";
 /// How the payload is encoded, if not as JSON.
 const CODEC: &str = "leat-codec";
 /// The only value of [`CODEC`] so far.

@@ -4,6 +4,7 @@
 
 pub(crate) mod http;
 pub(crate) mod pulsar;
+pub(crate) mod secured;
 
 use anyhow::{Context, Result, bail};
 use pulsar::Pulsar;

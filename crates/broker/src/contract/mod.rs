@@ -58,8 +58,8 @@ pub struct Promises {
     pub reopen: bool,
     /// So does what was abandoned without being closed; see [`Place::crash`].
     pub crash: bool,
-    /// A [`Step`](crate::Step) that is refused has done nothing, and one that is not has done all of it. Without this promise only steps that succeed are looked at.
-    pub atomic_step: bool,
+    /// What its brokers say of themselves.
+    pub broker: crate::Promises,
     /// [`Place::open`] heeds the limits it is given.
     pub limits: bool,
 }

@@ -22,6 +22,9 @@ use std::{
 /// Sequences of operations that are tried. Each takes some milliseconds in memory.
 const CASES: u32 = 40;
 
+/// The same where every look goes to another process. There both are compared at the end of a sequence only.
+const CASES_FAR: u32 = 8;
+
 /// Operations of one sequence at most.
 const OPERATIONS_MAX: usize = 60;
 
@@ -295,7 +298,9 @@ impl Pair {
     /// Sees that both are in the same state.
     async fn compare(&self) {
         let rig = self.rig();
-        assert_eq!(rig.counts().await, self.model.counts(), "sent, done, dead-lettered, in flight");
+        if rig.promises().accounts {
+            assert_eq!(rig.counts().await, self.model.counts(), "sent, done, dead-lettered, in flight");
+        }
         let topics = rig.topics().await;
         for (index, (name, _)) in TOPICS.iter().enumerate() {
             let topic = topics.iter().find(|topic| topic.spec.name == rig.name(name));
@@ -316,7 +321,8 @@ impl Pair {
             let peeked = peeked.into_iter().map(|(position, message)| (position.0, message.id));
             assert!(peeked.eq(self.model.unsettled[index].iter().map(|(position, known)| (*position, known.id))), "`{name}`");
         }
-        for (id, root) in self.model.roots.iter().filter(|(_, root)| root.pending == 0) {
+        let roots = self.model.roots.iter().filter(|(_, root)| root.pending == 0 && rig.promises().accounts);
+        for (id, root) in roots {
             let outcome = ok(within("the outcome of a root", rig.broker.root_outcome(*id)).await);
             let expected = if root.dead > 0 || root.dropped { Outcome::DeadLettered } else { Outcome::Done };
             assert_eq!(outcome, expected, "{id}: {root:?}");
@@ -334,8 +340,11 @@ async fn check(harness: Harness, left: &Mutex<Option<Arc<dyn Broker>>>, operatio
     let mut pair = Pair::new(harness, broker).await;
     for operation in operations {
         pair.run(operation).await;
-        pair.compare().await;
+        if pair.rig().promises().counted_positions {
+            pair.compare().await;
+        }
     }
+    pair.compare().await;
     pair.compare_whole().await;
     let broker = pair.rig().broker.clone();
     // The consumers leave with the pair, and nobody else holds the broker when the next sequence may end it.
@@ -345,8 +354,14 @@ async fn check(harness: Harness, left: &Mutex<Option<Arc<dyn Broker>>>, operatio
 
 pub(super) async fn any_operations_leave_what_a_simple_model_says(harness: Harness) {
     let runtime = tokio::runtime::Handle::current();
+    let far = !harness.promises().broker.counted_positions;
     let checked = tokio::task::spawn_blocking(move || {
-        let config = Config { cases: CASES, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
+        let config = Config {
+            cases: if far { CASES_FAR } else { CASES },
+            failure_persistence: None,
+            max_shrink_iters: 200,
+            ..Config::default()
+        };
         let left = Mutex::new(None);
         TestRunner::new(config).run(&vec(operation(), 1..OPERATIONS_MAX), |operations| {
             runtime.block_on(check(harness.clone(), &left, operations));

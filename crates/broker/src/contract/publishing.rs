@@ -9,6 +9,9 @@ use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 
 pub(super) async fn positions_count_from_zero_without_gaps(harness: Harness) {
+    if !harness.promises().broker.counted_positions {
+        return;
+    }
     let rig = harness.rig().await;
     rig.plain("one", &["s"]).await;
     rig.plain("two", &["s"]).await;
@@ -168,8 +171,9 @@ pub(super) async fn repetitions_of_a_named_producer_are_dropped(harness: Harness
     ok(publish("t", "p", &[7, 8]).await);
     assert_eq!(texts(&tap.take(1).await), ["p 8"]);
     tap.quiet().await;
-    ok(publish("t", "max", &[u64::MAX, u64::MAX]).await);
-    assert_eq!(texts(&tap.take(1).await), [format!("max {}", u64::MAX)]);
+    let max = rig.promises().sequence_max;
+    ok(publish("t", "max", &[max, max]).await);
+    assert_eq!(texts(&tap.take(1).await), [format!("max {max}")]);
 }
 
 pub(super) async fn a_named_producer_is_known_when_the_broker_is_opened_again(harness: Harness) {

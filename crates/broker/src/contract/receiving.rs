@@ -25,9 +25,11 @@ pub(super) async fn a_consumer_holds_as_many_as_its_permits_and_no_more(harness:
         tap.ack(&held[3..4]).await;
         assert_eq!(tap.receive(20).await.len(), 1, "{kind:?}");
         tap.quiet().await;
-        tap.nack(&held[1], Duration::ZERO).await;
-        assert_eq!(texts(&tap.receive(20).await), ["m-1"], "{kind:?}");
-        tap.quiet().await;
+        if rig.promises().on_demand {
+            tap.nack(&held[1], Duration::ZERO).await;
+            assert_eq!(texts(&tap.receive(20).await), ["m-1"], "{kind:?}");
+            tap.quiet().await;
+        }
         // A second acknowledgement, or one of what is not held, frees no second permit.
         tap.ack(&held[3..4]).await;
         tap.quiet().await;

@@ -89,6 +89,11 @@ impl Rig {
         Self { broker, harness, limits, unique, ids: AtomicU64::new(0) }
     }
 
+    /// What the broker says of itself.
+    pub(super) fn promises(&self) -> crate::Promises {
+        self.harness.promises().broker
+    }
+
     /// Ends this broker and opens it again, with the same names. Consumers must be gone already.
     pub(super) async fn reopen(self, end: End) -> Self {
         let Self { broker, harness, limits, unique, ids } = self;
@@ -183,6 +188,20 @@ impl Rig {
     pub(super) async fn send_texts<T: Into<String>>(&self, topic: &str, texts: impl IntoIterator<Item = T>) -> Vec<Position> {
         let messages: Vec<Message> = texts.into_iter().map(|text| self.message(text)).collect();
         self.send(topic, messages).await
+    }
+
+    /// Publishes texts; each for itself where a part of a batch is not settled for everybody.
+    pub(super) async fn send_apart(&self, topic: &str, texts: Vec<String>) {
+        let messages: Vec<Message> = texts.into_iter().map(|text| self.message(text)).collect();
+        self.send_each(topic, messages).await;
+    }
+
+    /// The same with messages.
+    pub(super) async fn send_each(&self, topic: &str, messages: Vec<Message>) {
+        let at_once = if self.promises().parts_of_batches { messages.len() } else { 1 };
+        for messages in messages.chunks(at_once) {
+            self.send(topic, messages.iter().cloned()).await;
+        }
     }
 
     pub(super) fn subscribe_of(&self, topic: &str, subscription: &str, kind: SubscriptionKind, permits: usize) -> Subscribe {

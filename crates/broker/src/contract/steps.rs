@@ -11,8 +11,17 @@ use std::sync::Arc;
 /// The most bytes of one value of state.
 const STATE_BYTES_MAX: usize = 16 << 20;
 
-async fn state(rig: &Rig, key: &str) -> Option<String> {
-    ok(rig.broker.state(&rig.name(key)).await).map(|value| String::from_utf8_lossy(&value).into_owned())
+/// Sees what is under a key, where state is kept.
+async fn state_is(rig: &Rig, key: &str, expected: Option<&str>) {
+    if rig.promises().state {
+        let value = ok(rig.broker.state(&rig.name(key)).await).map(|value| String::from_utf8_lossy(&value).into_owned());
+        assert_eq!(value.as_deref(), expected, "state `{key}`");
+    }
+}
+
+/// These writes, where state is kept.
+fn kept(rig: &Rig, writes: Vec<(String, Option<Bytes>)>) -> Vec<(String, Option<Bytes>)> {
+    if rig.promises().state { writes } else { Vec::new() }
 }
 
 fn put(rig: &Rig, key: &str, value: &str) -> (String, Option<Bytes>) {
@@ -27,7 +36,7 @@ fn remove(rig: &Rig, key: &str) -> (String, Option<Bytes>) {
 async fn input_and_output(rig: &Rig) -> (Tap, Vec<Delivery>) {
     rig.plain("in", &["s"]).await;
     rig.plain("out", &["s"]).await;
-    rig.send_texts("in", numbered("m", 3)).await;
+    rig.send_apart("in", numbered("m", 3)).await;
     let mut tap = rig.shared("in", "s").await;
     let got = tap.take(3).await;
     (tap, got)
@@ -44,7 +53,7 @@ fn publishes(rig: &Rig, texts: &[&str]) -> Vec<Publish> {
 pub(super) async fn a_step_settles_publishes_and_writes_together(harness: Harness) {
     let rig = harness.rig().await;
     let (tap, got) = input_and_output(&rig).await;
-    let state_of = vec![put(&rig, "k", "one"), put(&rig, "gone", "x"), remove(&rig, "never")];
+    let state_of = kept(&rig, vec![put(&rig, "k", "one"), put(&rig, "gone", "x"), remove(&rig, "never")]);
     let step = Step {
         acks: acks(&tap, &got[..2]),
         publishes: publishes(&rig, &["a", "b"]),
@@ -55,11 +64,14 @@ pub(super) async fn a_step_settles_publishes_and_writes_together(harness: Harnes
     ok(rig.broker.commit(step).await);
     assert_eq!(rig.unsettled("in", "s").await, ["m-2"]);
     assert_eq!(rig.unsettled("out", "s").await, ["a", "b"], "outputs are in their order");
-    assert_eq!(state(&rig, "k").await.as_deref(), Some("one"));
-    let state_of = vec![put(&rig, "k", "two"), remove(&rig, "gone"), put(&rig, "empty", ""), put(&rig, "k", "three")];
+    state_is(&rig, "k", Some("one")).await;
+    let writes = vec![put(&rig, "k", "two"), remove(&rig, "gone"), put(&rig, "empty", ""), put(&rig, "k", "three")];
+    let state_of = kept(&rig, writes);
     ok(rig.broker.commit(Step { state: state_of, ..Step::default() }).await);
-    assert_eq!(state(&rig, "k").await.as_deref(), Some("three"), "the last write of a key in a step holds");
-    assert_eq!((state(&rig, "gone").await, state(&rig, "empty").await), (None, Some(String::new())));
+    // The last write of a key in a step holds.
+    state_is(&rig, "k", Some("three")).await;
+    state_is(&rig, "gone", None).await;
+    state_is(&rig, "empty", Some("")).await;
     ok(rig.broker.commit(Step::default()).await);
 }
 
@@ -67,7 +79,7 @@ pub(super) async fn a_guarded_step_that_is_repeated_does_nothing(harness: Harnes
     let rig = harness.rig().await;
     let (tap, got) = input_and_output(&rig).await;
     let step = |acks: Vec<Ack>, text: &str| {
-        let (publishes, state) = (publishes(&rig, &[text]), vec![put(&rig, "k", text)]);
+        let (publishes, state) = (publishes(&rig, &[text]), kept(&rig, vec![put(&rig, "k", text)]));
         Step { acks, publishes, state, guard: true, ..Step::default() }
     };
     let first = step(acks(&tap, &got[1..2]), "first");
@@ -79,7 +91,7 @@ pub(super) async fn a_guarded_step_that_is_repeated_does_nothing(harness: Harnes
     }
     assert_eq!(rig.unsettled("in", "s").await, ["m-0", "m-2"]);
     assert_eq!(rig.unsettled("out", "s").await, ["first"]);
-    assert_eq!(state(&rig, "k").await.as_deref(), Some("first"));
+    state_is(&rig, "k", Some("first")).await;
     let twice = acks(&tap, &[got[0].clone(), got[0].clone(), got[2].clone(), got[0].clone()]);
     ok(rig.broker.commit(step(twice, "second")).await);
     assert_eq!(rig.stats("in", "s").await, SubscriptionStats { consumers: 1, ..Default::default() });
@@ -89,17 +101,17 @@ pub(super) async fn a_step_without_guard_ignores_inputs_that_are_settled(harness
     let rig = harness.rig().await;
     let (tap, got) = input_and_output(&rig).await;
     tap.ack(&got[1..2]).await;
-    let (inputs, state_of) = (acks(&tap, &got), vec![put(&rig, "k", "v")]);
+    let (inputs, state_of) = (acks(&tap, &got), kept(&rig, vec![put(&rig, "k", "v")]));
     let step = Step { acks: inputs, publishes: publishes(&rig, &["a"]), state: state_of, guard: false, ..Step::default() };
     ok(rig.broker.commit(step.clone()).await);
     ok(rig.broker.commit(step).await);
     assert_eq!(rig.unsettled("in", "s").await.len(), 0);
     assert_eq!(rig.unsettled("out", "s").await, ["a", "a"], "the rest of the step is done each time");
-    assert_eq!(state(&rig, "k").await.as_deref(), Some("v"));
+    state_is(&rig, "k", Some("v")).await;
 }
 
 pub(super) async fn nothing_of_a_refused_step_has_happened(harness: Harness) {
-    if !harness.promises().atomic_step {
+    if !harness.promises().broker.atomic_step {
         return;
     }
     let rig = harness.rig_with(Limits { message_bytes_max: 100, backlog_messages_max: 5, ..Limits::default() }).await;
@@ -133,13 +145,17 @@ pub(super) async fn nothing_of_a_refused_step_has_happened(harness: Harness) {
         refused(rig.broker.commit(step).await, kind);
         assert_eq!(rig.stats("in", "s").await.in_flight, 3, "{kind:?}");
         assert_eq!((rig.topic_stats("out").await.published, rig.topic_stats("account").await.published), (0, 0), "{kind:?}");
-        assert_eq!((state(&rig, "k").await, rig.counts().await), (None, [0; 4]), "{kind:?}");
+        state_is(&rig, "k", None).await;
+        assert_eq!(rig.counts().await, [0; 4], "{kind:?}");
     }
     ok(rig.broker.commit(good()).await);
     assert_eq!(rig.counts().await, [1, 0, 0, 1], "the same step without its fault is done");
 }
 
 pub(super) async fn a_value_of_state_may_have_16_mib_and_no_more(harness: Harness) {
+    if !harness.promises().broker.state {
+        return;
+    }
     let rig = harness.rig().await;
     let sized = |bytes: usize| {
         let state = vec![(rig.name("k"), Some(Bytes::from(vec![7; bytes])))];
@@ -153,7 +169,7 @@ pub(super) async fn a_value_of_state_may_have_16_mib_and_no_more(harness: Harnes
 }
 
 pub(super) async fn a_message_is_settled_by_one_of_many_who_try_at_once(harness: Harness) {
-    if !harness.promises().atomic_step {
+    if !harness.promises().broker.atomic_step {
         return;
     }
     let rig = Arc::new(harness.rig().await);
@@ -189,7 +205,7 @@ pub(super) async fn steps_and_state_are_there_when_the_broker_is_opened_again(ha
     for end in harness.ends() {
         let rig = harness.rig().await;
         let (tap, got) = input_and_output(&rig).await;
-        let state_of = vec![put(&rig, "k", "one"), put(&rig, "gone", "x"), put(&rig, "empty", "")];
+        let state_of = kept(&rig, vec![put(&rig, "k", "one"), put(&rig, "gone", "x"), put(&rig, "empty", "")]);
         let step = Step {
             acks: acks(&tap, &got[..1]),
             publishes: publishes(&rig, &["a", "b"]),
@@ -198,15 +214,17 @@ pub(super) async fn steps_and_state_are_there_when_the_broker_is_opened_again(ha
             ..Step::default()
         };
         ok(rig.broker.commit(step.clone()).await);
-        ok(rig.broker.commit(Step { state: vec![put(&rig, "k", "two"), remove(&rig, "gone")], ..Step::default() }).await);
+        let state = kept(&rig, vec![put(&rig, "k", "two"), remove(&rig, "gone")]);
+        ok(rig.broker.commit(Step { state, ..Step::default() }).await);
         drop(tap);
         let mut rig = rig.reopen(end).await;
         for _ in 0..2 {
             refused(rig.broker.commit(step.clone()).await, ErrorKind::Settled);
             assert_eq!(rig.unsettled("in", "s").await, ["m-1", "m-2"], "{end:?}");
             assert_eq!(rig.unsettled("out", "s").await, ["a", "b"], "{end:?}");
-            assert_eq!(state(&rig, "k").await.as_deref(), Some("two"), "{end:?}");
-            assert_eq!((state(&rig, "gone").await, state(&rig, "empty").await), (None, Some(String::new())), "{end:?}");
+            state_is(&rig, "k", Some("two")).await;
+            state_is(&rig, "gone", None).await;
+            state_is(&rig, "empty", Some("")).await;
             rig = rig.reopen(end).await;
         }
         let mut tap = rig.shared("out", "s").await;

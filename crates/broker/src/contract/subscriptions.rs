@@ -57,6 +57,9 @@ pub(super) async fn every_subscription_gets_every_message_in_order(harness: Harn
 }
 
 pub(super) async fn shared_consumers_each_get_some_and_none_twice(harness: Harness) {
+    if !harness.promises().broker.on_demand {
+        return;
+    }
     let rig = harness.rig().await;
     rig.plain("t", &["s"]).await;
     let mut taps = Vec::new();
@@ -75,6 +78,9 @@ pub(super) async fn shared_consumers_each_get_some_and_none_twice(harness: Harne
 }
 
 pub(super) async fn what_a_consumer_held_goes_to_the_others_when_it_leaves(harness: Harness) {
+    if !harness.promises().broker.on_demand {
+        return;
+    }
     let rig = harness.rig().await;
     for (topic, kind) in ["shared", "keyed"].into_iter().zip([SubscriptionKind::Shared, SubscriptionKind::KeyShared]) {
         rig.plain(topic, &["s"]).await;
@@ -96,6 +102,9 @@ pub(super) async fn what_a_consumer_held_goes_to_the_others_when_it_leaves(harne
 }
 
 pub(super) async fn a_waiting_consumer_hears_of_what_another_returns(harness: Harness) {
+    if !harness.promises().broker.on_demand {
+        return;
+    }
     let rig = harness.rig().await;
     for (topic, kind) in ["a", "b", "c"].into_iter().zip(&KINDS[1..]) {
         rig.plain(topic, &["s"]).await;
@@ -112,6 +121,9 @@ pub(super) async fn a_waiting_consumer_hears_of_what_another_returns(harness: Ha
 }
 
 pub(super) async fn a_failover_subscription_has_one_active_consumer_and_a_successor(harness: Harness) {
+    if !harness.promises().broker.on_demand {
+        return;
+    }
     let rig = harness.rig().await;
     rig.plain("t", &["s"]).await;
     let mut taps: Vec<Tap> = Vec::new();
@@ -173,6 +185,9 @@ pub(super) async fn unsubscribing_removes_the_backlog_and_waits_for_no_consumer(
 }
 
 pub(super) async fn a_consumer_may_outlive_much_coming_and_going(harness: Harness) {
+    if !harness.promises().broker.on_demand {
+        return;
+    }
     let rig = harness.rig().await;
     rig.plain("t", &["s"]).await;
     let mut stays = rig.consumer("t", "s", SubscriptionKind::Shared).await;

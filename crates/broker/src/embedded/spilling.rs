@@ -37,7 +37,7 @@ impl OnDisk {
 
 impl Place for OnDisk {
     fn promises(&self) -> Promises {
-        Promises { reopen: true, crash: true, atomic_step: true, limits: true }
+        Promises { reopen: true, crash: true, broker: crate::Promises::default(), limits: true }
     }
 
     fn open(&self, limits: Limits) -> BoxFuture<'_, Result<Arc<dyn Broker>>> {

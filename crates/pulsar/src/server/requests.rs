@@ -8,7 +8,7 @@ use super::{
     topics::{self, Refusal},
 };
 use crate::wire::proto::{
-    Command, GetLastMessageIdResponse, GetOrCreateSchema, GetOrCreateSchemaResponse, GetTopics, GetTopicsResponse,
+    Command, GetLastMessageIdResponse, GetOrCreateSchema, GetOrCreateSchemaResponse, GetTopics, GetTopicsResponse, Lookup,
     LookupResponse, MessageIdData, OfConsumer, OfTopic, PartitionMetadataResponse, Schema, SchemaResponse, ServerError,
     TcClientConnectResponse, TxnResponse,
 };
@@ -16,7 +16,7 @@ use leatworks_broker::Position;
 use std::net::SocketAddr;
 
 /// Where a topic is served: here, at the address by which the client has come.
-pub(crate) fn lookup(shared: &Shared, request: &OfTopic, local: SocketAddr) -> Command {
+pub(crate) fn lookup(shared: &Shared, request: &Lookup, local: SocketAddr) -> Command {
     let mut answer = LookupResponse { request_id: request.request_id, response: Some(1), ..LookupResponse::default() };
     match shared.options.namespace.topic(&request.topic) {
         Ok(_) => {

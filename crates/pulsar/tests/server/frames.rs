@@ -34,6 +34,7 @@ fn samples() -> Vec<BytesMut> {
         auth_data: token,
         protocol_version: Some(19),
         auth_method_name: Some("token".into()),
+        proxy_to_broker_url: None,
     }));
     add(Command::Subscribe(crate::support::subscribe(1, 2, "persistent://public/default/t", "s", SubType::KeyShared)));
     add(Command::Producer(Producer { topic: "t".into(), producer_id: 1, epoch: Some(3), ..Default::default() }));

@@ -223,9 +223,10 @@ async fn lookups_and_lists_tell_what_there_is() {
     let rig = Rig::start(ServerOptions::default()).await;
     let mut client = rig.client().await;
     let of = |topic: &str| OfTopic { topic: topic.into(), request_id: 9 };
-    let Command::LookupResponse(found) = client.ask(Command::Lookup(of(T))).await else { panic!() };
+    let find = |topic: &str| Lookup { topic: topic.into(), request_id: 9, authoritative: None };
+    let Command::LookupResponse(found) = client.ask(Command::Lookup(find(T))).await else { panic!() };
     assert_eq!((found.response, found.broker_url), (Some(1), Some(format!("pulsar://{}", rig.address))));
-    let Command::LookupResponse(found) = client.ask(Command::Lookup(of("persistent://a/b/c"))).await else { panic!() };
+    let Command::LookupResponse(found) = client.ask(Command::Lookup(find("persistent://a/b/c"))).await else { panic!() };
     assert_eq!((found.response, found.error), (Some(2), Some(ServerError::TopicNotFound.into())));
     let Command::PartitionMetadataResponse(found) = client.ask(Command::PartitionMetadata(of(T))).await else { panic!() };
     assert_eq!((found.partitions, found.response), (Some(0), Some(0)));

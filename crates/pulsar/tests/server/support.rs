@@ -103,6 +103,7 @@ impl Client {
             protocol_version: Some(19),
             auth_method_name: token.map(|_| "token".into()),
             auth_data: token.map(|token| Bytes::copy_from_slice(token.as_bytes())),
+            proxy_to_broker_url: None,
         };
         self.send(Command::Connect(connect)).await;
     }

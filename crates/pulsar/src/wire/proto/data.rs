@@ -158,6 +158,9 @@ pub struct Connect {
     pub protocol_version: Option<i32>,
     #[prost(string, optional, tag = "5")]
     pub auth_method_name: Option<String>,
+    /// The broker that a proxy is to connect to.
+    #[prost(string, optional, tag = "6")]
+    pub proxy_to_broker_url: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]

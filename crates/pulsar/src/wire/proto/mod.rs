@@ -71,7 +71,7 @@ pub enum Command {
     #[prost(message, tag = "22")]
     PartitionMetadataResponse(PartitionMetadataResponse),
     #[prost(message, tag = "23")]
-    Lookup(OfTopic),
+    Lookup(Lookup),
     #[prost(message, tag = "24")]
     LookupResponse(LookupResponse),
     #[prost(message, tag = "25")]

@@ -3,13 +3,25 @@
 use super::{MessageIdData, Schema, ServerError};
 use prost::Message;
 
-/// A request about a topic: lookup and partition metadata.
+/// A request about a topic: partition metadata.
 #[derive(Clone, PartialEq, Message)]
 pub struct OfTopic {
     #[prost(string, required, tag = "1")]
     pub topic: String,
     #[prost(uint64, required, tag = "2")]
     pub request_id: u64,
+}
+
+/// Asks which broker serves a topic.
+#[derive(Clone, PartialEq, Message)]
+pub struct Lookup {
+    #[prost(string, required, tag = "1")]
+    pub topic: String,
+    #[prost(uint64, required, tag = "2")]
+    pub request_id: u64,
+    /// The broker that is asked is the one that another has named.
+    #[prost(bool, optional, tag = "3")]
+    pub authoritative: Option<bool>,
 }
 
 /// A request of which only the number is needed.
@@ -47,6 +59,8 @@ pub struct PartitionMetadataResponse {
 pub struct LookupResponse {
     #[prost(string, optional, tag = "1")]
     pub broker_url: Option<String>,
+    #[prost(string, optional, tag = "2")]
+    pub broker_url_tls: Option<String>,
     /// 0 redirects, 1 connects, 2 is a failure.
     #[prost(int32, optional, tag = "3")]
     pub response: Option<i32>,

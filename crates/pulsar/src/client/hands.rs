@@ -1,0 +1,381 @@
+//! What this process has of one subscription: which messages have come, who has them in hand, and which entries are settled as a whole.
+//!
+//! Pulsar settles entries, and an entry may hold many messages: it is acknowledged when the last of them is settled. Until then what is
+//! settled of it is noted here and, where the service keeps it, told there.
+
+mod settling;
+
+use super::{
+    entries::{Settled, Slot, bit},
+    error::{Answer, PulsarError},
+    feed::Feed,
+    limits::DELAYED_MAX,
+    pack::{Arrived, Place},
+};
+use crate::wire::proto::MessageIdData;
+use leatworks_broker::{Message, Position, RECEIVE_BYTES_MAX, SubscriptionKind};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+use tokio::{sync::Notify, time::Instant};
+
+/// What has come, under one lock.
+#[derive(Default)]
+pub(crate) struct Hands {
+    seats: HashMap<u64, Chair>,
+    entries: HashMap<Place, Slot>,
+    held: HashMap<Position, Held>,
+    /// Who has the only message of a key that may be in hand, and which of that key wait for it.
+    keys: HashMap<String, Key>,
+    /// The attempts of what was handed out and is not settled.
+    attempts: HashMap<Position, u32>,
+    /// Where copies are of what was given back and has not come again, the oldest first.
+    moved: VecDeque<(Position, Position)>,
+    settled: Settled,
+}
+
+/// One consumer of this process.
+struct Chair {
+    kind: SubscriptionKind,
+    permits: usize,
+    handed: usize,
+    inbox: VecDeque<Position>,
+    /// What may not be handed out before its time.
+    delayed: BTreeMap<(Instant, Position), ()>,
+    wake: Arc<Notify>,
+    feeds: Vec<Arc<Feed>>,
+    failed: Option<PulsarError>,
+}
+
+struct Key {
+    owner: Position,
+    waiting: VecDeque<Position>,
+}
+
+struct Held {
+    seat: u64,
+    place: Place,
+    index: usize,
+    message: Arc<Message>,
+    /// How often it was handed out before it came here.
+    before: u32,
+    stage: Stage,
+    /// A step that settles it is under way.
+    settling: bool,
+    /// A copy of it is on its way to where it goes.
+    moving: bool,
+    /// Another message may come in its place already.
+    replaced: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It has come and can be handed out.
+    Waiting,
+    /// It is in hand.
+    Handed,
+    /// It was given back here and is kept.
+    Back,
+}
+
+/// What is to be told to the service, by the feed that it is told through.
+pub(crate) type Acks = Vec<(Arc<Feed>, Vec<MessageIdData>)>;
+
+/// A message that has come off its entry and goes somewhere else.
+pub(crate) struct Taken {
+    pub(crate) message: Arc<Message>,
+    pub(crate) attempt: u32,
+    pub(crate) place: Place,
+    pub(crate) index: usize,
+}
+
+/// Messages that were picked, each with the attempt that it is as far as is known; and when the next one's time comes, if none was.
+pub(crate) type Picked = (Vec<(Position, u32)>, Option<Instant>);
+
+/// What stands in the way of settling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Barred {
+    /// Somebody settles it now, or has.
+    Settled,
+    /// Nothing is known of it here.
+    Unknown,
+}
+
+impl Hands {
+    /// A consumer comes; its feeds follow.
+    pub(crate) fn sit(&mut self, seat: u64, kind: SubscriptionKind, permits: usize, wake: Arc<Notify>) {
+        let chair = Chair {
+            kind,
+            permits,
+            handed: 0,
+            inbox: VecDeque::new(),
+            delayed: BTreeMap::new(),
+            wake,
+            feeds: Vec::new(),
+            failed: None,
+        };
+        self.seats.insert(seat, chair);
+    }
+
+    pub(crate) fn add_feed(&mut self, seat: u64, feed: &Arc<Feed>) {
+        if let Some(chair) = self.seats.get_mut(&seat) {
+            chair.feeds.push(feed.clone());
+        }
+    }
+
+    /// A consumer leaves, and everything it has goes back. What is settled of an entry stays known.
+    pub(crate) fn leave(&mut self, seat: u64) -> Vec<Arc<Feed>> {
+        let Some(chair) = self.seats.remove(&seat) else { return Vec::new() };
+        // What is being settled is so, whoever has had it.
+        let goes = |held: &Held| held.seat == seat && !held.settling;
+        let gone: Vec<Position> = self.held.iter().filter(|(_, held)| goes(held)).map(|(position, _)| *position).collect();
+        for position in gone {
+            let Some(held) = self.held.remove(&position) else { continue };
+            self.free_key(&held.message, position);
+            if let Some(to) = held.place.position(held.index).filter(|to| *to != position) {
+                self.note_moved(position, to);
+            }
+        }
+        let settling: HashSet<Place> = self.held.values().filter(|held| held.settling).map(|held| held.place).collect();
+        self.entries.retain(|place, slot| {
+            let of_seat = chair.feeds.iter().any(|feed| Arc::ptr_eq(feed, &slot.feed));
+            slot.left < slot.total || !of_seat || settling.contains(place)
+        });
+        chair.feeds
+    }
+
+    /// Any feed of a topic that is connected or will be.
+    pub(crate) fn feed_of(&self, topic: &str) -> Option<Arc<Feed>> {
+        self.seats.values().flat_map(|chair| &chair.feeds).find(|feed| feed.topic() == topic).cloned()
+    }
+
+    /// The kind of the consumers that are here.
+    pub(crate) fn kind(&self) -> Option<SubscriptionKind> {
+        self.seats.values().next().map(|chair| chair.kind)
+    }
+
+    /// An entry has come, with the bits that the service has for it. Gives what can be acknowledged at once.
+    pub(crate) fn arrived(
+        &mut self,
+        seat: u64,
+        feed: &Arc<Feed>,
+        place: Place,
+        messages: Vec<Arrived>,
+        open: &[i64],
+        now_ms: u64,
+    ) -> Vec<MessageIdData> {
+        if !self.seats.contains_key(&seat) {
+            return Vec::new();
+        }
+        let (total, epoch) = (messages.len(), feed.epoch());
+        let slot = self.entries.entry(place).or_insert_with(|| Slot::new(feed.clone(), total));
+        (slot.feed, slot.epoch) = (feed.clone(), epoch);
+        for (index, arrived) in messages.into_iter().enumerate() {
+            let told = open.is_empty() || bit(open, index);
+            let slot = self.entries.get_mut(&place).expect("it was put there above");
+            if !told {
+                slot.settle(index);
+            }
+            if !bit(&slot.open, index) {
+                feed.give(1, epoch);
+                continue;
+            }
+            let Some(position) = arrived.again.position.or_else(|| place.position(index)) else {
+                tracing::error!(?place, index, "the place of a message is too large for a position; it is left where it is");
+                continue;
+            };
+            if self.settled.known.contains(&position) {
+                // The service has lost the acknowledgement; it gets it again.
+                slot.settle(index);
+                feed.give(1, epoch);
+                continue;
+            }
+            match self.held.get_mut(&position) {
+                // It is in hand already, and its connection is another now.
+                Some(held) if held.place == place && held.seat == seat => {}
+                // Whoever had it has left while it was being settled.
+                Some(held) if held.place == place => (held.seat, held.stage) = (seat, Stage::Waiting),
+                // It is on its way here from the hands that it is still in.
+                Some(held) if held.moving => {
+                    self.release(position);
+                    self.put(seat, place, index, position, arrived, now_ms);
+                }
+                // A copy that a crash has left: what goes on is here already.
+                Some(_) => {
+                    slot.settle(index);
+                    feed.give(1, epoch);
+                }
+                None => self.put(seat, place, index, position, arrived, now_ms),
+            }
+        }
+        self.take_settled(place).into_iter().collect()
+    }
+
+    fn put(&mut self, seat: u64, place: Place, index: usize, position: Position, arrived: Arrived, now_ms: u64) {
+        let Arrived { message, again } = arrived;
+        self.moved.retain(|(moved, _)| *moved != position);
+        let wait = message.deliver_at_ms.map_or(0, |time| time.saturating_sub(now_ms));
+        let message = Arc::new(message);
+        let mut held = Held {
+            seat,
+            place,
+            index,
+            message,
+            before: again.attempt,
+            stage: Stage::Waiting,
+            settling: false,
+            moving: false,
+            replaced: false,
+        };
+        let Some(chair) = self.seats.get_mut(&seat) else { return };
+        match wait {
+            0 => chair.inbox.push_back(position),
+            wait => {
+                let due = Instant::now() + std::time::Duration::from_millis(wait.min(FAR_MS));
+                chair.delayed.insert((due, position), ());
+                // What waits for its time holds nothing up, up to a limit.
+                if chair.delayed.len() <= DELAYED_MAX
+                    && let Some(slot) = self.entries.get(&place)
+                {
+                    held.replaced = true;
+                    slot.feed.give(1, slot.epoch);
+                    slot.feed.flush();
+                }
+            }
+        }
+        chair.wake.notify_one();
+        self.held.insert(position, held);
+    }
+
+    /// The connection of a feed is lost: what was not handed out comes again.
+    pub(crate) fn lost(&mut self, feed: &Arc<Feed>) {
+        let entries = &self.entries;
+        let of_feed = |held: &Held| entries.get(&held.place).is_some_and(|slot| Arc::ptr_eq(&slot.feed, feed));
+        let gone: Vec<Position> = (self.held.iter())
+            .filter(|(_, held)| held.stage == Stage::Waiting && !held.settling && of_feed(held))
+            .map(|(position, _)| *position)
+            .collect();
+        for position in gone {
+            let Some(held) = self.held.remove(&position) else { continue };
+            self.free_key(&held.message, position);
+        }
+    }
+
+    pub(crate) fn failed(&mut self, seat: u64, error: PulsarError) {
+        if let Some(chair) = self.seats.get_mut(&seat) {
+            chair.failed = Some(error);
+            chair.wake.notify_one();
+        }
+    }
+
+    /// Takes messages into hand, each with the attempt that it is, as far as is known here; or tells when the next one's time comes.
+    pub(crate) fn pick(&mut self, seat: u64, max: usize) -> Answer<Picked> {
+        let mut picked = Vec::new();
+        let mut bytes = 0;
+        self.promote(seat);
+        while let Some(chair) = self.seats.get_mut(&seat).filter(|chair| picked.len() < max && chair.handed < chair.permits) {
+            let Some(position) = chair.inbox.pop_front() else { break };
+            let Some(held) = self.held.get_mut(&position) else { continue };
+            if held.stage == Stage::Handed || held.settling {
+                continue;
+            }
+            if chair.kind == SubscriptionKind::KeyShared
+                && let Some(key) = &held.message.key
+            {
+                match self.keys.get_mut(key) {
+                    Some(found) if found.owner != position => {
+                        found.waiting.push_back(position);
+                        continue;
+                    }
+                    Some(_) => {}
+                    None => drop(self.keys.insert(key.clone(), Key { owner: position, waiting: VecDeque::new() })),
+                }
+            }
+            bytes += held.message.payload.len();
+            if bytes > RECEIVE_BYTES_MAX && !picked.is_empty() {
+                chair.inbox.push_front(position);
+                break;
+            }
+            held.stage = Stage::Handed;
+            chair.handed += 1;
+            let attempt = self.attempts.get(&position).copied().unwrap_or_default().max(held.before) + 1;
+            self.attempts.insert(position, attempt);
+            picked.push((position, attempt));
+        }
+        let chair = self.seats.get_mut(&seat).ok_or(PulsarError::Closed)?;
+        if picked.is_empty() {
+            if let Some(error) = &chair.failed {
+                return Err(error.clone());
+            }
+            // Nothing is to come but what the service has: it must know all that may.
+            chair.feeds.iter().for_each(|feed| feed.flush());
+        }
+        let due = (chair.handed < chair.permits).then(|| chair.delayed.keys().next().map(|(due, _)| *due)).flatten();
+        Ok((picked, due))
+    }
+
+    fn promote(&mut self, seat: u64) {
+        let Some(chair) = self.seats.get_mut(&seat) else { return };
+        let now = Instant::now();
+        let mut due = Vec::new();
+        while let Some(first) = chair.delayed.first_entry().filter(|first| first.key().0 <= now) {
+            due.push(first.remove_entry().0.1);
+        }
+        // They have waited the longest.
+        due.into_iter().rev().for_each(|position| chair.inbox.push_front(position));
+    }
+
+    /// The message of a delivery, if it is still in hand, with the attempt that it has become.
+    pub(crate) fn hand_over(&mut self, seat: u64, position: Position, attempt: u32) -> Option<(Arc<Message>, u32)> {
+        let held = self.held.get(&position).filter(|held| held.seat == seat && held.stage == Stage::Handed && !held.settling)?;
+        let known = self.attempts.entry(position).or_default();
+        *known = (*known).max(attempt);
+        Some((held.message.clone(), *known))
+    }
+
+    /// Messages that were picked are not handed out after all.
+    pub(crate) fn put_back(&mut self, positions: &[Position]) {
+        for position in positions.iter().rev() {
+            let Some(held) = self.held.get_mut(position).filter(|held| held.stage == Stage::Handed) else { continue };
+            held.stage = Stage::Waiting;
+            if let Some(chair) = self.seats.get_mut(&held.seat) {
+                chair.handed -= 1;
+                chair.inbox.push_front(*position);
+            }
+        }
+    }
+
+    /// Whether this message is here.
+    pub(crate) fn holds(&self, position: Position) -> bool {
+        self.held.contains_key(&position)
+    }
+
+    /// Of an entry so much is settled, as far as is known here.
+    pub(crate) fn is_open(&self, place: Place, index: usize) -> bool {
+        self.entries.get(&place).is_none_or(|slot| bit(&slot.open, index))
+    }
+
+    /// Messages in hand, messages that have come and are not, and messages that wait for their time.
+    pub(crate) fn counts(&self) -> (usize, usize, usize) {
+        let handed = self.held.values().filter(|held| held.stage == Stage::Handed).count();
+        let delayed = self.seats.values().map(|chair| chair.delayed.len()).sum();
+        (handed, self.held.len() - handed, delayed)
+    }
+
+    /// The attempts start over.
+    pub(crate) fn forget_attempts(&mut self) {
+        self.attempts.clear();
+        self.entries.clear();
+        self.moved.clear();
+        self.settled = Settled::default();
+    }
+
+    /// Everybody who waits looks again.
+    pub(crate) fn wake_all(&self) {
+        self.seats.values().for_each(|chair| chair.wake.notify_one());
+    }
+}
+
+/// A wait that is longer than any process lives; a far time must not overflow.
+const FAR_MS: u64 = 1_000 * 3_600 * 24 * 365;

@@ -1,0 +1,197 @@
+//! A consumer of this process: what comes over its feeds is handed out, attempt by attempt.
+
+use super::{
+    Inner,
+    attempts::Ledger,
+    error::{Answer, PulsarError},
+    feed::{Feed, Sink},
+    hands::{Acks, Hands},
+    now_ms,
+    pack::{self, Place},
+};
+use crate::wire::{
+    frame::Entry,
+    proto::{Ack, Command, Deliver},
+};
+use leatworks_broker::{BoxFuture, Consumer, Delivery, Position, Result};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::{
+    sync::{Notify, OnceCell, oneshot},
+    task::JoinHandle,
+};
+
+/// What this process knows of one subscription.
+pub(crate) struct Subscription {
+    pub(crate) topic: Arc<str>,
+    pub(crate) name: Arc<str>,
+    hands: Mutex<Hands>,
+    /// Where attempts are noted; there as soon as there is a consumer.
+    pub(crate) ledger: OnceCell<Arc<Ledger>>,
+    /// Consumers that are on their way out.
+    leaving: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Subscription {
+    pub(crate) fn new(topic: &str, name: &str) -> Self {
+        Self {
+            topic: topic.into(),
+            name: name.into(),
+            hands: Mutex::default(),
+            ledger: OnceCell::new(),
+            leaving: Mutex::default(),
+        }
+    }
+
+    /// Messages are settled. Gives what the service must be told.
+    pub(crate) fn settle(&self, positions: &[Position]) -> Acks {
+        if let Some(ledger) = self.ledger.get() {
+            ledger.settled(positions);
+        }
+        self.hands().settle(positions)
+    }
+
+    pub(crate) fn hands(&self) -> MutexGuard<'_, Hands> {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the service knows of all who have left.
+    pub(crate) async fn settle_down(&self) {
+        let leaving: Vec<_> = self.leaving.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+        for left in leaving {
+            // A task that panicked has left as well.
+            let _ = left.await;
+        }
+    }
+}
+
+/// Where the entries of a seat's feeds go.
+pub(crate) struct Inbox {
+    pub(crate) subscription: Arc<Subscription>,
+    pub(crate) seat: u64,
+}
+
+impl Sink for Inbox {
+    fn arrived(&self, feed: &Arc<Feed>, deliver: Deliver, entry: Entry) {
+        let place = Place { ledger: deliver.message_id.ledger, entry: deliver.message_id.entry };
+        let messages = match pack::open(&self.subscription.topic, entry, now_ms()) {
+            Ok(messages) => messages,
+            Err(error) => {
+                // It stays where it is, unacknowledged, so nothing of it is lost.
+                return tracing::error!(topic = feed.topic(), ?place, %error, "an entry cannot be read and is left in its topic");
+            }
+        };
+        let ids = self.subscription.hands().arrived(self.seat, feed, place, messages, &deliver.ack_set, now_ms());
+        if !ids.is_empty() {
+            feed.tell(|consumer_id| Command::Ack(Ack { consumer_id, message_ids: ids, ..Ack::default() }));
+        }
+    }
+
+    fn lost(&self, feed: &Arc<Feed>) {
+        self.subscription.hands().lost(feed);
+    }
+
+    fn failed(&self, _: &Arc<Feed>, error: PulsarError) {
+        self.subscription.hands().failed(self.seat, error);
+    }
+}
+
+/// Messages whose attempts are being noted, and what these are.
+pub(crate) type Noting = (Vec<Position>, oneshot::Receiver<Answer<Vec<u32>>>);
+
+/// A consumer.
+pub(crate) struct Seat {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) subscription: Arc<Subscription>,
+    pub(crate) id: u64,
+    pub(crate) wake: Arc<Notify>,
+    /// Messages that were taken into hand and whose attempts are being noted.
+    pub(crate) noting: Option<Noting>,
+    pub(crate) ready: VecDeque<(Position, u32)>,
+}
+
+impl Seat {
+    fn hand_over(&mut self, max: usize) -> Vec<Delivery> {
+        let mut hands = self.subscription.hands();
+        let mut deliveries = Vec::new();
+        while deliveries.len() < max {
+            let Some((position, attempt)) = self.ready.pop_front() else { break };
+            if let Some((message, attempt)) = hands.hand_over(self.id, position, attempt) {
+                deliveries.push(Delivery { position, attempt, message });
+            }
+        }
+        deliveries
+    }
+
+    async fn receive_some(&mut self, max: usize) -> Result<Vec<Delivery>> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        let wake = self.wake.clone();
+        loop {
+            self.inner.check()?;
+            let woken = wake.notified();
+            if let Some((positions, noted)) = &mut self.noting {
+                let attempts = match noted.await {
+                    Ok(attempts) => attempts,
+                    Err(_) => Err(PulsarError::Closed),
+                };
+                let positions = std::mem::take(positions);
+                self.noting = None;
+                match attempts {
+                    Ok(attempts) => self.ready.extend(positions.into_iter().zip(attempts)),
+                    Err(error) => {
+                        self.subscription.hands().put_back(&positions);
+                        return Err(error.into());
+                    }
+                }
+            }
+            let deliveries = self.hand_over(max);
+            if !deliveries.is_empty() {
+                return Ok(deliveries);
+            }
+            let (picked, due) = self.subscription.hands().pick(self.id, max)?;
+            if !picked.is_empty() {
+                let ledger = self.subscription.ledger.get().ok_or(PulsarError::Closed)?;
+                let noted = ledger.take(&picked);
+                self.noting = Some((picked.into_iter().map(|(position, _)| position).collect(), noted));
+                continue;
+            }
+            let due = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = woken => {}
+                () = due => {}
+            }
+        }
+    }
+}
+
+impl Consumer for Seat {
+    fn receive(&mut self, max: usize) -> BoxFuture<'_, Result<Vec<Delivery>>> {
+        Box::pin(self.receive_some(max))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let feeds = self.subscription.hands().leave(self.id);
+        let closing = async move {
+            for feed in feeds {
+                feed.close().await;
+            }
+        };
+        // Without a runtime the process ends, and the service notices by itself.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let mut leaving = self.subscription.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+            leaving.retain(|left| !left.is_finished());
+            leaving.push(runtime.spawn(closing));
+        }
+    }
+}

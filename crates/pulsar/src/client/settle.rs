@@ -1,0 +1,270 @@
+//! Steps: outputs are there before inputs are acknowledged, and inputs are acknowledged entry by entry.
+
+use super::{
+    Inner,
+    error::{Answer, PulsarError},
+    feed::{Feed, FeedOptions, Sink},
+    hands::{Acks, Barred, Taken},
+    limits::STILL_MAX,
+    pack::{Again, Arrived, Outgoing, Place},
+    reader::Reading,
+    seat::Subscription,
+    topics::{retry_topic, sub_type},
+};
+use crate::wire::{frame::Entry, proto::Deliver};
+use futures_util::future::join_all;
+use leatworks_broker::{Ack, BrokerError, ErrorKind, Message, Position, Result, Step, SubscriptionKind};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// The inputs of a step on one subscription.
+struct Inputs {
+    subscription: Arc<Subscription>,
+    /// Those that are settled through the hands of this process.
+    held: Vec<Position>,
+    /// Those that this process never got.
+    unknown: Vec<Position>,
+}
+
+/// Inputs that are being settled. If nothing comes of it, also because nobody waits for it any more, they are as they were.
+struct Begun(Vec<Inputs>);
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        for Inputs { subscription, held, .. } in &self.0 {
+            let mut hands = subscription.hands();
+            held.iter().for_each(|position| hands.undo(*position));
+        }
+    }
+}
+
+/// Nothing that comes is wanted.
+struct Nobody;
+
+impl Sink for Nobody {
+    fn arrived(&self, _: &Arc<Feed>, _: Deliver, _: Entry) {}
+    fn lost(&self, _: &Arc<Feed>) {}
+    fn failed(&self, _: &Arc<Feed>, _: PulsarError) {}
+}
+
+impl Inner {
+    pub(super) async fn commit(&self, step: Step) -> Result<()> {
+        self.check()?;
+        if !step.state.is_empty() {
+            return Err(super::unsupported("no state is kept"));
+        }
+        self.check_publishes(&step.publishes).await?;
+        for Ack { topic, subscription, position, cumulative } in &step.acks {
+            self.check_named(topic, subscription).await?;
+            let known = self.subscription(topic, subscription).hands().holds(*position);
+            if *cumulative && !known && self.is_beyond(topic, Place::of(*position).0).await? {
+                return Err(missing(topic, *position));
+            }
+        }
+        let mut begun = self.begin(&step.acks, step.guard)?;
+        if !step.publishes.is_empty() {
+            self.publish_checked(step.publishes).await?;
+        }
+        let mut acks: Acks = Vec::new();
+        for Inputs { subscription, held, unknown } in std::mem::take(&mut begun.0) {
+            acks.extend(subscription.settle(&held));
+            for position in unknown {
+                self.settle_elsewhere(&subscription, position).await?;
+            }
+        }
+        self.tell(acks).await
+    }
+
+    /// Takes the inputs, so that nobody else settles them meanwhile.
+    fn begin(&self, acks: &[Ack], guard: bool) -> Result<Begun> {
+        let mut inputs: HashMap<(Arc<str>, Arc<str>), Inputs> = HashMap::new();
+        let mut barred = None;
+        for ack in acks {
+            let key = (ack.topic.clone(), ack.subscription.clone());
+            let of = inputs.entry(key).or_insert_with(|| Inputs {
+                subscription: self.subscription(&ack.topic, &ack.subscription),
+                held: Vec::new(),
+                unknown: Vec::new(),
+            });
+            let mut hands = of.subscription.hands();
+            if ack.cumulative {
+                if !matches!(hands.kind(), Some(SubscriptionKind::Exclusive | SubscriptionKind::Failover)) {
+                    barred =
+                        Some(BrokerError::new(ErrorKind::Invalid, "a cumulative acknowledgement needs a consumer that is alone"));
+                    break;
+                }
+                let through = hands.through(ack.position);
+                of.held.extend(through.into_iter().filter(|position| hands.begin(*position).is_ok()));
+                continue;
+            }
+            if of.held.contains(&ack.position) {
+                continue;
+            }
+            match hands.begin(ack.position) {
+                Ok(()) => of.held.push(ack.position),
+                Err(_) if guard => {
+                    let text = format!("a message of `{}` is settled already, or in other hands", ack.topic);
+                    barred = Some(BrokerError::new(ErrorKind::Settled, text));
+                    break;
+                }
+                Err(Barred::Settled) => {}
+                Err(Barred::Unknown) => of.unknown.push(ack.position),
+            }
+        }
+        let begun = Begun(inputs.into_values().collect());
+        barred.map_or(Ok(begun), Err)
+    }
+
+    /// Tells the service what is settled, and waits for its answers.
+    async fn tell(&self, acks: Acks) -> Result<()> {
+        let telling = acks.into_iter().map(|(feed, ids)| async move { (feed.ack(ids.clone()).await, feed, ids) });
+        for (told, feed, ids) in join_all(telling).await {
+            match told {
+                Ok(()) => {}
+                // Its consumer has left meanwhile, so another one says it.
+                Err(error) if error.is_retryable() => {
+                    let acker = self.acker_like(&feed).await?;
+                    let told = acker.ack(ids).await;
+                    acker.close().await;
+                    told?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// A consumer that gets nothing and can acknowledge.
+    async fn acker_like(&self, feed: &Feed) -> Answer<Arc<Feed>> {
+        let options = FeedOptions { window: 0, ..feed.options().clone() };
+        Feed::open(self.consuming.clone(), options, Arc::new(Nobody)).await
+    }
+
+    /// Settles messages of one entry that this process has not in hand: how large the entry is has to be looked up.
+    pub(super) async fn settle_unknown(
+        &self,
+        subscription: &Arc<Subscription>,
+        topic: &str,
+        place: Place,
+        indexes: impl FnOnce(&[Arrived]) -> Vec<usize>,
+    ) -> Result<bool> {
+        let mut found = None;
+        let reading = Reading { pool: &self.consuming, admin: &self.admin, options: &self.options };
+        reading
+            .entries(topic, (place.ledger, place.entry as i64 - 1), |at, messages| {
+                found = Some(messages).filter(|_| at == place);
+                false
+            })
+            .await?;
+        let Some(messages) = found else { return Ok(false) };
+        let (indexes, total) = (indexes(&messages), messages.len());
+        if indexes.iter().any(|index| *index >= total) {
+            return Ok(false);
+        }
+        let full = self.options.full(topic);
+        let (known, kind) = {
+            let hands = subscription.hands();
+            (hands.feed_of(&full), hands.kind().unwrap_or(SubscriptionKind::Shared))
+        };
+        let acker = match &known {
+            Some(feed) => feed.clone(),
+            None => {
+                subscription.settle_down().await;
+                let options = FeedOptions {
+                    topic: full,
+                    subscription: subscription.name.to_string(),
+                    kind: sub_type(kind),
+                    consumer: "leatworks".to_owned(),
+                    window: 0,
+                    still_max: STILL_MAX,
+                    from: None,
+                };
+                Feed::open(self.consuming.clone(), options, Arc::new(Nobody)).await?
+            }
+        };
+        let id = subscription.hands().settle_unknown(&acker, place, &indexes, total);
+        let told = acker.ack(id.into_iter().collect()).await;
+        if known.is_none() {
+            acker.close().await;
+        }
+        told?;
+        Ok(true)
+    }
+
+    /// Settles a message that is in nobody's hands here.
+    async fn settle_elsewhere(&self, subscription: &Arc<Subscription>, position: Position) -> Result<()> {
+        let moved = subscription.hands().moved(position);
+        let (topic, at) = match moved {
+            Some(to) => (retry_topic(&subscription.topic, &subscription.name), to),
+            None => (subscription.topic.to_string(), position),
+        };
+        let (place, index) = Place::of(at);
+        if self.settle_unknown(subscription, &topic, place, |_| vec![index]).await? || moved.is_some() {
+            return Ok(());
+        }
+        // Either it was acknowledged long ago and is gone, or it never was.
+        match self.is_beyond(&subscription.topic, place).await? {
+            true => Err(missing(&subscription.topic, position)),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a topic has nothing at this place yet.
+    async fn is_beyond(&self, topic: &str, place: Place) -> Result<bool> {
+        let last = self.admin.internal(topic).await.map_err(BrokerError::from)?.last_confirmed_entry;
+        Ok(super::reader::place(&last).is_none_or(|last| (place.ledger, place.entry as i64) > last))
+    }
+
+    /// Gives a message back. Where any consumer may get it, it goes to the retry topic, with its attempt; where one consumer has it for
+    /// itself, or its key, it is kept here in its place.
+    pub(super) async fn nack(self: Arc<Self>, topic: &str, name: &str, position: Position, delay: Duration) -> Result<()> {
+        self.check()?;
+        self.check_named(topic, name).await?;
+        let subscription = self.subscription(topic, name);
+        let kind = subscription.hands().kind();
+        if kind != Some(SubscriptionKind::Shared) {
+            subscription.hands().keep(position, Instant::now() + delay);
+            return Ok(());
+        }
+        let Some(taken) = subscription.hands().move_away(position) else { return Ok(()) };
+        // It is gone through with, whether or not the caller waits for it: half of it would leave two messages.
+        let moving = tokio::spawn(async move {
+            let Taken { message, attempt, place, index } = taken;
+            match self.publish_again(&subscription, position, &message, attempt, delay).await {
+                Ok(()) => {
+                    let acks = subscription.hands().moved_away(position, place, index);
+                    self.tell(acks).await
+                }
+                Err(error) => {
+                    subscription.hands().undo(position);
+                    Err(error)
+                }
+            }
+        });
+        moving.await.unwrap_or_else(|_| Err(PulsarError::Closed.into()))
+    }
+
+    async fn publish_again(
+        &self,
+        subscription: &Subscription,
+        position: Position,
+        message: &Message,
+        attempt: u32,
+        delay: Duration,
+    ) -> Result<()> {
+        let mut message = message.clone();
+        if !delay.is_zero() {
+            message.deliver_at_ms = Some(super::now_ms() + delay.as_millis() as u64);
+        }
+        let room = self.room(message.payload.len()).await?;
+        let outgoing = Outgoing { message: message.into(), sequence: None, again: Again { attempt, position: Some(position) } };
+        let retry = retry_topic(&subscription.topic, &subscription.name);
+        let to = self.sender(&retry, None)?.publish(vec![outgoing], Some(room)).await?;
+        to.first().into_iter().for_each(|to| subscription.hands().note_moved(position, *to));
+        Ok(())
+    }
+}
+
+fn missing(topic: &str, position: Position) -> BrokerError {
+    BrokerError::new(ErrorKind::NotFound, format!("there is no message at {} in `{topic}`", position.0))
+}
