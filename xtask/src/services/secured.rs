@@ -21,7 +21,8 @@ pub(crate) fn test_client() -> Result<()> {
         ("authorizationEnabled", "true"),
     ];
     let secret = Secret::for_tests();
-    let secured = Pulsar::start(&Options { settings: &[ALL_FEATURES, &settings].concat(), secret: Some(&secret), as_shipped: false })?;
+    let secured =
+        Pulsar::start(&Options { settings: &[ALL_FEATURES, &settings].concat(), secret: Some(&secret), as_shipped: false })?;
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["test", "-p", "leatworks-pulsar", "--features", "real-pulsar", "--test", "client"]);
     // Most of a test is waiting for the service, which has the cores as well.
