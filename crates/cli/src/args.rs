@@ -86,7 +86,7 @@ pub(crate) enum Command {
     /// Send messages to a topology
     #[command(after_help = "Examples:\n  leat send orders '{\"id\": 7}' --wait\n  leat send orders/parse -f orders.jsonl")]
     Send(Send),
-    /// Show topics, backlogs and the account of each topology
+    /// Show the topics, backlogs and account of topologies
     #[command(visible_alias = "ps", after_help = "Examples:\n  leat status\n  leat status orders -o json")]
     Status(Status),
     /// Look into dead letters, bring them back, or drop them
@@ -103,7 +103,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  leat broker\n  leat broker verify\n  leat broker --listen 127.0.0.1:6650 --dir data/journal\n  leat broker --listen 0.0.0.0:6650 --token-key secret.key"
     )]
     Broker(Broker),
-    /// Run a dispatcher by itself: topics of a broker in, calls of HTTP workers, their answers back
+    /// Run a dispatcher by itself, between topics and HTTP workers
     ///
     /// Each message is `{"type": …, "task": …}`; its task is posted to the worker of its type, and what that answers, `{"tasks": […]}`, is published, each to the topic
     /// of its type. One line on standard output for each message that was handled. Ctrl-C ends it when calls under way are settled.
