@@ -86,7 +86,7 @@ pub(crate) enum Command {
     /// Send messages to a topology
     #[command(after_help = "Examples:\n  leat send orders '{\"id\": 7}' --wait\n  leat send orders/parse -f orders.jsonl")]
     Send(Send),
-    /// Show topics, backlogs and the account of each topology
+    /// Show the topics, backlogs and account of topologies
     #[command(visible_alias = "ps", after_help = "Examples:\n  leat status\n  leat status orders -o json")]
     Status(Status),
     /// Look into dead letters, bring them back, or drop them
@@ -103,6 +103,12 @@ pub(crate) enum Command {
         after_help = "Examples:\n  leat broker\n  leat broker verify\n  leat broker --listen 127.0.0.1:6650 --dir data/journal\n  leat broker --listen 0.0.0.0:6650 --token-key secret.key"
     )]
     Broker(Broker),
+    /// Run a dispatcher by itself, between topics and HTTP workers
+    ///
+    /// Each message is `{"type": …, "task": …}`; its task is posted to the worker of its type, and what that answers, `{"tasks": […]}`, is published, each to the topic
+    /// of its type. One line on standard output for each message that was handled. Ctrl-C ends it when calls under way are settled.
+    #[command(after_help = "Examples:\n  leat dispatch\n  leat dispatch --config mail.toml -o json")]
+    Dispatch(Dispatch),
     /// Explain a diagnostic code
     #[command(after_help = "Examples:\n  leat explain LW0101\n  leat explain --list")]
     Explain(Explain),
@@ -346,6 +352,19 @@ pub(crate) struct BrokerServe {
     /// Drop what producers with a name of their own send again with a sequence that is not higher
     #[arg(long)]
     pub(crate) deduplicate: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dispatch {
+    /// What to take, whom to call, and where the broker is
+    #[arg(long, default_value = "dispatcher.toml", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: PathBuf,
+    /// Take tasks over HTTP from other machines too: nobody is asked who they are
+    #[arg(long)]
+    pub(crate) allow_remote: bool,
+    /// How to write what was handled
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Args)]

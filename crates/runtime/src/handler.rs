@@ -20,6 +20,8 @@ pub type OpenFold = for<'a> fn(&'a Setup) -> BoxFuture<'a, Result<Arc<dyn FoldHa
 pub struct Output {
     /// Which of the task's routes it takes, as an index into [`TaskDef::routes`]; none if nothing follows.
     pub route: Option<usize>,
+    /// A topic that is none of these routes; its handler has made sure that it exists.
+    pub topic: Option<Arc<str>>,
     /// Its key; none to inherit that of the input.
     pub key: Option<String>,
     /// The payload, in the codec of the topology.
@@ -136,7 +138,7 @@ fn encode_all<T>(
         .iter()
         .map(|value| {
             let (route, payload) = encode(task, value)?;
-            Ok(Output { route, key: key(value), payload })
+            Ok(Output { route, topic: None, key: key(value), payload })
         })
         .collect()
 }

@@ -44,6 +44,7 @@ pub mod handler;
 pub mod plan;
 pub mod run;
 pub mod source;
+pub mod standalone;
 pub mod topics;
 pub mod worker;
 

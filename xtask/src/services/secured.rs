@@ -10,7 +10,7 @@ const CERTIFICATES: &str = "crates/pulsar/tests/client/tls";
 
 /// Starts both and runs the tests.
 pub(crate) fn test_client() -> Result<()> {
-    let open = Pulsar::start(&Options { settings: ALL_FEATURES, ..Options::default() })?;
+    let open = Pulsar::start(&Options { settings: ALL_FEATURES, secret: None, as_shipped: false })?;
     let certificates = Path::new(CERTIFICATES).canonicalize().context("the repository's root is where this runs")?;
     let file = |name: &str| certificates.join(name).display().to_string();
     let (tls_port, certificate, key) = (free_port()?.to_string(), file("server.pem"), file("server-key.pem"));
@@ -22,7 +22,7 @@ pub(crate) fn test_client() -> Result<()> {
     ];
     let secret = Secret::for_tests();
     let secured =
-        Pulsar::start(&Options { settings: &[ALL_FEATURES, &settings].concat(), secret: Some(&secret), ..Options::default() })?;
+        Pulsar::start(&Options { settings: &[ALL_FEATURES, &settings].concat(), secret: Some(&secret), as_shipped: false })?;
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["test", "-p", "leatworks-pulsar", "--features", "real-pulsar", "--test", "client"]);
     // Most of a test is waiting for the service, which has the cores as well.

@@ -437,3 +437,54 @@ impl<H, G> Core<H, G> {
         (span.start..span.end).map(|position| (position, key(position))).filter(|(_, key)| *key != 0).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Ack, Broker, Consumer, HandOff, Limits, MemoryBroker, Message, Publish, Start, Step, TopicSpec};
+    use std::time::Duration;
+
+    const MESSAGES: usize = 600;
+
+    /// Receives and settles until nothing comes for a while; gives how many there were.
+    async fn drain(broker: &MemoryBroker, consumer: &mut dyn Consumer) -> usize {
+        let mut count = 0;
+        while let Ok(received) = tokio::time::timeout(Duration::from_millis(1), consumer.receive(10)).await {
+            let received = received.unwrap();
+            let ack = |position| Ack { topic: "t".into(), subscription: "s".into(), position, cumulative: false };
+            let acks = received.iter().map(|delivery| ack(delivery.position)).collect();
+            broker.commit(Step { acks, ..Step::default() }).await.unwrap();
+            count += received.len();
+        }
+        count
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_set_aside_for_others_is_limited_and_goes_on_when_they_take_it() {
+        let broker = MemoryBroker::new(Limits::default());
+        broker.create_topic(TopicSpec { name: "t".into(), ..TopicSpec::default() }).await.unwrap();
+        broker.create_subscription("t", "s", Start::Earliest).await.unwrap();
+        let subscribe = |permits| Subscribe {
+            topic: "t".into(),
+            subscription: "s".into(),
+            kind: SubscriptionKind::KeyShared,
+            consumer: "c".into(),
+            permits,
+            hand_off: HandOff::Durable,
+        };
+        let mut slow = broker.subscribe(subscribe(1)).await.unwrap();
+        let mut quick = broker.subscribe(subscribe(1_000)).await.unwrap();
+        let message = |number: usize| Message { key: Some(format!("k{}", number % 50)), ..Message::default() };
+        let publish = |number| Publish { topic: "t".into(), message: message(number).into(), sequence: None };
+        broker.publish((0..MESSAGES).map(publish).collect()).await.unwrap();
+        let first = drain(&broker, &mut *quick).await;
+        assert!(first > 0 && first < MESSAGES / 3, "{first}: it stops where so much is set aside for the other");
+        let mut counts = [0, first];
+        while counts[0] + counts[1] < MESSAGES {
+            let more = [drain(&broker, &mut *slow).await, drain(&broker, &mut *quick).await];
+            assert!(more[0] + more[1] > 0, "nobody gets anything any more: {counts:?}");
+            counts = [counts[0] + more[0], counts[1] + more[1]];
+        }
+        assert!(counts.iter().all(|count| *count > MESSAGES / 4), "{counts:?}");
+    }
+}

@@ -173,22 +173,23 @@ fn publishes(edge: &Edge, parent: &Message, outputs: Vec<Output>, now_ms: u64) -
     let max = edge.broker.max_message_bytes();
     let mut publishes = Vec::with_capacity(outputs.len());
     for (index, output) in outputs.into_iter().enumerate() {
-        let Some(topic) = output.route.and_then(|route| edge.route(route)) else { continue };
-        if output.payload.len() > max {
-            let bytes = output.payload.len();
+        let Output { route, topic, key, payload } = output;
+        let Some(topic) = topic.or_else(|| route.and_then(|route| edge.route(route).cloned())) else { continue };
+        if payload.len() > max {
+            let bytes = payload.len();
             return Err(TaskError::permanent(format!("output {index} has {bytes} bytes, and the broker takes at most {max}")));
         }
         let message = Message {
             id: ids::child_id(parent.id, edge.seed(), index as u64),
             root: parent.root,
-            key: output.key.or_else(|| parent.key.clone()),
+            key: key.or_else(|| parent.key.clone()),
             created_ms: now_ms,
             trace: parent.trace.clone(),
             codec: edge.codec(),
-            payload: output.payload,
+            payload,
             ..Message::default()
         };
-        publishes.push(Publish { topic: topic.clone(), message: message.into(), sequence: None });
+        publishes.push(Publish { topic, message: message.into(), sequence: None });
     }
     Ok((publishes, emitted))
 }

@@ -95,7 +95,7 @@ impl Handler for PassThrough {
                 }
             };
             let route = (!self.0.routes.is_empty()).then_some(0);
-            Ok(vec![Output { route, key: None, payload }])
+            Ok(vec![Output { route, topic: None, key: None, payload }])
         })
     }
 }

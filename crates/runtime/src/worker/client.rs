@@ -32,16 +32,9 @@ const QUOTE_BYTES_MAX: usize = 200;
 /// The handler of a task that is an HTTP worker.
 ///
 /// # Errors
-/// A permanent error if the address is no `http://` address.
+/// Those of [`Endpoint::new`].
 pub(crate) fn open(url: &str, task: &'static TaskDef, topology: &'static TopologyDef) -> Result<Arc<dyn Handler>, TaskError> {
-    let uri: Uri = url.parse().map_err(|error| TaskError::permanent(format!("worker address `{url}`: {error}")))?;
-    if uri.scheme_str() != Some("http") || uri.host().is_none() {
-        return Err(TaskError::permanent(format!("worker address `{url}`: it must begin with `http://` and a host")));
-    }
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(CONNECT_MAX));
-    connector.set_nodelay(true);
-    let client = Client::builder(TokioExecutor::new()).build(connector);
+    let endpoint = Endpoint::new(url)?;
     let targets = topology
         .edges
         .iter()
@@ -51,50 +44,98 @@ pub(crate) fn open(url: &str, task: &'static TaskDef, topology: &'static Topolog
             Some((edge.to, route))
         })
         .collect();
-    Ok(Arc::new(Worker { client, uri, task, targets }))
+    Ok(Arc::new(Worker { endpoint, task, targets }))
+}
+
+/// Where a worker listens, with the connections to it.
+pub(crate) struct Endpoint {
+    client: Client<HttpConnector, Full<Bytes>>,
+    uri: Uri,
 }
 
 struct Worker {
-    client: Client<HttpConnector, Full<Bytes>>,
-    uri: Uri,
+    endpoint: Endpoint,
     task: &'static TaskDef,
     /// The tasks behind this one, each with its route.
     targets: Vec<(&'static str, usize)>,
 }
 
+/// What a worker answers.
 #[derive(Deserialize)]
-struct Reply<'a> {
+pub(crate) struct Reply<'a> {
     #[serde(borrow)]
-    tasks: Vec<Item<'a>>,
+    pub(crate) tasks: Vec<Item<'a>>,
 }
 
+/// One of the tasks that follow.
 #[derive(Deserialize)]
-struct Item<'a> {
+pub(crate) struct Item<'a> {
     #[serde(rename = "type", borrow, default)]
-    kind: Option<Cow<'a, str>>,
+    pub(crate) kind: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    task: &'a RawValue,
+    pub(crate) task: &'a RawValue,
 }
 
 impl Handler for Worker {
     fn handle<'a>(&'a self, message: &'a Message, cx: &'a Context) -> BoxFuture<'a, Result<Vec<Output>, TaskError>> {
         Box::pin(async move {
-            let request = self.request(message, cx)?;
-            let response = self
-                .client
-                .request(request)
-                .await
-                .map_err(|error| TaskError::retryable(format!("calling `{}`: {}", self.uri, TaskError::from(error))))?;
-            let (status, delay) = (response.status(), retry_after(&response));
-            let body = self.body(response).await;
-            self.judge(status, delay, body)
+            let body = if message.codec == Codec::Json { message.payload.clone() } else { Bytes::from(sink::json(message)?) };
+            match self.endpoint.call(body, cx).await?.body {
+                Some(body) => self.outputs(&body),
+                None => Ok(Vec::new()),
+            }
         })
     }
 }
 
-impl Worker {
-    fn request(&self, message: &Message, cx: &Context) -> Result<Request<Full<Bytes>>, TaskError> {
-        let body = if message.codec == Codec::Json { message.payload.clone() } else { Bytes::from(sink::json(message)?) };
+/// A successful answer.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    /// None if it says that it has none.
+    pub(crate) body: Option<Bytes>,
+}
+
+impl Endpoint {
+    /// Nothing is connected before the first call.
+    ///
+    /// # Errors
+    /// A permanent error if the address is no `http://` address.
+    pub(crate) fn new(url: &str) -> Result<Self, TaskError> {
+        let uri: Uri = url.parse().map_err(|error| TaskError::permanent(format!("worker address `{url}`: {error}")))?;
+        if uri.scheme_str() != Some("http") || uri.host().is_none() {
+            return Err(TaskError::permanent(format!("worker address `{url}`: it must begin with `http://` and a host")));
+        }
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_MAX));
+        connector.set_nodelay(true);
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector), uri })
+    }
+
+    /// Posts a JSON body with what is known of its message.
+    ///
+    /// # Errors
+    /// Retryable if nobody answers, and by the status of an answer; permanent if the answer is too long.
+    pub(crate) async fn call(&self, body: Bytes, cx: &Context) -> Result<Answer, TaskError> {
+        let response = self
+            .client
+            .request(self.request(body, cx)?)
+            .await
+            .map_err(|error| TaskError::retryable(format!("calling `{}`: {}", self.uri, TaskError::from(error))))?;
+        let (status, delay) = (response.status(), retry_after(&response));
+        let body = self.body(response).await;
+        self.judge(status, delay, body)
+    }
+
+    /// What is said of an answer that cannot be read.
+    pub(crate) fn unreadable(&self, error: &serde_json::Error, body: &[u8]) -> TaskError {
+        TaskError::permanent(format!(
+            "the answer of `{}` is not `{{\"tasks\": [{{\"type\": …, \"task\": …}}, …]}}`: {error}: {}",
+            self.uri,
+            quote(body)
+        ))
+    }
+
+    fn request(&self, body: Bytes, cx: &Context) -> Result<Request<Full<Bytes>>, TaskError> {
         let mut request = Request::post(self.uri.clone())
             .header(header::CONTENT_TYPE, "application/json")
             .header(MESSAGE_ID, cx.message_id().to_string())
@@ -119,17 +160,12 @@ impl Worker {
         }
     }
 
-    fn judge(
-        &self,
-        status: StatusCode,
-        delay: Option<Duration>,
-        body: Result<Bytes, TaskError>,
-    ) -> Result<Vec<Output>, TaskError> {
+    fn judge(&self, status: StatusCode, delay: Option<Duration>, body: Result<Bytes, TaskError>) -> Result<Answer, TaskError> {
         if status == StatusCode::NO_CONTENT {
-            return Ok(Vec::new());
+            return Ok(Answer { status, body: None });
         }
         if status.is_success() {
-            return self.outputs(&body?);
+            return Ok(Answer { status, body: Some(body?) });
         }
         // What the worker says about its failure helps, but is not needed.
         let text = format!("`{}` answered {status}: {}", self.uri, quote(&body.unwrap_or_default()));
@@ -144,15 +180,11 @@ impl Worker {
             None => error,
         })
     }
+}
 
+impl Worker {
     fn outputs(&self, body: &Bytes) -> Result<Vec<Output>, TaskError> {
-        let reply: Reply<'_> = serde_json::from_slice(body).map_err(|error| {
-            TaskError::permanent(format!(
-                "the answer of `{}` is not `{{\"tasks\": [{{\"type\": …, \"task\": …}}, …]}}`: {error}: {}",
-                self.uri,
-                quote(body)
-            ))
-        })?;
+        let reply: Reply<'_> = serde_json::from_slice(body).map_err(|error| self.endpoint.unreadable(&error, body))?;
         if reply.tasks.len() > crate::MAX_OUTPUTS {
             return Err(TaskError::permanent(format!("one message gave more than {} outputs", crate::MAX_OUTPUTS)));
         }
@@ -167,7 +199,7 @@ impl Worker {
                 } else {
                     codec::encode(self.task.codec, &serde_json::from_str::<Value>(json)?)?
                 };
-                Ok(Output { route, key: None, payload })
+                Ok(Output { route, topic: None, key: None, payload })
             })
             .collect()
     }

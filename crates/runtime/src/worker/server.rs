@@ -106,6 +106,15 @@ impl Bound {
         self.address
     }
 
+    /// Serves whatever this routes to until `stop` resolves; then takes no new calls and finishes those that run.
+    pub(crate) async fn serve_router(
+        self,
+        router: Router,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        axum::serve(self.listener, router).with_graceful_shutdown(stop).await
+    }
+
     /// Serves a task until `stop` resolves; then takes no new calls and finishes those that run. `open` starts the task meanwhile.
     ///
     /// # Errors
@@ -123,7 +132,7 @@ impl Bound {
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .with_state(served.clone());
-        let server = async { axum::serve(self.listener, app).with_graceful_shutdown(stop).await.map_err(ServeError::Serve) };
+        let server = async { self.serve_router(app, stop).await.map_err(ServeError::Serve) };
         let start = async {
             let handler = open.await.map_err(|error| ServeError::Start { task: name, error })?;
             // Set once, here.
