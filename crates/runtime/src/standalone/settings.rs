@@ -100,7 +100,7 @@ struct RetryTable {
 const SUBSCRIPTION: &str = "leat-dispatch";
 
 /// What a project's tasks have unless they say otherwise, too.
-const RETRY: Retry = Retry { attempts: 5, backoff: Duration::from_millis(200), max_backoff: Duration::from_secs(30) };
+const RETRY: Retry = Retry { attempts: 3, backoff: Duration::from_millis(200), max_backoff: Duration::from_secs(30) };
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Calls of one topic at once: workers are other programs, mostly waiting for something themselves.
