@@ -108,8 +108,12 @@ async fn remove_unused(shared: &Shared, unused: &mut HashMap<String, u64>) -> Re
     // Somebody may be just about to use one: then at the next look.
     let Ok(_alone) = shared.topics.opening.try_write() else { return Ok(()) };
     let (all, produced) = (shared.broker.stats().await?, shared.seats.topics());
+    // One that keeps messages for whoever comes later is in use as it is.
     let idle = |topic: &TopicStats| {
-        topic.spec.kind == TopicKind::Plain && topic.subscriptions.is_empty() && !produced.contains(topic.spec.name.as_str())
+        topic.spec.kind == TopicKind::Plain
+            && topic.spec.retention.is_zero()
+            && topic.subscriptions.is_empty()
+            && !produced.contains(topic.spec.name.as_str())
     };
     let before = std::mem::take(unused);
     for TopicStats { spec, published, .. } in all.into_iter().filter(idle) {

@@ -197,6 +197,8 @@ async fn a_topic_that_nobody_uses_is_removed() {
     let rig = Rig::start(ServerOptions { inactive_topics: every, ..ServerOptions::default() }).await;
     let kept = TopicSpec { name: "p".into(), kind: TopicKind::Ingress, topology: "t".into(), ..TopicSpec::default() };
     rig.broker.create_topic(kept).await.unwrap();
+    let replayed = TopicSpec { name: "q".into(), retention: std::time::Duration::from_secs(60), ..TopicSpec::default() };
+    rig.broker.create_topic(replayed).await.unwrap();
     let topic = |name: &str| format!("persistent://public/default/{name}");
     let mut client = rig.client().await;
     client.subscribe(1, &topic("subscribed"), "s", SubType::Shared).await;
@@ -212,7 +214,7 @@ async fn a_topic_that_nobody_uses_is_removed() {
         }
     };
     tokio::time::timeout(crate::support::PATIENCE, removed).await.expect("it goes when nobody uses it");
-    assert_eq!(names().await, ["p", "produced", "subscribed"]);
+    assert_eq!(names().await, ["p", "produced", "q", "subscribed"]);
     // It is made again by who names it.
     let mut other = rig.client().await;
     other.producer(&topic("left"), None).await;
