@@ -1,6 +1,9 @@
 //! The topology as its generated binary runs it: with the product's own command line, control socket and exit codes.
 
-use super::workload::{Orders, Parcel, TOPOLOGY};
+use super::{
+    rig::this_program,
+    workload::{Orders, Parcel, TOPOLOGY},
+};
 use anyhow::{Context, Result};
 use std::{
     fs::{self, File},
@@ -39,7 +42,7 @@ pub(crate) async fn code_after_failed_sync(folder: &Path) -> Result<Option<i32>>
     fs::write(folder.join("messages"), lines.join("\n"))?;
     let mut traced = Command::new("strace");
     traced.args(["-f", "--seccomp-bpf", "-q", "-o", "/dev/null", "-e", "trace=fdatasync"]);
-    traced.args(["-e", &format!("inject=fdatasync:error=EIO:when={POSITION}")]).arg(std::env::current_exe()?);
+    traced.args(["-e", &format!("inject=fdatasync:error=EIO:when={POSITION}")]).arg(this_program());
     let mut server = with_place(&mut traced, folder)?.args(["run", "--serve"]).spawn().context("starting the binary")?;
     let began = Instant::now();
     while began.elapsed() < ENDED_MAX {
@@ -47,7 +50,7 @@ pub(crate) async fn code_after_failed_sync(folder: &Path) -> Result<Option<i32>>
             return Ok(status.code());
         }
         // Refused before it listens and when it has ended; which of it does not matter.
-        let mut send = Command::new(std::env::current_exe()?);
+        let mut send = Command::new(this_program());
         with_place(&mut send, folder)?.args(["send", "-f", "messages"]).status().await?;
     }
     server.kill().await?;

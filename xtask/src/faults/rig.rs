@@ -27,6 +27,11 @@ const LOOK: Duration = Duration::from_millis(2);
 /// The most messages that the edge to the sink holds: what its dispatcher takes ahead and what it handles at once.
 const SINK_HOLDS_MAX: u64 = 4096 + 64;
 
+/// This program, wherever it is: a build that goes on meanwhile replaces the file that it was started from.
+pub(crate) fn this_program() -> PathBuf {
+    PathBuf::from(format!("/proc/{}/exe", std::process::id()))
+}
+
 /// The folder of one run: the oracle's logs, and what the child says on standard error.
 pub(crate) struct Rig {
     pub(crate) folder: PathBuf,
@@ -57,7 +62,7 @@ impl Rig {
     /// Starts the child with another job.
     pub(crate) fn start_with(&self, job: &Job) -> Result<Running<'_>> {
         let job = serde_json::to_string(job)?;
-        let program = std::env::current_exe()?;
+        let program = this_program();
         let mut words = self.wrapper.iter().map(String::from).chain([program.display().to_string(), ROLE.to_owned(), job]);
         let first = words.next().unwrap_or_default();
         let error = OpenOptions::new().create(true).append(true).open(self.folder.join("stderr"))?;

@@ -28,6 +28,9 @@ use std::{
 /// The files.
 const NAMES: [&str; 2] = ["in-hand-a", "in-hand-b"];
 
+/// A larger one of them while it is made: without space for it the smaller one must still be there.
+const LARGER: &str = "in-hand-new";
+
 /// Bytes of each file: half a million messages in hand at once. With more it is made larger.
 const FILE_BYTES: u64 = 16 << 20;
 
@@ -241,6 +244,8 @@ struct Writing {
     generation: u64,
     offset: u64,
     file_bytes: u64,
+    /// How large the current file is: smaller where there was no space for a larger one.
+    room: u64,
     /// Kept between writes, so that nothing is allocated for one.
     block: Vec<u8>,
     /// The last write has failed, and what it should have written is still in `block`.
@@ -254,6 +259,9 @@ impl HandFiles {
         let mut newest: Option<(u64, AllInHand)> = None;
         let mut slot = 0;
         let names = fs.list()?;
+        if names.iter().any(|name| name == LARGER) {
+            fs.remove(LARGER)?;
+        }
         for (index, name) in NAMES.iter().enumerate().filter(|(_, name)| names.iter().any(|other| other == *name)) {
             let file = fs.open(name)?;
             let mut content = vec![0; usize::try_from(file.size()?).unwrap_or(0)];
@@ -284,7 +292,8 @@ impl HandFiles {
         let mut files = [file.clone(), other.clone()];
         files[current] = file;
         files[1 - current] = other;
-        let mut writing = Writing { files, current, generation, offset: 0, file_bytes, block: Vec::new(), unwritten: false };
+        let mut writing =
+            Writing { files, current, generation, offset: 0, file_bytes, room: 0, block: Vec::new(), unwritten: false };
         writing.begin(&fs, current, &sort(all))?;
         Ok(Self { fs, writing: Mutex::new(writing) })
     }
@@ -324,7 +333,7 @@ impl HandFiles {
 impl Writing {
     fn append(&mut self, fs: &Arc<dyn FileSystem>, block: &mut [u8]) -> io::Result<()> {
         seal(block, self.generation);
-        if self.offset + block.len() as u64 > self.file_bytes {
+        if self.offset + block.len() as u64 > self.room {
             let mut content = vec![0; self.offset as usize];
             self.files[self.current].read(&mut content, 0)?;
             let (_, mut all) = read(&content).unwrap_or_default();
@@ -349,16 +358,33 @@ impl Writing {
         seal(&mut block, generation);
         // With less than half of a file free there would soon be the next change.
         let needed = (HEADER_BYTES + 2 * block.len()) as u64;
-        if needed > self.file_bytes || self.files[slot].size()? < self.file_bytes {
-            self.file_bytes = self.file_bytes.max(needed.next_power_of_two());
-            self.files[slot] = fs.create(NAMES[slot], self.file_bytes)?;
+        let mut room = self.files[slot].size()?;
+        if needed > self.file_bytes || room < self.file_bytes {
+            let bytes = self.file_bytes.max(needed.next_power_of_two());
+            match larger(fs, slot, bytes) {
+                Ok(file) => {
+                    self.files[slot] = file;
+                    (self.file_bytes, room) = (bytes, bytes);
+                }
+                // Consumers go on, and make space, as long as what is in hand has a place.
+                Err(error) if error_kind(&error) == ErrorKind::Full && (HEADER_BYTES + block.len()) as u64 <= room => {}
+                Err(error) => return Err(error),
+            }
         }
         // The block first: without its header the file is not taken for the newer one.
         self.files[slot].write(&block, HEADER_BYTES as u64)?;
         self.files[slot].write(&header(generation), 0)?;
         (self.current, self.generation, self.offset) = (slot, generation, (HEADER_BYTES + block.len()) as u64);
+        self.room = room;
         Ok(())
     }
+}
+
+/// A larger file in this place.
+fn larger(fs: &Arc<dyn FileSystem>, slot: usize, bytes: u64) -> io::Result<Arc<dyn File>> {
+    let file = fs.create(LARGER, bytes)?;
+    fs.rename(LARGER, NAMES[slot])?;
+    Ok(file)
 }
 
 /// What a failure to note what is in hand means to the broker's callers: a full disk passes.
@@ -515,6 +541,37 @@ mod tests {
             found
         };
         HandFiles::open(Arc::new(fs), 4_096, none).unwrap();
+    }
+
+    #[test]
+    fn without_space_for_larger_files_it_goes_on_in_those_that_there_are() {
+        // For both files and nothing more.
+        let fs = SimulatedFileSystem::new(1, Faults { space_bytes: Some(2 * 4_096), ..Faults::default() });
+        let files = HandFiles::open(Arc::new(fs.clone()), 4_096, |all| all).unwrap();
+        let mut hand = Hand::default();
+        // More than half of a file, so that a larger one is wanted with each change.
+        const HELD: u64 = 80;
+        for position in 0..400 {
+            hand.out(SUB, position, InHand { attempt: 1, id: Some(7) });
+            if position >= HELD {
+                hand.back(1, SUB, position - HELD, position - HELD + 1, u32::MAX);
+                hand.written(1);
+            }
+            files.write(|take| take(&mut hand)).unwrap();
+        }
+        fs.kill();
+        HandFiles::open(Arc::new(fs.clone()), 4_096, |all| {
+            let found: Vec<u64> = listed(&all).into_iter().map(|(_, position, _)| position).collect();
+            assert_eq!(found, (400 - HELD..400).collect::<Vec<_>>());
+            all
+        })
+        .unwrap();
+        // What is beyond the file is refused, and taken when there is space.
+        let files = HandFiles::open(Arc::new(fs.clone()), 4_096, |all| all).unwrap();
+        (400..600).for_each(|position| hand.out(SUB, position, InHand { attempt: 1, id: Some(7) }));
+        assert_eq!(error_kind(&files.write(|take| take(&mut hand)).unwrap_err()), ErrorKind::Full);
+        fs.set_faults(Faults::default());
+        files.write(|take| take(&mut hand)).unwrap();
     }
 
     #[test]
