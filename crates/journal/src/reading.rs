@@ -41,7 +41,7 @@ impl Journal {
         (segment_name(address / self.shared.segment_bytes), address % self.shared.segment_bytes)
     }
 
-    /// The number of the segment that this address is in, as [`Duty::Compact`] names it.
+    /// The number of the segment that this address is in, as [`Duty::Compact`](crate::Duty::Compact) names it.
     pub fn segment_of(&self, address: u64) -> u64 {
         address / self.shared.segment_bytes
     }
