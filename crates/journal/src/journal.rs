@@ -181,7 +181,12 @@ impl Journal {
 
     /// Whether a record of this size can be appended without waiting. What is `urgent`, because it lets go of messages, may use the last spare segment.
     pub fn has_room(&self, bytes: usize, urgent: bool) -> bool {
-        self.shared.lock().has_room(bytes, urgent, self.shared.segment_bytes)
+        self.has_room_behind(0, bytes, urgent)
+    }
+
+    /// The same where another record, of so many bytes, is going to be appended before this one.
+    pub fn has_room_behind(&self, before: usize, bytes: usize, urgent: bool) -> bool {
+        self.shared.lock().has_room(before, bytes, urgent, self.shared.segment_bytes)
     }
 
     /// Waits until there may be room.
@@ -198,7 +203,7 @@ impl Journal {
             }
             {
                 let mut queue = self.shared.lock();
-                if queue.has_room(bytes, urgent, self.shared.segment_bytes) {
+                if queue.has_room(0, bytes, urgent, self.shared.segment_bytes) {
                     return Ok(());
                 }
                 queue.spare_wanted = true;

@@ -106,15 +106,19 @@ pub(crate) struct Waiting {
 }
 
 impl Queue {
-    /// Whether a record fits where the tail is, or a spare is there to go on in.
-    pub(crate) fn has_room(&self, bytes: usize, urgent: bool, segment_bytes: u64) -> bool {
-        let taken = record_bytes(bytes);
+    /// Whether a record fits where the tail is, or a spare is there to go on in. `before` is the size of another that is going to be appended before it, 0 if there is none.
+    pub(crate) fn has_room(&self, before: usize, bytes: usize, urgent: bool, segment_bytes: u64) -> bool {
+        let before = if before > 0 { record_bytes(before) } else { 0 };
+        let both = before + record_bytes(bytes);
         if self.closing || self.bytes >= QUEUE_BYTES_MAX || bytes > body_bytes_max(segment_bytes) {
             // A closed journal takes nothing, and says so when it is waited for.
             return false;
         }
         let ready = self.spares.len().saturating_sub(self.promised);
-        self.fits(taken, segment_bytes) || ready > usize::from(!urgent)
+        // Each of the two may need a segment of its own.
+        let one = self.fits(before, segment_bytes) || both <= records_end(segment_bytes) - SEGMENT_HEADER_BYTES;
+        let needed = if one { 1 } else { 2 };
+        self.fits(both, segment_bytes) || ready >= needed + usize::from(!urgent)
     }
 
     /// Whether the segment in use takes so much more, up to the copy of its header. The address after the last record is still one of this segment.

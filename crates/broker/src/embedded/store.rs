@@ -226,10 +226,8 @@ impl Store for JournalStore {
     fn has_room(&self, group: &JournalGroup, bytes: usize, urgent: bool) -> bool {
         let open = group.group.bytes;
         let fits = open == 0 || open + bytes <= GROUP_BYTES_MAX.min(self.journal.record_bytes_max());
-        // A record goes into one segment, so what is closed and what is open are looked at as if they were one record, and at least as what each is alone.
         let closed = self.closed_bytes.load(Ordering::Acquire);
-        let both = (closed + open + bytes).min(self.journal.record_bytes_max());
-        fits && self.journal.has_room(both.max(bytes), urgent)
+        fits && self.journal.has_room_behind(closed, open + bytes, urgent)
     }
 
     async fn room(&self, bytes: usize, urgent: bool) -> Result<()> {

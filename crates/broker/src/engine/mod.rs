@@ -356,7 +356,8 @@ impl<S: Store> Engine<S> {
         plan::check(&self.limits, &step)?;
         let confirm = step.confirm;
         let (noted, positions) = {
-            let (bytes, urgent) = (plan::size(&step), !step.acks.is_empty());
+            // The last reserve is for what only lets go: a step that publishes too would use it up and free less.
+            let (bytes, urgent) = (plan::size(&step), !step.acks.is_empty() && step.publishes.is_empty());
             let needs = |core: &Core<_, _>, looked: &Looked| core.missing_for_step(&step, looked);
             let mut core = self.open_loaded(bytes, urgent, needs).await?;
             let plan = plan::plan::<S>(&core, &self.limits, &self.clock, step)?;
