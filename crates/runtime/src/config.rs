@@ -9,6 +9,7 @@ use crate::{
 };
 use config::{File, FileFormat, ValueKind};
 use leatworks_broker::BrokerError;
+use leatworks_pulsar::{PulsarOptions, Secret};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
@@ -67,8 +68,10 @@ pub struct Flags {
 pub struct Config {
     /// The data directory.
     pub data: PathBuf,
-    /// `embedded` or `memory`.
+    /// `embedded`, `memory`, or the address of a Pulsar service.
     pub broker: String,
+    /// How a Pulsar service is reached, if `broker` is the address of one.
+    pub pulsar: PulsarOptions,
     /// What an acknowledged write survives on the embedded broker, unless a topology says otherwise: `power`, `interval`, `process`, `memory`.
     pub durability: String,
     /// Whether messages go from task to task within the process before they are durable.
@@ -95,6 +98,28 @@ struct BrokerConfig {
     durability: Option<String>,
     eager: Option<bool>,
     elision: Option<bool>,
+    admin_url: Option<String>,
+    tenant: Option<String>,
+    namespace: Option<String>,
+    token: Option<Secret>,
+    token_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+}
+
+impl BrokerConfig {
+    /// How the Pulsar service at this address is reached.
+    fn pulsar(self, url: &str) -> PulsarOptions {
+        let usual = PulsarOptions::default();
+        PulsarOptions {
+            url: url.to_owned(),
+            admin_url: self.admin_url,
+            tenant: self.tenant.unwrap_or(usual.tenant),
+            namespace: self.namespace.unwrap_or(usual.namespace),
+            token: self.token,
+            token_file: self.token_file,
+            ca_file: self.ca_file,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -149,8 +174,7 @@ impl Config {
         builder = builder.add_source(File::from(file.to_owned()).format(FileFormat::Toml).required(false));
         for (name, text) in &variables {
             if let Some(key) = key_of(name) {
-                // A directory may be named by a number.
-                let value = if key == "data" { text.as_str().into() } else { parsed(text) };
+                let value = if is_text(&key) { text.as_str().into() } else { parsed(text) };
                 builder = builder.set_override(key, value)?;
             } else if let Some(meant) = misspelt(name) {
                 return Err(ConfigError::Variable { name: name.clone(), meant });
@@ -162,15 +186,24 @@ impl Config {
             SettingsError::Wrong(error) => ConfigError::Wrong(error.to_string()),
         })?;
         let data = flags.data.clone().or(root.data).or_else(|| Some(home?.join(project))).ok_or(ConfigError::NoData)?;
+        let configured = root.broker;
+        let broker = flags.broker.as_ref().or(configured.url.as_ref()).map_or_else(|| "embedded".to_owned(), String::clone);
+        let level = flags.durability.as_ref().or(configured.durability.as_ref());
         Ok(Self {
             data,
-            broker: flags.broker.clone().or(root.broker.url).unwrap_or_else(|| "embedded".to_owned()),
-            durability: flags.durability.clone().or(root.broker.durability).unwrap_or_else(|| "power".to_owned()),
-            eager: root.broker.eager.unwrap_or(true),
-            elision: root.broker.elision.unwrap_or(true),
+            durability: level.map_or_else(|| "power".to_owned(), String::clone),
+            eager: configured.eager.unwrap_or(true),
+            elision: configured.elision.unwrap_or(true),
+            pulsar: configured.pulsar(&broker),
+            broker,
             durability_flag: flags.durability.is_some(),
             topologies: root.topology,
         })
+    }
+
+    /// Whether the broker is a Pulsar service.
+    pub fn is_pulsar(&self) -> bool {
+        self.broker.contains("://")
     }
 
     /// The directory of the journal.
@@ -251,6 +284,11 @@ fn key_of(variable: &str) -> Option<String> {
     Some(parts.join("."))
 }
 
+/// Keys whose value is a text whatever it looks like: a directory or a tenant may be named by a number.
+fn is_text(key: &str) -> bool {
+    key == "data" || key.strip_prefix("broker.").is_some_and(|key| !matches!(key, "eager" | "elision"))
+}
+
 /// What may be meant by a variable that nobody reads. Others are left alone: they may be those of another program.
 fn misspelt(variable: &str) -> Option<&'static str> {
     const KNOWN: [&str; 7] = ["BLESS", "DATA", "FROZEN", "HOME", "LOG", "PROJECT", "WORKSPACE"];
@@ -273,7 +311,9 @@ fn hint(key: &str) -> String {
     let parts: Vec<&str> = key.split('.').collect();
     let known: &[&str] = match parts[..] {
         [_] => &["broker", "data", "topology"],
-        ["broker", _] => &["url", "durability", "eager", "elision"],
+        ["broker", _] => {
+            &["url", "durability", "eager", "elision", "admin_url", "tenant", "namespace", "token", "token_file", "ca_file"]
+        }
         ["topology", _, _] => &["durability", "task"],
         ["topology", _, "task", _, _] => &["timeout", "retry", "parallelism", "worker", "source", "sink", "settings"],
         ["topology", _, "task", _, "retry", _] => &["attempts", "backoff", "max_backoff"],
@@ -403,6 +443,22 @@ mod tests {
     }
 
     #[test]
+    fn a_pulsar_service_is_described_by_file_and_variables() {
+        let file = "[broker]\nurl = 'pulsar://a:1'\nnamespace = 'n'\ntoken_file = 't'\nca_file = 'c'\ntoken = 'secret'";
+        let variables =
+            [("LEAT_BROKER__URL", "pulsar+ssl://b:2"), ("LEAT_BROKER__TENANT", "12"), ("LEAT_BROKER__ADMIN_URL", "https://b:3")];
+        let (config, _) = load("", file, &variables, &Flags::default()).unwrap();
+        let PulsarOptions { url, admin_url, tenant, namespace, token, token_file, ca_file } = config.pulsar.clone();
+        assert!(config.is_pulsar() && token.is_some());
+        assert_eq!((url.as_str(), admin_url.as_deref()), ("pulsar+ssl://b:2", Some("https://b:3")));
+        assert_eq!((tenant.as_str(), namespace.as_str()), ("12", "n"));
+        assert_eq!((token_file, ca_file), (Some(PathBuf::from("t")), Some(PathBuf::from("c"))));
+        assert!(!format!("{config:?}").contains("secret\""), "a token is never shown");
+        let flags = Flags { broker: Some("pulsar://c:4".to_owned()), ..Flags::default() };
+        assert_eq!(load("", file, &variables, &flags).unwrap().0.pulsar.url, "pulsar://c:4");
+    }
+
+    #[test]
     fn a_misspelt_variable_is_refused_and_a_strange_one_left_alone() {
         for (name, meant) in [("LEAT_DAAT", "LEAT_DATA"), ("LEAT_FROZN", "LEAT_FROZEN"), ("LEAT_LOGS", "LEAT_LOG")] {
             let error = load("", "", &[(name, "x")], &Flags::default()).expect_err(name).to_string();
@@ -417,6 +473,7 @@ mod tests {
     fn what_cannot_be_meant_is_refused_by_name() {
         for (file, words) in [
             ("brokr = 1", "unknown key `brokr` in the configuration; did you mean `broker`?"),
+            ("[broker]\ntennant = 'x'", "did you mean `tenant`?"),
             ("[broker]\nurll = 'x'", "unknown key `broker.urll` in the configuration; did you mean `url`?"),
             ("[topology.email-pipeline.task.read-lines]\ntimeot = '1s'", "did you mean `timeout`?"),
             ("[topology.email-pipeline.task.read-lines.retry]\nattempt = 1", "did you mean `attempts`?"),

@@ -2,11 +2,21 @@
 
 use crate::config::Config;
 use leatworks_broker::{Broker, BrokerError, Durability, Embedded, EmbeddedOptions, ErrorKind, Limits, MemoryBroker};
+use leatworks_pulsar::{PulsarBroker, PulsarError};
 use std::{io, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// The brokers that can be named.
 const BROKERS: [&str; 2] = ["embedded", "memory"];
+
+/// What the address of a Pulsar service begins with.
+const PULSAR: [&str; 2] = ["pulsar://", "pulsar+ssl://"];
+
+/// How long a Pulsar service that cannot be reached is asked again: one that starts on a quiet machine needs 14 s.
+const CONNECT_WAIT: Duration = Duration::from_secs(30);
+
+/// How long between two such tries.
+const CONNECT_PAUSE: Duration = Duration::from_millis(500);
 
 /// The broker could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +41,14 @@ pub enum HostError {
         /// Why.
         error: BrokerError,
     },
+    /// The Pulsar service cannot be used.
+    #[error("the Pulsar service at `{url}`: {error}")]
+    Connect {
+        /// Its address.
+        url: String,
+        /// Why.
+        error: PulsarError,
+    },
 }
 
 /// Opens the broker, which makes this process its owner.
@@ -41,7 +59,31 @@ pub async fn open_broker(config: &Config) -> Result<Arc<dyn Broker>, HostError> 
     match config.broker.as_str() {
         "memory" => Ok(Arc::new(MemoryBroker::new(Limits::default()))),
         "embedded" => embedded(config).await,
-        other => Err(HostError::Unknown(format!("unknown broker `{other}`{}", crate::settings::hint(other, &BROKERS)))),
+        url if PULSAR.iter().any(|scheme| url.starts_with(scheme)) => pulsar(config).await,
+        other => {
+            let hint = crate::settings::hint(other, &BROKERS);
+            let known = "there are `embedded`, `memory`, and `pulsar://HOST:PORT` or `pulsar+ssl://HOST:PORT`";
+            Err(HostError::Unknown(format!("unknown broker `{other}`{hint}: {known}")))
+        }
+    }
+}
+
+/// Connects to a Pulsar service. One that is away is waited for, a refusal is final.
+async fn pulsar(config: &Config) -> Result<Arc<dyn Broker>, HostError> {
+    let url = &config.pulsar.url;
+    let deadline = Instant::now() + CONNECT_WAIT;
+    let mut told = false;
+    loop {
+        match PulsarBroker::connect(config.pulsar.clone()).await {
+            Ok(broker) => return Ok(Arc::new(broker)),
+            Err(error) if error.is_retryable() && Instant::now() < deadline => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(url, %error, wait = ?CONNECT_WAIT, "the Pulsar service cannot be reached and is waited for");
+                }
+                tokio::time::sleep(CONNECT_PAUSE).await;
+            }
+            Err(error) => return Err(HostError::Connect { url: url.clone(), error }),
+        }
     }
 }
 
@@ -89,5 +131,32 @@ async fn embedded(config: &Config) -> Result<Arc<dyn Broker>, HostError> {
     match opened {
         Ok(broker) => Ok(Arc::new(broker)),
         Err(error) => Err(HostError::Broker { path, error }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Flags;
+
+    async fn opened(broker: &str) -> Result<Arc<dyn Broker>, HostError> {
+        let data = tempfile::tempdir().unwrap();
+        let flags = Flags { data: Some(data.path().to_owned()), broker: Some(broker.to_owned()), ..Flags::default() };
+        open_broker(&Config::load("p", &flags).unwrap()).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_cannot_be_is_refused_with_what_may_stand_there() {
+        for (broker, told) in [
+            ("memry", "did you mean `memory`?"),
+            ("http://127.0.0.1:1", "`pulsar://HOST:PORT`"),
+            ("pulsar://", "no address"),
+            ("pulsar+ssl://127.0.0.1:1", "no `ca_file`"),
+            // Nobody listens there, and the time passes by itself.
+            ("pulsar://127.0.0.1:1", "connecting to"),
+        ] {
+            let error = opened(broker).await.err().expect(broker).to_string();
+            assert!(error.contains(told), "{broker}: {error}");
+        }
     }
 }

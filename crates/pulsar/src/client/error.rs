@@ -42,10 +42,10 @@ pub enum PulsarError {
         why: String,
     },
     /// TLS is asked for, and nobody is named whose word about a server is taken.
-    #[error("`{0}` uses TLS, and no `ca-file` says whose certificates are trusted")]
+    #[error("`{0}` uses TLS, and no `ca_file` says whose certificates are trusted")]
     NoAuthority(String),
     /// The server's certificate is by somebody else than the named authority.
-    #[error("the certificate of `{address}` is not by anybody in `ca-file`: {why}")]
+    #[error("the certificate of `{address}` is not by anybody in `ca_file`: {why}")]
     UnknownAuthority {
         /// The server.
         address: String,

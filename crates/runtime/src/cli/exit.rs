@@ -98,6 +98,8 @@ impl From<HostError> for Failure {
             HostError::Unknown(_) => INVALID,
             HostError::Directory { .. } => CONNECT,
             HostError::Broker { error, .. } => broker_code(error),
+            HostError::Connect { error, .. } if error.is_retryable() => CONNECT,
+            HostError::Connect { .. } => INVALID,
         };
         Self::new(code, error)
     }

@@ -27,8 +27,8 @@ struct Common {
     /// Directory of the journal and the control socket
     #[arg(long, value_name = "DIR", global = true)]
     data: Option<PathBuf>,
-    /// Broker: embedded or memory
-    #[arg(long, value_name = "NAME", global = true)]
+    /// Broker: embedded, memory, or pulsar://HOST:PORT
+    #[arg(long, value_name = "BROKER", global = true)]
     broker: Option<String>,
     /// What an acknowledged write survives: power, interval, process or memory
     #[arg(long, value_name = "LEVEL", global = true)]

@@ -236,9 +236,14 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     plan.console.on_stderr = common.output == Output::Json;
     let options = options(&run)?;
     let signals = Signals::listen().map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
-    let broker = host::open_when_free(&config, async || control::answers(&config.data).await).await?;
-    // Only who owns the journal may take over the socket in its directory; a memory broker owns nothing.
-    let listening = (config.broker != "memory").then(|| {
+    let mut stop = signals.stop.clone();
+    let broker = tokio::select! {
+        opened = host::open_when_free(&config, async || control::answers(&config.data).await) => opened?,
+        // A service that is away is waited for, until somebody does not want to.
+        _ = stop.wait_for(|stop| *stop != run::Stop::Run) => return Ok(signals.code().unwrap_or(INTERNAL)),
+    };
+    // Only who owns the journal may take over the socket in its directory; the others own nothing there.
+    let listening = (config.broker == "embedded").then(|| {
         control::listen(broker.clone(), &config.data, signals.stop.clone()).inspect_err(
             |error| tracing::warn!(%error, "no control socket: send, status and dlq must wait for the end of this run"),
         )
@@ -246,7 +251,7 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     let served = run.flags.listen.start(topology, &broker, signals.stop.clone()).await?;
     if !common.quiet {
         let level = match plan.durability {
-            Some(level) if config.broker != "memory" => level.name(),
+            Some(level) if config.broker == "embedded" => level.name(),
             _ => broker.durability(),
         };
         super::output::tell(&format!(
