@@ -105,9 +105,14 @@ pub(crate) enum Command {
     Broker(Broker),
     /// Run a dispatcher by itself, between topics and HTTP workers
     ///
-    /// Each message is `{"type": …, "task": …}`; its task is posted to the worker of its type, and what that answers, `{"tasks": […]}`, is published, each to the topic
-    /// of its type. One line on standard output for each message that was handled. Ctrl-C ends it when calls under way are settled.
-    #[command(after_help = "Examples:\n  leat dispatch\n  leat dispatch --config mail.toml -o json")]
+    /// With an edge of the project it takes the messages of that edge and publishes what the worker gives to the routes of its task; topics, retries, time and
+    /// parallelism are the project's. Several of one edge share the work. Without an edge the configuration says what to take: each message is
+    /// `{"type": …, "task": …}`, its task is posted to the worker of its type, and what that answers, `{"tasks": […]}`, is published, each to the topic of its type.
+    ///
+    /// One line on standard output for each message that was handled. Ctrl-C ends it when calls under way are settled.
+    #[command(
+        after_help = "Examples:\n  leat dispatch --config mail.toml -o json\n  leat dispatch 'orders/parse-->store' --worker http://127.0.0.1:8080 --broker pulsar://HOST:6650"
+    )]
     Dispatch(Dispatch),
     /// Explain a diagnostic code
     #[command(after_help = "Examples:\n  leat explain LW0101\n  leat explain --list")]
@@ -356,6 +361,26 @@ pub(crate) struct BrokerServe {
 
 #[derive(Debug, Args)]
 pub(crate) struct Dispatch {
+    /// The edge, in quotes: 'TOPOLOGY/A-->B', 'TOPOLOGY/A-->|label|B', or 'TOPOLOGY/[*]-->A' for the way in
+    #[arg(conflicts_with_all = ["config", "allow_remote"])]
+    pub(crate) edge: Option<String>,
+    /// Where the worker of the edge's target listens
+    #[arg(long, value_name = "URL", requires = "edge")]
+    pub(crate) worker: Option<String>,
+    /// The broker, pulsar://HOST:PORT or pulsar+ssl://HOST:PORT, unless leat.toml names it
+    #[arg(long, requires = "edge")]
+    pub(crate) broker: Option<String>,
+    /// Where the admin API of that broker is
+    #[arg(long, value_name = "URL", requires = "edge")]
+    pub(crate) admin_url: Option<String>,
+    /// A file with the token that says who asks
+    #[arg(long, value_name = "FILE", requires = "edge", value_hint = ValueHint::FilePath)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// A file with the certificates, in PEM, that the broker's is checked by
+    #[arg(long, value_name = "FILE", requires = "edge", value_hint = ValueHint::FilePath)]
+    pub(crate) ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: Data,
     /// What to take, whom to call, and where the broker is
     #[arg(long, default_value = "dispatcher.toml", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: PathBuf,

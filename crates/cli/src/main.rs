@@ -45,7 +45,7 @@ fn run(leat: Leat, color: bool) -> exit::Result<ExitCode> {
         Command::Dlq(args) => operate::dlq(&args, &project::load(&global, color)?)?,
         Command::Explain(args) => about::explain(&args)?,
         Command::Broker(args) => return broker::run(args, &global, color),
-        Command::Dispatch(args) => return dispatch::run(&args, &global),
+        Command::Dispatch(args) => return dispatch::run(&args, &global, color),
         Command::Bench(args) => bench::run(&args, &global)?,
         Command::Completions(args) => about::completions(&args),
         Command::Man(args) => about::man(&args)?,

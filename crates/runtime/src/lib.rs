@@ -55,6 +55,7 @@ mod dispatch;
 mod error;
 mod fold;
 mod folding;
+mod handled;
 mod host;
 mod ids;
 mod outputs;
@@ -64,6 +65,7 @@ mod setup;
 mod sink;
 mod task;
 
+pub use cli::{EdgeJob, dispatch_edge};
 pub use codec::Codec;
 pub use context::Context;
 pub use counts::{Counts, TaskTally};

@@ -11,7 +11,7 @@ use leatworks::{
     open_task,
     plan::{Plan, TaskPlan},
     run::{Report, RunOptions, Stop, run},
-    worker,
+    standalone, worker,
 };
 use serde_json::{Value, json};
 use std::{
@@ -257,4 +257,51 @@ async fn an_address_that_others_can_reach_is_refused() {
     let refused = worker::bind("0.0.0.0:0".parse().unwrap(), false).await.err().unwrap().to_string();
     assert!(refused.contains("`0.0.0.0:0` can be reached from other machines"), "{refused}");
     assert!(worker::bind("0.0.0.0:0".parse().unwrap(), true).await.is_ok());
+}
+
+/// Two processes would be two dispatchers with two brokers; here they share the memory broker.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_dispatchers_of_one_edge_share_the_work() {
+    let calls: &'static [AtomicU32; 40] = Box::leak(Box::new([const { AtomicU32::new(0) }; 40]));
+    let answer = move |body: String| async move {
+        calls[body.parse::<usize>().unwrap()].fetch_add(1, SeqCst);
+        // Long enough that the other dispatcher has its turn.
+        tokio::task::yield_now().await;
+        json!({"tasks": [{"type": "one", "task": body}]}).to_string()
+    };
+    let address = listen(Router::new().route("/", post(answer))).await;
+    let topology = labelled("shared", format!("http://{address}"), 3);
+    let broker = prepared(topology, (0..40).map(|number| json!(number)).collect()).await;
+    let plan = Plan::new(topology, ".");
+    let (stop, stopped) = watch::channel(false);
+    let told = Arc::new(Mutex::new([0; 2]));
+    let dispatchers: Vec<_> = (0..2)
+        .map(|index| {
+            let (broker, plan, mut stopped, told) = (broker.clone(), plan.clone(), stopped.clone(), told.clone());
+            tokio::spawn(async move {
+                let log = Arc::new(move |_: &standalone::Handled<'_>| told.lock().unwrap()[index] += 1);
+                let stop = async move { _ = stopped.wait_for(|stopped| *stopped).await };
+                let counts = Arc::new(Counts::new(topology));
+                standalone::run_edge(broker, &plan, &topology.edges[0], None, counts, Some(log), stop).await
+            })
+        })
+        .collect();
+    let backlog = async || {
+        let stats = broker.stats().await.unwrap();
+        let topic = stats.iter().find(|topic| topic.spec.name == "shared-work").unwrap();
+        topic.subscriptions["work"].backlog + topic.subscriptions["work"].in_flight
+    };
+    while backlog().await > 0 {
+        tokio::task::yield_now().await;
+    }
+    stop.send_replace(true);
+    for dispatcher in dispatchers {
+        dispatcher.await.unwrap().unwrap();
+    }
+    assert!(calls.iter().all(|calls| calls.load(SeqCst) == 1), "each message once");
+    let told = *told.lock().unwrap();
+    assert_eq!(told[0] + told[1], 40);
+    assert!(told.iter().all(|told| *told > 0), "{told:?}");
+    let report = drain(&broker, topology).await;
+    assert_eq!((report.done, report.tasks["work"].handled, report.tasks["a"].handled), (40, 0, 40));
 }

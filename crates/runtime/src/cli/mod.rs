@@ -1,5 +1,6 @@
 //! The command lines of the generated binaries: one for a topology, one for a task.
 
+mod dispatch;
 mod exit;
 mod inspect;
 mod listen;
@@ -10,6 +11,7 @@ mod signals;
 mod task;
 mod topology;
 
+pub use dispatch::{EdgeJob, dispatch_edge};
 pub(crate) use task::main as main_task;
 pub(crate) use topology::main as main_topology;
 

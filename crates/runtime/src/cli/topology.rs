@@ -2,6 +2,7 @@
 
 use super::{
     Common,
+    dispatch::{self, DispatchFlags},
     exit::{DEAD_LETTERS, Failure, INTERNAL, INVALID, OK, OUTPUT_CLOSED, USAGE},
     inspect::{self, DlqCommand, Send},
     listen::ListenFlags,
@@ -38,6 +39,8 @@ struct Cli {
 enum Command {
     /// Run the topology until all is done (this is also what happens without a command)
     Run(Run),
+    /// Run one dispatcher of one edge, which calls a worker over HTTP
+    Dispatch(DispatchFlags),
     /// Draw the graph
     Graph {
         /// In which form
@@ -143,7 +146,7 @@ pub(crate) fn main(topology: &'static TopologyDef) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new(INTERNAL, format!("starting threads: {error}")).report(),
     };
-    let result = runtime.block_on(dispatch(topology, cli));
+    let result = runtime.block_on(perform(topology, cli));
     // A reader of standard input may still wait: it must not keep the process.
     runtime.shutdown_background();
     match result {
@@ -159,7 +162,7 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { USAGE } else { OK })
 }
 
-async fn dispatch(topology: &'static TopologyDef, cli: Cli) -> Result<u8, Failure> {
+async fn perform(topology: &'static TopologyDef, cli: Cli) -> Result<u8, Failure> {
     let Cli { common, run: flags, command } = cli;
     let config = || Config::load(topology.project, &common.flags()).map_err(Failure::from);
     match command {
@@ -167,6 +170,7 @@ async fn dispatch(topology: &'static TopologyDef, cli: Cli) -> Result<u8, Failur
         Some(Command::Run(Run { input, flags: own })) => {
             execute(topology, &common, config()?, Run { input, flags: own.over(flags) }).await
         }
+        Some(Command::Dispatch(flags)) => dispatch::run(topology, &config()?, &flags.job(common.output, common.quiet)).await,
         Some(Command::Graph { format }) => graph(topology, format),
         Some(Command::Check) => check(topology, common.output, &config()?),
         Some(Command::Send(send)) => inspect::send(topology, common.output, &config()?, send).await,

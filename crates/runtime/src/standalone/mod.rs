@@ -4,11 +4,13 @@
 //! The form of messages, answers and of `dispatcher.toml` is Trampoline's. Unlike there, a task is acknowledged together with what came of it, a failure is tried again,
 //! and what cannot be handled goes to the dead letters.
 
+mod edge;
 mod select;
 mod settings;
 mod submit;
 
-pub use select::Handled;
+pub use crate::handled::{Handled, Log};
+pub use edge::run_edge;
 pub use settings::{HandlerSettings, Settings, SettingsError};
 
 use crate::{
@@ -21,7 +23,7 @@ use crate::{
     worker::{Bound, Endpoint},
 };
 use leatworks_broker::{Broker, BrokerError};
-use select::{Log, Select, make};
+use select::{Select, make};
 use std::{
     collections::HashMap,
     future::Future,
@@ -29,7 +31,7 @@ use std::{
     time::Duration,
 };
 use submit::Submit;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 /// What the dispatcher calls itself where a topology is named, such as in the headers of a call.
 const NAME: &str = "dispatcher";
@@ -47,6 +49,9 @@ pub enum DispatchError {
     /// A handler cannot be called.
     #[error("{0}")]
     Handler(TaskError),
+    /// The edge is not one that a dispatcher by itself can serve.
+    #[error("{0}")]
+    Edge(String),
     /// Tasks cannot be taken over HTTP.
     #[error("serving HTTP: {0}")]
     Http(std::io::Error),
@@ -97,6 +102,15 @@ pub async fn run(
             ended.map_err(DispatchError::Http)
         });
     }
+    until(serving, close, stop).await
+}
+
+/// Goes on until `stop` resolves or something fails; then lets what is under way end, within the limit.
+async fn until(
+    mut serving: JoinSet<Result<(), DispatchError>>,
+    close: watch::Sender<bool>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), DispatchError> {
     tokio::select! {
         // Before it is told to, none of them ends but by an error.
         Some(ended) = serving.join_next() => return flatten(ended),

@@ -3,6 +3,7 @@
 use crate::{
     Cause, Context, TaskError,
     codec::Bytes,
+    handled::{Handled, Log},
     handler::{Handler, Output},
     worker::{Endpoint, Reply},
 };
@@ -12,7 +13,6 @@ use serde_json::value::RawValue;
 use std::{
     borrow::Cow,
     collections::HashMap,
-    fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -36,36 +36,6 @@ pub(super) struct Select {
     /// The topics that are known to exist.
     pub(super) topics: Mutex<HashMap<String, Arc<str>>>,
     pub(super) log: Log,
-}
-
-/// Who is told of each message that was handled.
-pub(super) type Log = Arc<dyn Fn(&Handled<'_>) + Send + Sync>;
-
-/// One message that was handled.
-#[derive(Debug, Serialize)]
-pub struct Handled<'a> {
-    /// Its identity.
-    #[serde(rename = "messageId")]
-    pub message_id: String,
-    /// Its type.
-    pub task: &'a str,
-    /// The status of the answer, such as `200 OK`, or why there is none.
-    pub status: String,
-    /// How many tasks follow; none if it failed.
-    pub new_tasks: Option<usize>,
-}
-
-impl fmt::Display for Handled<'_> {
-    /// As Trampoline writes it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { message_id, task, status, new_tasks } = self;
-        write!(f, "messageId:<{message_id}> task:<{task}> status:<{status}> result:<")?;
-        match new_tasks {
-            Some(1) => write!(f, "Continue:1 new task>"),
-            Some(count) => write!(f, "Continue:{count} new tasks>"),
-            None => write!(f, "Failed>"),
-        }
-    }
 }
 
 impl Handler for Select {

@@ -8,6 +8,7 @@ use crate::{
     Codec, Context, TaskError,
     codec::{self, Bytes},
     def::{TaskDef, TopologyDef},
+    handled::{Handled, Log},
     handler::{Handler, Output},
     sink,
 };
@@ -34,6 +35,19 @@ const QUOTE_BYTES_MAX: usize = 200;
 /// # Errors
 /// Those of [`Endpoint::new`].
 pub(crate) fn open(url: &str, task: &'static TaskDef, topology: &'static TopologyDef) -> Result<Arc<dyn Handler>, TaskError> {
+    open_with(url, task, topology, None)
+}
+
+/// The same with somebody who is told of each message.
+///
+/// # Errors
+/// Those of [`Endpoint::new`].
+pub(crate) fn open_with(
+    url: &str,
+    task: &'static TaskDef,
+    topology: &'static TopologyDef,
+    log: Option<Log>,
+) -> Result<Arc<dyn Handler>, TaskError> {
     let endpoint = Endpoint::new(url)?;
     let targets = topology
         .edges
@@ -44,7 +58,7 @@ pub(crate) fn open(url: &str, task: &'static TaskDef, topology: &'static Topolog
             Some((edge.to, route))
         })
         .collect();
-    Ok(Arc::new(Worker { endpoint, task, targets }))
+    Ok(Arc::new(Worker { endpoint, task, targets, log }))
 }
 
 /// Where a worker listens, with the connections to it.
@@ -58,6 +72,7 @@ struct Worker {
     task: &'static TaskDef,
     /// The tasks behind this one, each with its route.
     targets: Vec<(&'static str, usize)>,
+    log: Option<Log>,
 }
 
 /// What a worker answers.
@@ -79,12 +94,40 @@ pub(crate) struct Item<'a> {
 impl Handler for Worker {
     fn handle<'a>(&'a self, message: &'a Message, cx: &'a Context) -> BoxFuture<'a, Result<Vec<Output>, TaskError>> {
         Box::pin(async move {
-            let body = if message.codec == Codec::Json { message.payload.clone() } else { Bytes::from(sink::json(message)?) };
-            match self.endpoint.call(body, cx).await?.body {
-                Some(body) => self.outputs(&body),
-                None => Ok(Vec::new()),
-            }
+            let told = Telling { log: self.log.as_ref(), task: self.task.name, cx };
+            let result = self.call(message, cx).await;
+            told.tell(result.as_ref().map(|(status, outputs)| (status, outputs.len())));
+            result.map(|(_, outputs)| outputs)
         })
+    }
+}
+
+/// A call under way. If it is dropped, which is what becomes of one that takes too long, that is told too.
+struct Telling<'a> {
+    log: Option<&'a Log>,
+    task: &'static str,
+    cx: &'a Context,
+}
+
+impl Telling<'_> {
+    fn tell(mut self, result: Result<(&StatusCode, usize), &TaskError>) {
+        let (status, new_tasks) = match result {
+            Ok((status, count)) => (status.to_string(), Some(count)),
+            Err(error) => (error.to_string(), None),
+        };
+        self.once(status, new_tasks);
+    }
+
+    fn once(&mut self, status: String, new_tasks: Option<usize>) {
+        if let Some(log) = self.log.take() {
+            log(&Handled { message_id: self.cx.message_id().to_string(), task: self.task, status, new_tasks });
+        }
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.once("given up before it was answered".to_owned(), None);
     }
 }
 
@@ -183,6 +226,13 @@ impl Endpoint {
 }
 
 impl Worker {
+    async fn call(&self, message: &Message, cx: &Context) -> Result<(StatusCode, Vec<Output>), TaskError> {
+        let body = if message.codec == Codec::Json { message.payload.clone() } else { Bytes::from(sink::json(message)?) };
+        let answer = self.endpoint.call(body, cx).await?;
+        let outputs = answer.body.map_or(Ok(Vec::new()), |body| self.outputs(&body))?;
+        Ok((answer.status, outputs))
+    }
+
     fn outputs(&self, body: &Bytes) -> Result<Vec<Output>, TaskError> {
         let reply: Reply<'_> = serde_json::from_slice(body).map_err(|error| self.endpoint.unreadable(&error, body))?;
         if reply.tasks.len() > crate::MAX_OUTPUTS {

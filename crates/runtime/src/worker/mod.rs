@@ -3,7 +3,7 @@
 mod client;
 mod server;
 
-pub(crate) use client::{Endpoint, Reply, open as client};
+pub(crate) use client::{Endpoint, Reply, open as client, open_with as client_with};
 pub use server::{Bound, ServeError, bind};
 
 /// The header with the message's identity.

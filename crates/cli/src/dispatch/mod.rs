@@ -1,8 +1,11 @@
-//! `leat dispatch`: a dispatcher by itself, on the embedded broker or on Pulsar.
+//! `leat dispatch`: a dispatcher by itself, on the embedded broker or on Pulsar, by a configuration or by an edge of the project.
+
+mod edge;
 
 use crate::{
     args::{Dispatch, Global, Output},
     exit::{Code, Failure, Result},
+    project,
 };
 use leatworks::{
     standalone::{self, DispatchError, Handled, Settings},
@@ -25,7 +28,10 @@ const TERMINATED: u8 = 143;
 const EMBEDDED: &str = "embedded:";
 
 /// Dispatches until a signal ends it.
-pub(crate) fn run(args: &Dispatch, global: &Global) -> Result<ExitCode> {
+pub(crate) fn run(args: &Dispatch, global: &Global, color: bool) -> Result<ExitCode> {
+    if let Some(target) = &args.edge {
+        return edge::run(args, target, global.quiet, &project::load(global, color)?);
+    }
     let settings = Settings::read(&args.config).map_err(|error| Failure::new(Code::Invalid, error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(until_stopped(args, &settings, global));

@@ -1,0 +1,133 @@
+//! `dispatch EDGE`: one dispatcher of one edge, in a process of its own. The binaries of topologies have it, and so has `leat`.
+
+use super::{
+    exit::{Failure, INTERNAL, INVALID, NOTHING, OK},
+    log::{self, LogFormat},
+    output::{self, Output},
+    signals::Signals,
+};
+use crate::{
+    Counts,
+    config::Config,
+    control,
+    def::{EdgeDef, TopologyDef},
+    host,
+    run::Stop,
+    settings,
+    standalone::{self, DispatchError, Handled, Log},
+};
+use std::{future::Future, io::Write, process::ExitCode, sync::Arc};
+
+/// What a dispatcher of one edge is to do.
+#[derive(Clone, Debug)]
+pub struct EdgeJob {
+    /// The edge: `A-->B`, `A-->|label|B`, or `[*]-->A` for the way into the topology.
+    pub edge: String,
+    /// Where the worker of the edge's target listens, unless the topology says that.
+    pub worker: Option<String>,
+    /// One JSON object for each message in place of a line for people.
+    pub json: bool,
+    /// Errors only on standard error.
+    pub quiet: bool,
+}
+
+/// Dispatches one edge until a signal ends it, and gives the exit code of the process.
+pub fn dispatch_edge(topology: &'static TopologyDef, config: &Config, job: &EdgeJob) -> ExitCode {
+    log::init(0, job.quiet, LogFormat::Text);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::new(INTERNAL, format!("starting threads: {error}")).report(),
+    };
+    let ended = runtime.block_on(run(topology, config, job));
+    // A call to a worker that never answers must not keep the process.
+    runtime.shutdown_background();
+    match ended {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.report(),
+    }
+}
+
+/// The same within a runtime.
+pub(super) async fn run(topology: &'static TopologyDef, config: &Config, job: &EdgeJob) -> Result<u8, Failure> {
+    let edge = find(topology, &job.edge)?;
+    if config.broker == "memory" {
+        let text = "a broker in memory is reached by nobody else, so no message would ever come: name one by `--broker pulsar://HOST:PORT`";
+        return Err(Failure::new(INVALID, text));
+    }
+    let plan = config.plan(topology)?;
+    let signals = Signals::listen().map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
+    let opening = host::open_when_free(config, async || control::answers(&config.data).await);
+    let broker = tokio::select! {
+        opened = opening => opened?,
+        // A service that is away is waited for, until somebody does not want to.
+        () = asked(&signals, Stop::Drain) => return Ok(signals.code().unwrap_or(OK)),
+    };
+    if !job.quiet {
+        let told = format!("{:>12} {}/{} on the {} broker", "Dispatching", topology.name, edge.id, config.broker);
+        output::tell(&told);
+    }
+    let json = job.json;
+    let counts = Arc::new(Counts::new(topology));
+    let log: Log = Arc::new(move |handled| tell(json, handled));
+    let serving =
+        standalone::run_edge(broker.clone(), &plan, edge, job.worker.as_deref(), counts, Some(log), asked(&signals, Stop::Drain));
+    tokio::select! {
+        ended = serving => ended?,
+        () = asked(&signals, Stop::Now) => {}
+    }
+    broker.close().await?;
+    Ok(signals.code().unwrap_or(OK))
+}
+
+/// Resolves when a signal has asked for this, or more.
+fn asked(signals: &Signals, what: Stop) -> impl Future<Output = ()> + Send + 'static {
+    let mut stop = signals.stop.clone();
+    async move {
+        // If the listener of signals were gone, nobody could stop the dispatcher.
+        if stop.wait_for(|stop| *stop >= what).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The edge that a person has written.
+fn find(topology: &'static TopologyDef, text: &str) -> Result<&'static EdgeDef, Failure> {
+    let wanted: String = text.chars().filter(|char| !char.is_whitespace()).collect();
+    topology.edges.iter().find(|edge| edge.id == wanted).ok_or_else(|| {
+        let known: Vec<&str> = topology.edges.iter().map(|edge| edge.id).collect();
+        Failure::new(NOTHING, format!("`{}` has no edge `{wanted}`{}", topology.name, settings::hint(&wanted, &known)))
+    })
+}
+
+/// One line for each message. Whether somebody reads it is no concern of the messages.
+fn tell(json: bool, handled: &Handled<'_>) {
+    let line = if json { serde_json::to_string(handled).unwrap_or_default() } else { handled.to_string() };
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+impl From<DispatchError> for Failure {
+    fn from(error: DispatchError) -> Self {
+        match error {
+            DispatchError::Broker(error) => error.into(),
+            error @ (DispatchError::Handler(_) | DispatchError::Edge(_)) => Self::new(INVALID, error),
+            error @ DispatchError::Http(_) => Self::new(INTERNAL, error),
+        }
+    }
+}
+
+/// What `dispatch` of a topology's binary is told.
+#[derive(clap::Args, Debug)]
+pub(super) struct DispatchFlags {
+    /// The edge, in quotes: 'a-->b', 'a-->|label|b', or '[*]-->a' for the way in
+    edge: String,
+    /// Where the worker of the edge's target listens
+    #[arg(long, value_name = "URL")]
+    worker: Option<String>,
+}
+
+impl DispatchFlags {
+    /// With what all commands are told.
+    pub(super) fn job(self, output: Output, quiet: bool) -> EdgeJob {
+        EdgeJob { edge: self.edge, worker: self.worker, json: output == Output::Json, quiet }
+    }
+}

@@ -1,0 +1,56 @@
+//! One edge of a topology, dispatched by a process of its own: the same dispatcher as in a run, with a worker behind HTTP as its handler.
+
+use super::{DispatchError, Log, until};
+use crate::{
+    Counts,
+    def::{EdgeDef, Kind},
+    dispatch::{self, Closing, Edge},
+    plan::{Plan, TaskPlan},
+    topics, worker,
+};
+use leatworks_broker::Broker;
+use std::{future::Future, sync::Arc};
+use tokio::task::JoinSet;
+
+/// Dispatches one edge until `stop` resolves; then takes nothing more, lets the calls that are under way end, and settles them. `worker` is where
+/// the task listens; a task that is an HTTP worker has an address of its own. `log` is told of each message that was handled.
+///
+/// All topics and subscriptions of the topology are made first, since what is published to a topic without a subscription is lost.
+///
+/// # Errors
+/// See [`DispatchError`]. Nothing is lost: what was not settled is handled by the next dispatcher of this edge.
+pub async fn run_edge(
+    broker: Arc<dyn Broker>,
+    plan: &Plan,
+    edge: &'static EdgeDef,
+    worker: Option<&str>,
+    counts: Arc<Counts>,
+    log: Option<Log>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), DispatchError> {
+    let task = plan.task(edge.to).ok_or_else(|| DispatchError::Edge(format!("no task is called `{}`", edge.to)))?;
+    let url = address(task, worker).map_err(DispatchError::Edge)?;
+    let handler = worker::client_with(url, task.def, plan.topology, log).map_err(DispatchError::Handler)?;
+    topics::create_at(broker.as_ref(), &plan.topology.into(), plan.durability).await?;
+    // What a worker does is done outside of the broker's process, so it gets what is durable.
+    let task = TaskPlan { eager: false, ..task.clone() };
+    let edge = Arc::new(Edge::new(broker, Some(handler), edge, &task, counts));
+    let (close, closing) = Closing::new();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move { dispatch::serve(edge, closing).await.map_err(DispatchError::Broker) });
+    until(serving, close, stop).await
+}
+
+/// Where the worker of a task listens.
+fn address<'a>(task: &'a TaskPlan, worker: Option<&'a str>) -> Result<&'a str, String> {
+    let name = task.def.name;
+    match task.def.kind {
+        Kind::Rust(_) => worker.ok_or_else(|| {
+            format!("`{name}` needs a worker: serve it by its binary, `{name} serve`, and say by `--worker` where it listens")
+        }),
+        Kind::Worker { url } => Ok(worker.or(task.worker.as_deref()).unwrap_or(url)),
+        Kind::Fold(_) => Err(format!("`{name}` is a fold, which keeps a state, so the run of its topology takes its messages")),
+        Kind::Source => Err(format!("`{name}` passes on what its source reads, which the run of its topology does")),
+        Kind::Sink(_) => Err(format!("`{name}` is a built-in sink, which the run of its topology serves")),
+    }
+}
