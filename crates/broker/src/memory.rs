@@ -5,6 +5,7 @@ use crate::{
     engine::{Clock, Engine, Limits, Noted, Store, message_size},
     state::{Event, Index, Indexed, Missing, Run, State, SubscriptionId},
 };
+use leatworks_journal::Effect;
 use std::sync::Arc;
 
 /// A broker in memory. It keeps the whole contract but survives nothing; its time is tokio's, so that paused time works.
@@ -42,11 +43,11 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn has_room(&self, (): &(), _bytes: usize, _urgent: bool) -> bool {
+    fn has_room(&self, (): &(), _bytes: usize, _effect: Effect) -> bool {
         true
     }
 
-    async fn room(&self, _bytes: usize, _urgent: bool) -> Result<()> {
+    async fn room(&self, _bytes: usize, _effect: Effect) -> Result<()> {
         Ok(())
     }
 

@@ -45,8 +45,8 @@ fn open(dir: &Path, syncing: Syncing) -> (Journal, usize) {
 fn append(runtime: &Runtime, journal: &Journal, batch: Vec<Vec<u8>>) -> u64 {
     let mut last = 0;
     for body in batch {
-        if !journal.has_room(body.len(), false) {
-            runtime.block_on(journal.room(body.len(), false)).unwrap();
+        if !journal.has_room(body.len(), leatworks_journal::Effect::Adds) {
+            runtime.block_on(journal.room(body.len(), leatworks_journal::Effect::Adds)).unwrap();
         }
         last = journal.append(body).sequence;
     }

@@ -4,7 +4,7 @@ use crate::{
     File, FileSystem, JournalError, Position, Visitor,
     format::{RECORD_HEADER_BYTES, body_bytes_max},
     opening,
-    queue::{QUEUE_BYTES_MAX, Queue},
+    queue::{Effect, QUEUE_BYTES_MAX, Queue},
     recovery, threads,
     watermark::Watermark,
 };
@@ -179,21 +179,21 @@ impl Journal {
         self.shared.record_bytes_max()
     }
 
-    /// Whether a record of this size can be appended without waiting. What is `urgent`, because it lets go of messages, may use the last spare segment.
-    pub fn has_room(&self, bytes: usize, urgent: bool) -> bool {
-        self.has_room_behind(0, bytes, urgent)
+    /// Whether a record of this size can be appended without waiting. On a full disk its effect says how much of the reserve it may use.
+    pub fn has_room(&self, bytes: usize, effect: Effect) -> bool {
+        self.has_room_behind(0, bytes, effect)
     }
 
     /// The same where another record, of so many bytes, is going to be appended before this one.
-    pub fn has_room_behind(&self, before: usize, bytes: usize, urgent: bool) -> bool {
-        self.shared.lock().has_room(before, bytes, urgent, self.shared.segment_bytes)
+    pub fn has_room_behind(&self, before: usize, bytes: usize, effect: Effect) -> bool {
+        self.shared.lock().has_room(before, bytes, effect, self.shared.segment_bytes)
     }
 
     /// Waits until there may be room.
     ///
     /// # Errors
     /// [`JournalError::Full`] if the disk has no space, [`JournalError::TooLarge`] if no segment takes it, or why the journal has ended.
-    pub async fn room(&self, bytes: usize, urgent: bool) -> Result<(), JournalError> {
+    pub async fn room(&self, bytes: usize, effect: Effect) -> Result<(), JournalError> {
         loop {
             let mut notified = std::pin::pin!(self.shared.room.notified());
             notified.as_mut().enable();
@@ -203,7 +203,7 @@ impl Journal {
             }
             {
                 let mut queue = self.shared.lock();
-                if queue.has_room(0, bytes, urgent, self.shared.segment_bytes) {
+                if queue.has_room(0, bytes, effect, self.shared.segment_bytes) {
                     return Ok(());
                 }
                 queue.spare_wanted = true;

@@ -40,6 +40,7 @@ pub mod simulation;
 pub use error::JournalError;
 pub use fs::{File, FileSystem, RealFileSystem};
 pub use journal::{Appended, Duty, Journal, Mark, Options, Recovered, Syncing, Usage, Work};
+pub use queue::Effect;
 pub use recovery::{Reader, Visitor};
 pub use verify::{Damage, Report, verify};
 

@@ -54,7 +54,7 @@ pub(crate) fn start(
         lost: found.lost > 0,
         marked: found.tail.address,
         snapshot_bytes: snapshot_bytes as u64,
-        compacted: 0,
+        compacted: Position::start(0),
         compact_from: 0,
         closing: false,
         duties_ended: false,
@@ -190,8 +190,12 @@ impl Shared {
     /// Writes and syncs a record that only says the new epoch. Nothing else of this epoch may be written before: if it were lost while a later one
     /// stayed, the next opening would take the same epoch and could mistake the later one for its own.
     fn open_epoch(&self) -> Result<(), JournalError> {
-        if !self.lock().fits(RECORD_HEADER_BYTES, self.segment_bytes) {
-            // It opens the next segment, for which there must be a file.
+        let lacks_spare = {
+            let queue = self.lock();
+            // It opens the next segment then, for which there must be a file.
+            !queue.fits(RECORD_HEADER_BYTES, self.segment_bytes) && queue.spares.is_empty()
+        };
+        if lacks_spare {
             self.make_spare()?;
         }
         self.lock().append(Vec::new(), Syncing::Always, self.segment_bytes);

@@ -14,14 +14,41 @@ use std::{
 /// Records that may wait for the writer, in bytes. Two seconds of a slow disk; more would only hide that it is slow.
 pub(crate) const QUEUE_BYTES_MAX: usize = 32 << 20;
 
-/// Spare segments that are kept ready: one to go on with while the next is made, and one that only what frees messages may use.
-pub(crate) const SPARES_READY: usize = 2;
+/// Spare segments that are kept ready: one to go on with while the next is made, and the reserve, see [`Effect`].
+pub(crate) const SPARES_READY: usize = 4;
 
 /// A segment whose live messages take less than this part of it is worth moving them out.
 const SPARSE_PART: u64 = 4;
 
+/// The same on a full disk, where half a segment is worth its price.
+const SPARSE_PART_FULL: u64 = 2;
+
 /// So many segments at the end are left to empty by themselves.
 const YOUNG_SEGMENTS: u64 = 4;
+
+/// What a record does to the space that is taken. On a full disk it says how much of the reserve of spare segments the record may use, so that what makes space always
+/// finds some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It adds messages. The whole reserve is left.
+    Adds,
+    /// It adds about as much as it lets go of: messages that are moved on through a graph. It may use two segments of the reserve. By the time they are full it has let go
+    /// of what filled one elsewhere, or half of it: small messages that are moved one by one take up to three times their space.
+    Moves,
+    /// It only lets go of messages, or empties a segment, and may use the last one.
+    Frees,
+}
+
+impl Effect {
+    /// How many spare segments it leaves to others.
+    fn leaves(self) -> usize {
+        match self {
+            Self::Adds => 3,
+            Self::Moves => 1,
+            Self::Frees => 0,
+        }
+    }
+}
 
 /// What the lock of the queue protects.
 pub(crate) struct Queue {
@@ -48,8 +75,8 @@ pub(crate) struct Queue {
     /// Where the last snapshot was taken, and its size.
     pub(crate) marked: u64,
     pub(crate) snapshot_bytes: u64,
-    /// Where the tail was when the last segment was compacted, and the one after that segment.
-    pub(crate) compacted: u64,
+    /// Where the tail was when the last segment was compacted, and the segment after that one.
+    pub(crate) compacted: Position,
     pub(crate) compact_from: u64,
     pub(crate) closing: bool,
     pub(crate) duties_ended: bool,
@@ -107,7 +134,7 @@ pub(crate) struct Waiting {
 
 impl Queue {
     /// Whether a record fits where the tail is, or a spare is there to go on in. `before` is the size of another that is going to be appended before it, 0 if there is none.
-    pub(crate) fn has_room(&self, before: usize, bytes: usize, urgent: bool, segment_bytes: u64) -> bool {
+    pub(crate) fn has_room(&self, before: usize, bytes: usize, effect: Effect, segment_bytes: u64) -> bool {
         let before = if before > 0 { record_bytes(before) } else { 0 };
         let both = before + record_bytes(bytes);
         if self.closing || self.bytes >= QUEUE_BYTES_MAX || bytes > body_bytes_max(segment_bytes) {
@@ -118,7 +145,7 @@ impl Queue {
         // Each of the two may need a segment of its own.
         let one = self.fits(before, segment_bytes) || both <= records_end(segment_bytes) - SEGMENT_HEADER_BYTES;
         let needed = if one { 1 } else { 2 };
-        self.fits(both, segment_bytes) || ready >= needed + usize::from(!urgent)
+        self.fits(both, segment_bytes) || ready >= needed + effect.leaves()
     }
 
     /// Whether the segment in use takes so much more, up to the copy of its header. The address after the last record is still one of this segment.
@@ -203,15 +230,21 @@ impl Queue {
             return Some(Duty::Checkpoint);
         }
         let tail = self.tail.address / segment_bytes;
-        let sparse = |(_, live): &(&u64, &Live)| live.messages > 0 && live.bytes < segment_bytes / SPARSE_PART;
+        let part = if self.full { SPARSE_PART_FULL } else { SPARSE_PART };
+        let sparse = |(_, live): &(&u64, &Live)| live.messages > 0 && live.bytes < segment_bytes / part;
         let end = tail.saturating_sub(YOUNG_SEGMENTS);
         // In turn: one whose messages cannot be moved must not keep the others.
         let from = self.compact_from.min(end);
         let mut old = self.live.range(from..end).chain(self.live.range(..from));
-        // One segment of moved messages for each segment appended, at most: moving must not become the load.
-        let number = *old.find(sparse).filter(|_| tail > self.compacted)?.0;
+        // One segment of moved messages for each segment appended, at most: moving must not become the load. On a full disk nothing else makes space; there it is
+        // enough that something was appended since, lest one whose messages cannot be moved be tried without end.
+        let due = match self.full {
+            true => self.tail.sequence > self.compacted.sequence,
+            false => tail > self.compacted.address / segment_bytes,
+        };
+        let number = *old.find(sparse).filter(|_| due)?.0;
         self.compact_from = number + 1;
-        self.compacted = tail;
+        self.compacted = self.tail;
         Some(Duty::Compact(number))
     }
 }

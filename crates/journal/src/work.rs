@@ -22,7 +22,14 @@ use std::{
 pub(crate) const WRITE_BYTES_MAX: usize = 1 << 20;
 
 /// Spare segments that are kept rather than removed, so that a journal which breathes does not make and remove files.
-const SPARES_MAX: usize = 4;
+const SPARES_MAX: usize = 6;
+
+/// What part of the bytes that are appended between two checkpoints the file of one has as space for its growth. A pending message of 200 bytes takes about 15 of a
+/// snapshot, which is a fourteenth.
+const CHECKPOINT_SPACE_PART: u64 = 8;
+
+/// A checkpoint's file that is so many times larger than it would be made is made anew: a large backlog has passed.
+const CHECKPOINT_SHRINK: u64 = 4;
 
 /// How often a full disk is asked again for space for a segment: well below the second within which people expect it to be noticed.
 pub(crate) const FULL_RETRY: Duration = Duration::from_millis(200);
@@ -319,21 +326,36 @@ impl Shared {
     }
 
     fn write_checkpoint(&self, name: &str, header: &CheckpointHeader, snapshot: &[u8]) -> Result<(), JournalError> {
-        let bytes = (CHECKPOINT_HEADER_BYTES + snapshot.len()) as u64;
-        let mut made = self.fs.create(name, bytes);
-        while made.as_ref().is_err_and(crate::fs::is_full) {
-            // Freeing a spare is what makes a checkpoint possible, and the checkpoint is what frees segments.
-            let Some(spare) = self.lock().take_unpromised_spare() else { break };
-            self.fs.remove(&spare).map_err(JournalError::io("removing", &spare))?;
-            made = self.fs.create(name, bytes);
-        }
-        let file = made.map_err(JournalError::io("creating", name))?;
+        let file = self.checkpoint_file(name, (CHECKPOINT_HEADER_BYTES + snapshot.len()) as u64)?;
         file.write(&header.encode(snapshot), 0).map_err(JournalError::io("writing", name))?;
         file.write(snapshot, CHECKPOINT_HEADER_BYTES as u64).map_err(JournalError::io("writing", name))?;
         if !planted::is(Bug::CheckpointWithoutSync) {
             file.sync().map_err(JournalError::io("syncing", name))?;
         }
         self.fs.sync_directory().map_err(JournalError::io("syncing", "."))
+    }
+
+    /// The file of a checkpoint of this size: the one that is there, or another that has more space than is asked for, so that on a disk that has become full
+    /// the next ones fit too. It is a checkpoint that frees segments.
+    fn checkpoint_file(&self, name: &str, bytes: u64) -> Result<Arc<dyn File>, JournalError> {
+        let ample = bytes + self.options.checkpoint_bytes.max(2 * bytes) / CHECKPOINT_SPACE_PART;
+        if let Ok(file) = self.fs.open(name) {
+            let size = file.size().map_err(JournalError::io("looking at", name))?;
+            if (bytes..=CHECKPOINT_SHRINK * ample).contains(&size) {
+                return Ok(file);
+            }
+        }
+        let mut made = self.fs.create(name, ample);
+        while made.as_ref().is_err_and(crate::fs::is_full) {
+            made = self.fs.create(name, bytes);
+            if made.is_ok() {
+                break;
+            }
+            // As a last resort a spare is let go of.
+            let Some(spare) = self.lock().take_unpromised_spare() else { break };
+            self.fs.remove(&spare).map_err(JournalError::io("removing", &spare))?;
+        }
+        made.map_err(JournalError::io("creating", name))
     }
 
     /// A segment that holds nothing becomes a spare, or is removed if there are enough.

@@ -12,7 +12,7 @@ use crate::{
     engine::{Engine, Store},
     planted::{self, Bug},
 };
-use leatworks_journal::{Duty, FileSystem, Journal, JournalError, Mark};
+use leatworks_journal::{Duty, Effect, FileSystem, Journal, JournalError, Mark};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -148,7 +148,7 @@ impl Driven {
 
     /// Whether there is hardly room: what nobody waits for, as when a consumer leaves, may go unrecorded now.
     pub fn is_crowded(&self) -> bool {
-        !self.engine.store.has_room(&self.engine.lock().group, CROWDED_BYTES, true)
+        !self.engine.store.has_room(&self.engine.lock().group, CROWDED_BYTES, Effect::Frees)
     }
 
     fn close_group(&self) {

@@ -9,7 +9,7 @@ use crate::{
     engine::{Engine, Store},
     state::{Event, Indexed, Run, TopicId},
 };
-use leatworks_journal::{Duty, Journal, JournalError};
+use leatworks_journal::{Duty, Effect, Journal, JournalError};
 use std::sync::{Arc, Weak};
 
 /// Messages that are moved in one step at most, and their bytes: a step must fit in a segment, and not keep others waiting for long.
@@ -77,7 +77,7 @@ pub(super) fn compact(engine: &Arc<Engine<JournalStore>>, journal: &Journal, seg
             return Ok(());
         }
         let mut core = engine.lock();
-        if !engine.store.has_room(&core.group, bytes, false) {
+        if !engine.store.has_room(&core.group, bytes, Effect::Frees) {
             return Ok(());
         }
         let still = |topic: TopicId, position: u64, at: Location| {

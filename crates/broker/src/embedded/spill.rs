@@ -14,7 +14,7 @@ use crate::{
     engine::{Core, message_size},
     state::BLOCK_MESSAGES,
 };
-use leatworks_journal::Journal;
+use leatworks_journal::{Effect, Journal};
 
 /// Messages ahead of where a subscription's consumers have got that stay in memory: twice what is loaded at once.
 const AHEAD_MESSAGES: u64 = if cfg!(test) { 0 } else { 2 * crate::engine::LOAD_MESSAGES };
@@ -39,7 +39,7 @@ pub(super) fn choose(
     }
     let room = |count: usize| {
         let all = bytes + count * INDEX_BYTES_MAX;
-        all <= store.journal.record_bytes_max() && store.journal.has_room(all, false)
+        all <= store.journal.record_bytes_max() && store.journal.has_room(all, Effect::Adds)
     };
     let count = over.min(SPILL_BLOCKS_MAX);
     let Some(count) = [count, count.div_ceil(8), 1].into_iter().find(|count| room(*count)) else { return 0 };

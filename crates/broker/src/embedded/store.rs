@@ -15,7 +15,7 @@ use crate::{
     state::{BLOCK_MESSAGES, Event, Index, Indexed, Missing, Run, State, SubscriptionId, TopicId},
 };
 use bytes::Bytes;
-use leatworks_journal::{FileSystem, Journal, JournalError, Syncing};
+use leatworks_journal::{Effect, FileSystem, Journal, JournalError, Syncing};
 use std::{
     collections::VecDeque,
     sync::{
@@ -223,14 +223,14 @@ impl Store for JournalStore {
         self.journal.check().map_err(|error| self.error(error))
     }
 
-    fn has_room(&self, group: &JournalGroup, bytes: usize, urgent: bool) -> bool {
+    fn has_room(&self, group: &JournalGroup, bytes: usize, effect: Effect) -> bool {
         let open = group.group.bytes;
         let fits = open == 0 || open + bytes <= GROUP_BYTES_MAX.min(self.journal.record_bytes_max());
         let closed = self.closed_bytes.load(Ordering::Acquire);
-        fits && self.journal.has_room_behind(closed, open + bytes, urgent)
+        fits && self.journal.has_room_behind(closed, open + bytes, effect)
     }
 
-    async fn room(&self, bytes: usize, urgent: bool) -> Result<()> {
+    async fn room(&self, bytes: usize, effect: Effect) -> Result<()> {
         // The open group may be in the way, or the disk. A group is closed within two syncs.
         let mut closed = std::pin::pin!(self.closed.notified());
         closed.as_mut().enable();
@@ -239,13 +239,13 @@ impl Store for JournalStore {
             tokio::select! {
                 biased;
                 () = closed => return Ok(()),
-                full = self.journal.room(bytes, urgent) => full.map_err(|error| self.error(error))?,
+                full = self.journal.room(bytes, effect) => full.map_err(|error| self.error(error))?,
             }
             // There is room for this alone, but maybe not beside what waits to be written: that is soon.
             tokio::task::yield_now().await;
             return Ok(());
         }
-        self.journal.room(bytes, urgent).await.map_err(|error| self.error(error))
+        self.journal.room(bytes, effect).await.map_err(|error| self.error(error))
     }
 
     fn note(&self, group: &mut JournalGroup, state: &State<Place>, event: &Event<Place>, bytes: usize) -> Noted {

@@ -7,6 +7,7 @@ use crate::{
     ErrorKind, Result, Step, TopicKind,
     state::{Index, Looked, Missing, Settled, Span, SubscriptionId, TopicId},
 };
+use leatworks_journal::Effect;
 use std::sync::MutexGuard;
 
 /// Messages whose blocks are loaded at once when a consumer gets to them: some 150 kB of indexes, read in about a millisecond.
@@ -25,13 +26,13 @@ impl<S: Store> Engine<S> {
     pub(super) async fn open_loaded(
         &self,
         bytes: usize,
-        urgent: bool,
+        effect: Effect,
         needs: impl Fn(&Core<S::Handle, S::Group>, &Looked) -> Vec<Missing<S::Handle>>,
     ) -> Result<MutexGuard<'_, Core<S::Handle, S::Group>>> {
         let mut looked = Looked::default();
         loop {
             let missing = {
-                let core = self.open_with_room(bytes, urgent).await?;
+                let core = self.open_with_room(bytes, effect).await?;
                 let missing = if core.state.spilled() == 0 { Vec::new() } else { needs(&core, &looked) };
                 if missing.is_empty() {
                     return Ok(core);

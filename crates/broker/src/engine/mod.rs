@@ -30,6 +30,7 @@ use crate::{
     state::{Delay, Event, Looked, Span, State, SubscriptionId, TopicId},
 };
 use feed::Feed;
+use leatworks_journal::Effect;
 use rustc_hash::FxHashMap;
 use std::{
     collections::VecDeque,
@@ -165,15 +166,15 @@ impl<S: Store> Engine<S> {
     }
 
     /// The core with room for this much.
-    async fn open_with_room(&self, bytes: usize, urgent: bool) -> Result<MutexGuard<'_, Core<S::Handle, S::Group>>> {
+    async fn open_with_room(&self, bytes: usize, effect: Effect) -> Result<MutexGuard<'_, Core<S::Handle, S::Group>>> {
         loop {
             {
                 let core = self.open()?;
-                if self.store.has_room(&core.group, bytes, urgent) {
+                if self.store.has_room(&core.group, bytes, effect) {
                     return Ok(core);
                 }
             }
-            self.store.room(bytes, urgent).await?;
+            self.store.room(bytes, effect).await?;
         }
     }
 
@@ -261,7 +262,7 @@ impl<S: Store> Engine<S> {
         }
         let attempts = consumer::runs(&handed);
         let bytes = plan::size(&Step::default()) + attempts.len() * ATTEMPTS_BYTES_MAX;
-        if !self.store.has_room(&core.group, bytes, true) {
+        if !self.store.has_room(&core.group, bytes, Effect::Frees) {
             // Nobody waits here. What is not noted as given back counts when the process ends.
             core.state.apply(Event::Attempts { subscription, attempts });
             return;
@@ -302,7 +303,7 @@ impl<S: Store> Engine<S> {
         };
         let Some(end) = found.log.expirable(self.clock.now_ms().saturating_sub(retention_ms), bytes_max) else { return };
         let bytes = plan::size(&Step::default());
-        if self.store.has_room(&core.group, bytes, true) {
+        if self.store.has_room(&core.group, bytes, Effect::Frees) {
             self.enact(core, Event::Expire { topic, end }, bytes);
         }
     }
@@ -328,7 +329,7 @@ impl<S: Store> Engine<S> {
                 Ok((_, subscription)) => core.state.missing_for(&Event::Seek { subscription, to }),
                 Err(_) => Vec::new(),
             };
-            let mut core = self.open_loaded(plan::size(&Step::default()), true, needs).await?;
+            let mut core = self.open_loaded(plan::size(&Step::default()), Effect::Frees, needs).await?;
             let (_, subscription) = core.subscription(topic, name)?;
             core.idle(subscription, topic, name)?;
             let core = &mut *core;
@@ -356,12 +357,11 @@ impl<S: Store> Engine<S> {
         plan::check(&self.limits, &step)?;
         let confirm = step.confirm;
         let (noted, positions) = {
-            // The last reserve is for what only lets go: a step that publishes too would use it up and free less.
-            let (bytes, urgent) = (plan::size(&step), !step.acks.is_empty() && step.publishes.is_empty());
+            let (bytes, effect) = (plan::size(&step), plan::effect(&step));
             let needs = |core: &Core<_, _>, looked: &Looked| core.missing_for_step(&step, looked);
-            let mut core = self.open_loaded(bytes, urgent, needs).await?;
+            let mut core = self.open_loaded(bytes, effect, needs).await?;
             let plan = plan::plan::<S>(&core, &self.limits, &self.clock, step)?;
-            if plan.more_bytes > 0 && !self.store.has_room(&core.group, bytes + plan.more_bytes, urgent) {
+            if plan.more_bytes > 0 && !self.store.has_room(&core.group, bytes + plan.more_bytes, effect) {
                 return Err(BrokerError::new(ErrorKind::Full, "no room now for a cumulative acknowledgement of many ranges"));
             }
             let noted = (!plan.empty).then(|| self.enact(&mut core, plan.event, bytes + plan.more_bytes));
@@ -377,7 +377,7 @@ impl<S: Store> Engine<S> {
     pub(crate) async fn nack(&self, topic: &str, name: &str, position: Position, delay: Duration) -> Result<()> {
         // For the attempt and for the delay.
         let bytes = 2 * plan::size(&Step::default()) + ATTEMPTS_BYTES_MAX;
-        let mut core = self.open_with_room(bytes, true).await?;
+        let mut core = self.open_with_room(bytes, Effect::Frees).await?;
         let (_, subscription) = core.subscription(topic, name)?;
         let Some(feed) = core.feeds.get(&subscription).filter(|feed| feed.holds(position.0)) else {
             // It went back with its consumer, or is settled: there is nothing to give back.

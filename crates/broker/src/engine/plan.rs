@@ -6,6 +6,7 @@ use crate::{
     planted::{self, Bug},
     state::{Event, Producer, Published, Span, SubscriptionId, TopicId},
 };
+use leatworks_journal::Effect;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
@@ -49,6 +50,15 @@ pub(crate) fn size(step: &Step) -> usize {
     let state: usize =
         step.state.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |v| v.len()) + OVERHEAD_BYTES).sum();
     publishes + state + (step.acks.len() + 1) * OVERHEAD_BYTES
+}
+
+/// What this step does to the space that is taken. One that gives more than it takes is moved on as well: the messages behind it could not be settled otherwise.
+pub(crate) fn effect(step: &Step) -> Effect {
+    match (step.acks.is_empty(), step.publishes.is_empty()) {
+        (true, _) => Effect::Adds,
+        (false, false) => Effect::Moves,
+        (false, true) => Effect::Frees,
+    }
 }
 
 /// What a message takes on disk at most, or in memory about.

@@ -5,6 +5,7 @@ use crate::{
     Step,
     state::{Event, TopicId},
 };
+use leatworks_journal::Effect;
 use std::{sync::Arc, time::Duration};
 
 /// How often the producers of a topic are looked through: so many times within the time after which one is forgotten.
@@ -46,7 +47,7 @@ impl<S: Store> Engine<S> {
         let more = old.len() > FORGET_MAX;
         old.truncate(FORGET_MAX);
         let bytes = plan::size(&Step::default()) + old.len() * FORGOTTEN_BYTES_MAX;
-        let room = self.store.has_room(&core.group, bytes, true);
+        let room = self.store.has_room(&core.group, bytes, Effect::Frees);
         if !more && room {
             let every = millis(self.limits.producer_inactive / LOOKS).max(1);
             core.look_at_producers.insert(topic, now_ms.saturating_add(every));

@@ -4,6 +4,7 @@ use crate::{
     BrokerError, Durability, Message, MessageId, Result, TopicSpec,
     state::{Event, Index, Indexed, Missing, Run, State, SubscriptionId},
 };
+use leatworks_journal::Effect;
 use std::{future::Future, sync::Arc};
 
 /// An event that was put in order.
@@ -32,11 +33,11 @@ pub(crate) trait Store: Send + Sync + Sized + 'static {
     /// Fails if the store has failed.
     fn check(&self) -> Result<()>;
 
-    /// Whether this much can be noted now. `urgent` is for what lets go of messages, which may use the last reserve.
-    fn has_room(&self, group: &Self::Group, bytes: usize, urgent: bool) -> bool;
+    /// Whether this much can be noted now. On a full disk its effect says how much of the reserve it may use.
+    fn has_room(&self, group: &Self::Group, bytes: usize, effect: Effect) -> bool;
 
     /// Waits until there may be room, or tells why there will be none.
-    fn room(&self, bytes: usize, urgent: bool) -> impl Future<Output = Result<()>> + Send;
+    fn room(&self, bytes: usize, effect: Effect) -> impl Future<Output = Result<()>> + Send;
 
     /// Takes note of an event of at most so many bytes that is about to be applied, and tells under which sequence it is kept, and with which level.
     /// Room was made sure of; never blocks.

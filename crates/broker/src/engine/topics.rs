@@ -5,6 +5,7 @@ use crate::{
     BrokerError, ErrorKind, Result, Start, Step, TopicSpec,
     state::{Event, Looked},
 };
+use leatworks_journal::Effect;
 
 /// Whether a topic is to be other than it is, in what may be changed of it.
 fn changes(known: &TopicSpec, to: &TopicSpec) -> bool {
@@ -18,7 +19,7 @@ impl<S: Store> Engine<S> {
         self.store.prepare(&mut spec)?;
         let noted = {
             let bytes = plan::size(&Step::default()) * 8 + spec.topology.len();
-            let mut core = self.open_with_room(bytes, false).await?;
+            let mut core = self.open_with_room(bytes, Effect::Adds).await?;
             let known = core.state.find_topic(&spec.name).map(|topic| &core.state.topics[topic.0 as usize].spec);
             match known {
                 Some(known) if !changes(known, &spec) => None,
@@ -30,7 +31,7 @@ impl<S: Store> Engine<S> {
 
     pub(crate) async fn delete_topic(&self, name: &str) -> Result<()> {
         let noted = {
-            let mut core = self.open_with_room(plan::size(&Step::default()), true).await?;
+            let mut core = self.open_with_room(plan::size(&Step::default()), Effect::Frees).await?;
             let topic = core.topic(name)?;
             let count = core.state.topics[topic.0 as usize].subscriptions.len();
             if count > 0 {
@@ -54,7 +55,7 @@ impl<S: Store> Engine<S> {
                 }
                 _ => Vec::new(),
             };
-            let mut core = self.open_loaded(bytes, false, needs).await?;
+            let mut core = self.open_loaded(bytes, Effect::Adds, needs).await?;
             let topic = core.topic(topic)?;
             match core.state.find_subscription(topic, name) {
                 Some(_) => None,
@@ -76,7 +77,7 @@ impl<S: Store> Engine<S> {
                 Ok((_, subscription)) => core.state.missing_for(&Event::Unsubscribe(subscription)),
                 Err(_) => Vec::new(),
             };
-            let mut core = self.open_loaded(plan::size(&Step::default()), true, needs).await?;
+            let mut core = self.open_loaded(plan::size(&Step::default()), Effect::Frees, needs).await?;
             let (_, subscription) = core.subscription(topic, name)?;
             core.idle(subscription, topic, name)?;
             core.feeds.remove(&subscription);

@@ -20,7 +20,7 @@ pub struct Faults {
     /// The sync after so many others fails, and all after it; nothing that they should have made durable is.
     pub failing_sync: Option<u64>,
     /// A failing sync fails once. It takes what it could not write for clean, as the kernel does: it can be read until the power is cut, later syncs have
-    /// nothing to write and succeed, and then it is gone.
+    /// nothing to write and succeed, and then it is gone. Some of its sectors it could write.
     pub dropping_syncs: bool,
     /// Syncs do nothing and say that all is well: what a disk does that lies, and what shows that a test can fail.
     pub lying_syncs: bool,
@@ -28,7 +28,7 @@ pub struct Faults {
     pub space_bytes: Option<u64>,
     /// The creation after so many others finds no space, once.
     pub full_create: Option<u64>,
-    /// A power cut tears writes at any byte, as some disks do, and not between sectors.
+    /// A power cut, and a sync that fails once, tear writes at any byte, as some disks do, and not between sectors.
     pub torn_bytes: bool,
     /// The write after so many others lands at another place of some file, and not where it should.
     pub misdirected_write: Option<u64>,
@@ -360,7 +360,11 @@ impl File for SimulatedFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let sync = self.fs.lock().sync()?;
+        let (sync, drops) = {
+            let mut disk = self.fs.lock();
+            let sync = disk.sync()?;
+            (sync, if sync == Sync::Drops { Some((disk.below(u64::MAX), disk.faults.torn_bytes)) } else { None })
+        };
         self.with(|content| {
             match sync {
                 // Only what was written since: what a sync has dropped stays out.
@@ -371,7 +375,20 @@ impl File for SimulatedFile {
                     let size = content.bytes.len();
                     content.durable.resize(size.max(content.durable.len()), 0);
                 }
-                Sync::Drops => content.unsynced.clear(),
+                // Some of it is on the disk.
+                Sync::Drops => {
+                    let (mut chance, torn) = drops.unwrap_or_default();
+                    for (offset, bytes) in std::mem::take(&mut content.unsynced) {
+                        for (index, part) in bytes.chunks(SECTOR_BYTES).enumerate() {
+                            chance = chance.rotate_right(1);
+                            let kept = match torn {
+                                true => chance as usize % (part.len() + 1),
+                                false => (chance as usize & 1) * part.len(),
+                            };
+                            put(&mut content.durable, offset + index * SECTOR_BYTES, &part[..kept]);
+                        }
+                    }
+                }
                 Sync::Lies | Sync::Fails => {}
             }
             sync.failed()

@@ -33,8 +33,11 @@ fn disk(fs: &SimulatedFileSystem) -> BTreeMap<String, Vec<u8>> {
     fs.list_names("").into_iter().map(|name| (name.clone(), fs.bytes_of(&name).unwrap())).collect()
 }
 
-/// The bytes of a segment that say something: its headers, and its records.
-fn used(bytes: &[u8]) -> std::ops::Range<usize> {
+/// The bytes of a file that say something: of a checkpoint its header, which has its length, and the snapshot; of a segment its headers and its records.
+fn used(name: &str, bytes: &[u8]) -> std::ops::Range<usize> {
+    if name.starts_with("checkpoint") {
+        return 0..64 + u64::from_le_bytes(bytes[48..56].try_into().unwrap()) as usize;
+    }
     let last = bytes[..bytes.len() - 64].iter().rposition(|byte| *byte != 0).unwrap();
     0..last + 1
 }
@@ -60,8 +63,9 @@ fn every_byte_that_says_something_is_checked() {
         if name.starts_with("spare-") {
             continue;
         }
-        let range = if name.starts_with("segment-") { used(&bytes) } else { 0..bytes.len() };
-        let copy = bytes.len().saturating_sub(64)..bytes.len();
+        let range = used(&name, &bytes);
+        // The copy of a segment's header.
+        let copy = if name.starts_with("segment-") { bytes.len() - 64..bytes.len() } else { 0..0 };
         // The last record of all is the mark of a proper end. It holds nothing, and damage of it is what a crash might have left.
         let is_tail = name == fs.list_names("segment-").pop().unwrap();
         for offset in range.clone().chain(copy.filter(|offset| *offset >= range.end)) {

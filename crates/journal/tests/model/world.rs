@@ -1,7 +1,7 @@
 //! The world of the model test: an owner whose state is the numbers it has appended, a simulated disk, and what must hold whenever a journal is opened.
 
 use leatworks_journal::{
-    Journal, JournalError, Lost, Options, Record, Recovered, Syncing, Visitor, Work,
+    Effect, Journal, JournalError, Lost, Options, Record, Recovered, Syncing, Visitor, Work,
     simulation::{Faults, SimulatedFileSystem},
 };
 use proptest::prelude::*;
@@ -177,16 +177,16 @@ impl World {
     }
 
     fn append(&mut self, bytes: usize) -> Result<(), JournalError> {
-        if !self.journal().has_room(4 + bytes, false) {
+        if !self.journal().has_room(4 + bytes, Effect::Adds) {
             self.journal().drive()?;
             // What asks for room has spares made, even if the segment in use has hardly begun.
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let journal = self.journal().clone();
             runtime.block_on(async {
-                let mut room = std::pin::pin!(journal.room(4 + bytes, false));
+                let mut room = std::pin::pin!(journal.room(4 + bytes, Effect::Adds));
                 tokio::select! { biased; told = &mut room => told, () = std::future::ready(()) => journal.drive() }
             })?;
-            if !self.journal().has_room(4 + bytes, false) {
+            if !self.journal().has_room(4 + bytes, Effect::Adds) {
                 return Ok(());
             }
         }
