@@ -112,7 +112,7 @@ impl PulsarError {
         match ServerError::try_from(code).unwrap_or(ServerError::Unknown) {
             ServerError::Authentication => Self::of_authentication(message, shown),
             ServerError::Authorization => Self::NotAuthorized(message),
-            ServerError::ConsumerBusy | ServerError::ProducerBusy => Self::Busy(message),
+            ServerError::ConsumerBusy | ServerError::ProducerBusy | ServerError::ProducerFenced => Self::Busy(message),
             ServerError::TopicNotFound | ServerError::SubscriptionNotFound => Self::NotFound(message),
             ServerError::ProducerBlockedQuotaExceeded => Self::Quota(message),
             ServerError::InvalidTopicName

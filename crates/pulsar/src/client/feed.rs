@@ -20,6 +20,11 @@ use std::{
 };
 use tokio::sync::{mpsc, watch};
 
+/// The types of acknowledgements.
+const INDIVIDUAL: i32 = 0;
+/// See [`INDIVIDUAL`].
+const CUMULATIVE: i32 = 1;
+
 /// What a feed is opened with.
 #[derive(Clone, Debug)]
 pub(crate) struct FeedOptions {
@@ -153,16 +158,22 @@ impl Feed {
 
     /// Acknowledges, and waits until the service has answered, over as many connections as it takes.
     pub(crate) async fn ack(&self, ids: Vec<MessageIdData>) -> Result<(), PulsarError> {
-        if ids.is_empty() {
-            return Ok(());
-        }
+        if ids.is_empty() { Ok(()) } else { self.ack_as(INDIVIDUAL, ids).await }
+    }
+
+    /// The same of a message and all before it.
+    pub(crate) async fn ack_through(&self, id: MessageIdData) -> Result<(), PulsarError> {
+        self.ack_as(CUMULATIVE, vec![id]).await
+    }
+
+    async fn ack_as(&self, ack_type: i32, ids: Vec<MessageIdData>) -> Result<(), PulsarError> {
         let mut links = self.link.subscribe();
         loop {
             let link = links.wait_for(Option::is_some).await.map_err(|_| PulsarError::Closed)?.clone();
             let Some(link) = link else { continue };
             let ack = |request_id| {
                 let request_id = Some(request_id);
-                Command::Ack(Ack { consumer_id: self.id, message_ids: ids.clone(), request_id, ..Ack::default() })
+                Command::Ack(Ack { consumer_id: self.id, ack_type, message_ids: ids.clone(), request_id, ..Ack::default() })
             };
             // A consumer that the service has closed meanwhile gets no answer.
             let answer = tokio::select! {

@@ -11,6 +11,7 @@ use super::{
     feed::Feed,
     limits::DELAYED_MAX,
     pack::{Arrived, Place},
+    state::Runs,
 };
 use crate::wire::proto::MessageIdData;
 use leatworks_broker::{Message, Position, RECEIVE_BYTES_MAX, SubscriptionKind};
@@ -33,6 +34,17 @@ pub(crate) struct Hands {
     /// Where copies are of what was given back and has not come again, the oldest first.
     moved: VecDeque<(Position, Position)>,
     settled: Settled,
+    /// What steps with state have settled, as the state said when it was opened.
+    pinned: Vec<Runs>,
+}
+
+/// What becomes of an entry that has come.
+#[derive(Default)]
+pub(crate) struct Came {
+    /// What can be acknowledged at once.
+    pub(crate) acks: Vec<MessageIdData>,
+    /// What is settled without having been handed out here.
+    pub(crate) settled: Vec<Position>,
 }
 
 /// One consumer of this process.
@@ -155,7 +167,7 @@ impl Hands {
         self.seats.values().next().map(|chair| chair.kind)
     }
 
-    /// An entry has come, with the bits that the service has for it. Gives what can be acknowledged at once.
+    /// An entry has come, with the bits that the service has for it.
     pub(crate) fn arrived(
         &mut self,
         seat: u64,
@@ -164,9 +176,10 @@ impl Hands {
         messages: Vec<Arrived>,
         open: &[i64],
         now_ms: u64,
-    ) -> Vec<MessageIdData> {
+    ) -> Came {
+        let mut came = Came::default();
         if !self.seats.contains_key(&seat) {
-            return Vec::new();
+            return came;
         }
         let (total, epoch) = (messages.len(), feed.epoch());
         let slot = self.entries.entry(place).or_insert_with(|| Slot::new(feed.clone(), total));
@@ -185,10 +198,11 @@ impl Hands {
                 tracing::error!(?place, index, "the place of a message is too large for a position; it is left where it is");
                 continue;
             };
-            if self.settled.known.contains(&position) {
-                // The service has lost the acknowledgement; it gets it again.
+            if self.settled.known.contains(&position) || self.pinned.iter().any(|settled| settled.has(position)) {
+                // The service has lost the acknowledgement, or has never got it.
                 slot.settle(index);
                 feed.give(1, epoch);
+                came.settled.push(position);
                 continue;
             }
             match self.held.get_mut(&position) {
@@ -209,7 +223,8 @@ impl Hands {
                 None => self.put(seat, place, index, position, arrived, now_ms),
             }
         }
-        self.take_settled(place).into_iter().collect()
+        came.acks.extend(self.take_settled(place));
+        came
     }
 
     fn put(&mut self, seat: u64, place: Place, index: usize, position: Position, arrived: Arrived, now_ms: u64) {
@@ -369,6 +384,18 @@ impl Hands {
         self.entries.clear();
         self.moved.clear();
         self.settled = Settled::default();
+        self.pinned.clear();
+    }
+
+    /// These are settled, whether or not the service knows.
+    pub(crate) fn pin(&mut self, settled: Runs) {
+        self.pinned.push(settled);
+    }
+
+    /// Where a message lies: not where it stood first, if it was given back.
+    pub(crate) fn lies_at(&self, position: Position) -> Position {
+        let here = self.held.get(&position).and_then(|held| held.place.position(held.index));
+        here.or_else(|| self.moved(position)).unwrap_or(position)
     }
 
     /// Everybody who waits looks again.

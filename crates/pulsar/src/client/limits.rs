@@ -50,6 +50,13 @@ pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// See [`BACKOFF_FIRST`]. Small enough that work goes on soon after an outage of any length.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
+/// How often a producer is asked for whose name, or whose topic, somebody else has: some 7 s, in which the service notices that a process has
+/// ended.
+pub(crate) const BUSY_TRIES_MAX: u32 = 8;
+
+/// The same for one that had its topic for itself and has lost its connection: some 70 s, in which the service notices the end of a silent one.
+pub(crate) const BUSY_AGAIN_TRIES_MAX: u32 = 40;
+
 /// How often a broker may send a lookup on to another one.
 pub(crate) const REDIRECTS_MAX: usize = 20;
 

@@ -19,6 +19,7 @@ mod reader;
 mod seat;
 mod sender;
 mod settle;
+mod state;
 mod topics;
 
 use error::Answer;
@@ -35,6 +36,7 @@ use limits::PENDING_BYTES_MAX;
 use pool::Pool;
 use seat::Subscription;
 use sender::Sender;
+use state::Store;
 use std::{
     collections::HashMap,
     sync::{
@@ -43,7 +45,7 @@ use std::{
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
 /// A Pulsar service as a broker.
 #[derive(Clone)]
@@ -69,6 +71,7 @@ struct Known {
     topics: HashMap<String, TopicSpec>,
     senders: HashMap<(String, Option<Arc<str>>), Sender>,
     subscriptions: HashMap<(String, String), Arc<Subscription>>,
+    stores: HashMap<String, Arc<OnceCell<Arc<Store>>>>,
 }
 
 impl PulsarBroker {
@@ -103,7 +106,6 @@ impl PulsarBroker {
         let mut promises = Promises::default();
         promises.atomic_step = false;
         promises.accounts = false;
-        promises.state = false;
         promises.on_demand = false;
         promises.counted_positions = false;
         promises.exact_retention = false;
@@ -146,8 +148,13 @@ impl Inner {
         if self.closed.swap(true, Relaxed) {
             return Err(PulsarError::Closed.into());
         }
-        let Known { senders, subscriptions, .. } = std::mem::take(&mut *self.known());
+        let Known { senders, subscriptions, stores, .. } = std::mem::take(&mut *self.known());
         drop(senders);
+        for store in stores.into_values() {
+            if let Some(store) = store.get() {
+                store.close().await;
+            }
+        }
         for subscription in subscriptions.values() {
             subscription.hands().wake_all();
         }
@@ -214,7 +221,7 @@ impl Broker for PulsarBroker {
     }
 
     fn commit(&self, step: Step) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.inner.commit(step))
+        Box::pin(self.inner.clone().commit(step))
     }
 
     fn nack(&self, topic: &str, subscription: &str, position: Position, delay: Duration) -> BoxFuture<'_, Result<()>> {
@@ -243,8 +250,9 @@ impl Broker for PulsarBroker {
         Box::pin(async move { self.inner.last_sequence(&topic, &producer).await })
     }
 
-    fn state(&self, _key: &str) -> BoxFuture<'_, Result<Option<bytes::Bytes>>> {
-        Box::pin(async { self.inner.check().map_err(BrokerError::from).and(Err(unsupported("no state is kept"))) })
+    fn state(&self, key: &str) -> BoxFuture<'_, Result<Option<bytes::Bytes>>> {
+        let key = key.to_owned();
+        Box::pin(async move { self.inner.state(&key).await })
     }
 
     fn stats(&self) -> BoxFuture<'_, Result<Vec<TopicStats>>> {

@@ -5,7 +5,7 @@ use super::{
     error::{Answer, PulsarError},
     limits::PENDING_BYTES_MAX,
     pack::{Again, NO_POSITION, Outgoing},
-    sender::Sender,
+    sender::{Beside, Sender},
 };
 use futures_util::future::join_all;
 use leatworks_broker::{BrokerError, ErrorKind, Position, Publish, Result};
@@ -89,7 +89,7 @@ impl Inner {
     pub(super) fn sender(&self, topic: &str, producer: Option<Arc<str>>) -> Answer<Sender> {
         self.check()?;
         let name = producer.as_deref().map(str::to_owned);
-        let open = || Sender::open(self.producing.clone(), self.options.full(topic), name);
+        let open = || Sender::open(self.producing.clone(), self.options.full(topic), name, Beside::Others);
         Ok(self.known().senders.entry((topic.to_owned(), producer)).or_insert_with(open).clone())
     }
 

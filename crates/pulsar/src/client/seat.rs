@@ -83,9 +83,12 @@ impl Sink for Inbox {
                 return tracing::error!(topic = feed.topic(), ?place, %error, "an entry cannot be read and is left in its topic");
             }
         };
-        let ids = self.subscription.hands().arrived(self.seat, feed, place, messages, &deliver.ack_set, now_ms());
-        if !ids.is_empty() {
-            feed.tell(|consumer_id| Command::Ack(Ack { consumer_id, message_ids: ids, ..Ack::default() }));
+        let came = self.subscription.hands().arrived(self.seat, feed, place, messages, &deliver.ack_set, now_ms());
+        if !came.acks.is_empty() {
+            feed.tell(|consumer_id| Command::Ack(Ack { consumer_id, message_ids: came.acks, ..Ack::default() }));
+        }
+        if let (Some(ledger), false) = (self.subscription.ledger.get(), came.settled.is_empty()) {
+            ledger.settled(&came.settled);
         }
     }
 

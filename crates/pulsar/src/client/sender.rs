@@ -2,7 +2,7 @@
 
 use super::{
     error::PulsarError,
-    limits::{JOBS_MAX, backoff},
+    limits::{BUSY_AGAIN_TRIES_MAX, BUSY_TRIES_MAX, JOBS_MAX, backoff},
     link::{Incoming, Link},
     now_ms,
     pack::{self, NO_POSITION, Outgoing, Place},
@@ -37,12 +37,22 @@ pub(crate) struct Sender {
     ended: watch::Receiver<()>,
 }
 
+/// Who may publish on a topic beside a producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beside {
+    Others,
+    Nobody,
+}
+
+/// That a producer has the topic for itself, on the wire.
+const EXCLUSIVE: i32 = 1;
+
 /// No sequence yet, on the wire and here.
 const NO_SEQUENCE: u64 = u64::MAX;
 
 impl Sender {
     /// A producer of a topic, by its full name; one without a name of its own is given one by the service, and counts for itself.
-    pub(crate) fn open(pool: Arc<Pool>, topic: String, name: Option<String>) -> Self {
+    pub(crate) fn open(pool: Arc<Pool>, topic: String, name: Option<String>, beside: Beside) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1 << 32);
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let last = Arc::new(AtomicU64::new(NO_SEQUENCE));
@@ -52,6 +62,8 @@ impl Sender {
             topic,
             counts: name.is_none(),
             name,
+            beside,
+            topic_epoch: None,
             // The same over all connections, so that its successor is known as such. Other numbers of a connection begin at 1.
             id: NEXT.fetch_add(1, Relaxed),
             epoch: 0,
@@ -108,6 +120,9 @@ struct Work {
     pool: Arc<Pool>,
     topic: String,
     name: Option<String>,
+    beside: Beside,
+    /// By which the service knows whether another has had the topic since.
+    topic_epoch: Option<u64>,
     /// Whether its sequences are counted here.
     counts: bool,
     id: u64,
@@ -160,7 +175,7 @@ impl Work {
                         first = queue.recv().await;
                     }
                 }
-                Err(error) if error.is_retryable() || (attempt < 8 && matches!(error, PulsarError::Busy(_))) => {
+                Err(error) if error.is_retryable() || (attempt < self.busy_tries() && matches!(error, PulsarError::Busy(_))) => {
                     // A producer of the same name is there until the service has noticed the end of its connection.
                     tracing::debug!(topic = self.topic, %error, "a producer is not connected");
                     tokio::time::sleep(backoff(attempt)).await;
@@ -176,6 +191,10 @@ impl Work {
         }
     }
 
+    fn busy_tries(&self) -> u32 {
+        if self.topic_epoch.is_some() { BUSY_AGAIN_TRIES_MAX } else { BUSY_TRIES_MAX }
+    }
+
     async fn connect(&mut self) -> Result<(Link, mpsc::UnboundedReceiver<Incoming>), PulsarError> {
         let link = self.pool.of_topic(&self.topic).await?;
         let incoming = link.register_producer(self.id)?;
@@ -188,6 +207,8 @@ impl Work {
                 request_id,
                 producer_name: self.name.clone(),
                 epoch: Some(epoch),
+                access_mode: (self.beside == Beside::Nobody).then_some(EXCLUSIVE),
+                topic_epoch: self.topic_epoch,
                 ..proto::Producer::default()
             })
         };
@@ -200,6 +221,7 @@ impl Work {
             }
         };
         self.name = Some(opened.producer_name);
+        self.topic_epoch = opened.topic_epoch.filter(|_| self.beside == Beside::Nobody);
         if self.last.load(Relaxed) == NO_SEQUENCE
             && let Some(last) = opened.last_sequence_id.and_then(|last| u64::try_from(last).ok())
         {

@@ -9,6 +9,7 @@ use super::{
     pack::{Again, Arrived, Outgoing, Place},
     reader::Reading,
     seat::Subscription,
+    state::{self, Runs, Settles, Store},
     topics::{retry_topic, sub_type},
 };
 use crate::wire::{frame::Entry, proto::Deliver};
@@ -29,6 +30,18 @@ struct Inputs {
 /// Inputs that are being settled. If nothing comes of it, also because nobody waits for it any more, they are as they were.
 struct Begun(Vec<Inputs>);
 
+impl Begun {
+    /// What is settled, and where it lies.
+    fn settles(&self) -> Vec<Settles> {
+        let of = |Inputs { subscription, held, unknown }: &Inputs| {
+            let hands = subscription.hands();
+            let positions = held.iter().chain(unknown).map(|position| (*position, hands.lies_at(*position))).collect();
+            Settles { topic: subscription.topic.clone(), subscription: subscription.name.clone(), positions }
+        };
+        self.0.iter().map(of).collect()
+    }
+}
+
 impl Drop for Begun {
     fn drop(&mut self) {
         for Inputs { subscription, held, .. } in &self.0 {
@@ -39,7 +52,7 @@ impl Drop for Begun {
 }
 
 /// Nothing that comes is wanted.
-struct Nobody;
+pub(super) struct Nobody;
 
 impl Sink for Nobody {
     fn arrived(&self, _: &Arc<Feed>, _: Deliver, _: Entry) {}
@@ -48,11 +61,9 @@ impl Sink for Nobody {
 }
 
 impl Inner {
-    pub(super) async fn commit(&self, step: Step) -> Result<()> {
+    pub(super) async fn commit(self: Arc<Self>, step: Step) -> Result<()> {
         self.check()?;
-        if !step.state.is_empty() {
-            return Err(super::unsupported("no state is kept"));
-        }
+        let state = state::check(&step.state)?;
         self.check_publishes(&step.publishes).await?;
         for Ack { topic, subscription, position, cumulative } in &step.acks {
             self.check_named(topic, subscription).await?;
@@ -61,10 +72,45 @@ impl Inner {
                 return Err(missing(topic, *position));
             }
         }
-        let mut begun = self.begin(&step.acks, step.guard)?;
+        let store = match state {
+            Some(topic) => Some(self.store(&topic).await?),
+            None => None,
+        };
+        let begun = self.begin(&step.acks, step.guard)?;
+        let Some(store) = store else {
+            if !step.publishes.is_empty() {
+                self.publish_checked(step.publishes).await?;
+            }
+            return self.acknowledge(begun).await;
+        };
+        // It is gone through with, whether or not the caller waits for it: an input that is given back while its step is being written would
+        // be in the state twice.
+        let stepping = tokio::spawn(async move { self.step_with_state(&store, step, begun).await });
+        stepping.await.unwrap_or_else(|_| Err(PulsarError::Closed.into()))
+    }
+
+    /// Outputs first, then the record that is the step, then the acknowledgements.
+    async fn step_with_state(&self, store: &Store, step: Step, begun: Begun) -> Result<()> {
         if !step.publishes.is_empty() {
             self.publish_checked(step.publishes).await?;
         }
+        let settles = begun.settles();
+        let number = store.step(self, step.state, &settles).await?;
+        match self.acknowledge(begun).await {
+            Ok(()) => store.told(number),
+            Err(error) => {
+                // The step has happened. Its inputs are acknowledged when they come again.
+                tracing::info!(%error, "a step is not acknowledged");
+                for Settles { topic, subscription, positions } in settles {
+                    let settled = Runs::of(positions.into_iter().map(|(position, _)| position));
+                    self.subscription(&topic, &subscription).hands().pin(settled);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn acknowledge(&self, mut begun: Begun) -> Result<()> {
         let mut acks: Acks = Vec::new();
         for Inputs { subscription, held, unknown } in std::mem::take(&mut begun.0) {
             acks.extend(subscription.settle(&held));

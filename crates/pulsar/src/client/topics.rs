@@ -24,7 +24,7 @@ use std::{
 };
 
 /// The properties of a topic that say what it is for.
-const KIND: &str = "leat-kind";
+pub(super) const KIND: &str = "leat-kind";
 /// See [`KIND`].
 const TOPOLOGY: &str = "leat-topology";
 /// How long, in milliseconds, and how much of it is kept.
@@ -32,7 +32,7 @@ const RETENTION: &str = "leat-retention-ms";
 /// See [`RETENTION`].
 const RETENTION_BYTES: &str = "leat-retention-bytes";
 /// The kind of a topic that nobody but this client uses.
-const INTERNAL: &str = "internal";
+pub(super) const INTERNAL: &str = "internal";
 
 const KINDS: [(TopicKind, &str); 4] = [
     (TopicKind::Plain, "plain"),
@@ -249,6 +249,7 @@ impl Inner {
     pub(super) async fn unsubscribe(&self, topic: &str, subscription: &str) -> Result<()> {
         self.check()?;
         self.check_free(topic, subscription).await?;
+        self.forget_settled(topic, subscription).await?;
         self.admin.unsubscribe(topic, subscription).await?;
         let known = self.known().subscriptions.remove(&(topic.to_owned(), subscription.to_owned()));
         if let Some(ledger) = known.as_ref().and_then(|known| known.ledger.get()) {
@@ -272,6 +273,7 @@ impl Inner {
     pub(super) async fn seek(&self, topic: &str, subscription: &str, to: Start) -> Result<()> {
         self.check()?;
         self.check_free(topic, subscription).await?;
+        self.forget_settled(topic, subscription).await?;
         let known = self.subscription(topic, subscription);
         known.hands().forget_attempts();
         self.ledger(&known).await?.forget().await?;

@@ -24,6 +24,7 @@ pub enum ServerError {
     IncompatibleSchema = 18,
     TransactionCoordinatorNotFound = 20,
     NotAllowed = 22,
+    ProducerFenced = 25,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]

@@ -95,6 +95,9 @@ pub struct Producer {
     /// 0 shares the topic; the others want it for themselves.
     #[prost(int32, optional, tag = "10")]
     pub access_mode: Option<i32>,
+    /// What the service said when this producer had the topic for itself the last time: it is refused if another has had it since.
+    #[prost(uint64, optional, tag = "11")]
+    pub topic_epoch: Option<u64>,
     #[prost(bool, optional, tag = "12")]
     pub txn_enabled: Option<bool>,
     #[prost(string, optional, tag = "13")]
@@ -250,6 +253,9 @@ pub struct ProducerSuccess {
     pub last_sequence_id: Option<i64>,
     #[prost(bytes = "bytes", optional, tag = "4")]
     pub schema_version: Option<prost::bytes::Bytes>,
+    /// With a producer that has the topic for itself, how many have had it.
+    #[prost(uint64, optional, tag = "5")]
+    pub topic_epoch: Option<u64>,
 }
 
 impl ProducerSuccess {
@@ -260,6 +266,7 @@ impl ProducerSuccess {
             producer_name,
             last_sequence_id: Some(last_sequence.and_then(|last| i64::try_from(last).ok()).unwrap_or(-1)),
             schema_version: Some(prost::bytes::Bytes::new()),
+            topic_epoch: None,
         }
     }
 }
