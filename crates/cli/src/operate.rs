@@ -29,7 +29,7 @@ pub(crate) fn send(args: &Send, found: &Found) -> Result {
     let edge = way_in(&topology, task)?.id.clone();
     let messages = messages(args)?;
     let session = Session::open(found, &args.data)?;
-    if args.wait && !session.access.is_running() {
+    if args.wait && !session.access.is_running() && session.access.keeps_accounts() {
         session.close()?;
         return Err(Failure::new(
             Code::Unreachable,
@@ -131,13 +131,7 @@ fn print_status(status: &TopologyStatus) {
     for edge in &status.edges {
         say!("  {:width$} {:>9} {:>9} {:>9} {:>12}", edge.edge, edge.backlog, edge.in_flight, edge.delayed, edge.dead_letters);
     }
-    say!(
-        "  sent {} = done {} + dead-lettered {} + in flight {}",
-        status.sent,
-        status.done,
-        status.dead_lettered,
-        status.in_flight
-    );
+    say!("  {}", status.account_line());
 }
 
 /// `leat dlq`.

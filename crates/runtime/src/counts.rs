@@ -12,6 +12,8 @@ use std::{
 pub struct Counts {
     tasks: Vec<(&'static str, TaskCounts)>,
     edges: Vec<EdgeCounts>,
+    /// Roots that sources have given.
+    pub(crate) roots: AtomicU64,
 }
 
 /// The counters of one task.
@@ -54,6 +56,7 @@ impl Counts {
                 .iter()
                 .map(|edge| EdgeCounts { id: edge.id, settled: AtomicU64::new(0), dead: AtomicU64::new(0) })
                 .collect(),
+            roots: AtomicU64::new(0),
         }
     }
 

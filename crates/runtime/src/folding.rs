@@ -251,6 +251,9 @@ impl<'a> Owner<'a> {
         };
         let outputs = self.result(&edge, &parent).await?;
         let emitted = outputs.len() as u64;
+        // Where the result may be there without the word that it is, a second one is dropped by its number.
+        let atomic = edge.broker.promises().atomic_step;
+        let producer: Option<Arc<str>> = (!atomic).then(|| format!("{}/{}", self.key, request.run_id).into());
         let publishes = outputs.into_iter().enumerate().filter_map(|(index, output)| {
             let topic = edge.route(output.route?)?.clone();
             let message = Message {
@@ -262,7 +265,8 @@ impl<'a> Owner<'a> {
                 payload: output.payload,
                 ..Message::default()
             };
-            Some(Publish { topic, message: message.into(), sequence: None })
+            let sequence = producer.clone().map(|producer| (producer, request.results << 32 | index as u64));
+            Some(Publish { topic, message: message.into(), sequence })
         });
         let mut step = Step { publishes: publishes.collect(), state: request.state, ..Step::default() };
         step.state.push((self.key.clone(), None));

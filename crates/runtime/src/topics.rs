@@ -3,6 +3,7 @@
 use crate::def::{EdgeDef, TopologyDef};
 use leatworks_broker::{Broker, Durability, Result, Start, TopicKind, TopicSpec, TopicStats};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The subscription that keeps the messages of a dead-letter topic until somebody redrives or drops them.
 pub const DEAD_LETTER_SUBSCRIPTION: &str = "dlq";
@@ -73,6 +74,13 @@ async fn make(broker: &dyn Broker, spec: TopicSpec, subscription: &str) -> Resul
     let topic = spec.name.clone();
     broker.create_topic(spec).await?;
     broker.create_subscription(&topic, subscription, Start::Earliest).await
+}
+
+/// What is pending on each edge on which something is.
+pub(crate) async fn backlogs(broker: &dyn Broker, edges: &'static [EdgeDef]) -> Result<BTreeMap<String, u64>> {
+    let stats = broker.stats().await?;
+    let backlog = |edge: &'static EdgeDef| (edge.id.to_owned(), pending_in(&stats, &[edge]).messages);
+    Ok(edges.iter().map(backlog).filter(|(_, messages)| *messages > 0).collect())
 }
 
 /// Whether nothing is pending on any of these edges, and how much has ever been published on them.

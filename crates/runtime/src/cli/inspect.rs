@@ -107,13 +107,10 @@ fn status_text(status: &Status) -> String {
         .collect();
     let running = if status.running { "running" } else { "not running" };
     format!(
-        "{}: {running}, durability {}\nsent {} = done {} + dead-lettered {} + in flight {}\n\n{}",
+        "{}: {running}, durability {}\n{}\n\n{}",
         status.topology,
         status.durability,
-        status.sent,
-        status.done,
-        status.dead_lettered,
-        status.in_flight,
+        status.account_line(),
         table(&["edge", "backlog", "in flight", "delayed", "dead letters"], &rows)
     )
 }
@@ -130,7 +127,7 @@ pub(super) async fn send(topology: &'static TopologyDef, output: Output, config:
     }
     let wait = send.wait;
     let response = ask(config, |access| {
-        if wait && !access.is_running() {
+        if wait && !access.is_running() && access.keeps_accounts() {
             return Err(Failure::new(
                 CONNECT,
                 format!(

@@ -295,10 +295,11 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     if let Some(code) = signals.code() {
         return Ok(code);
     }
-    if report.dead_lettered > 0 {
-        super::output::tell(&format!("{:>12} {} given up: `{} dlq list` shows why", "Note", report.dead_lettered, topology.name));
+    let given_up = report.given_up();
+    if given_up > 0 {
+        super::output::tell(&format!("{:>12} {given_up} given up: `{} dlq list` shows why", "Note", topology.name));
     }
-    Ok(if run.flags.fail_on_dlq && report.dead_lettered > 0 { DEAD_LETTERS } else { OK })
+    Ok(if run.flags.fail_on_dlq && given_up > 0 { DEAD_LETTERS } else { OK })
 }
 
 /// The files that sinks write.

@@ -65,6 +65,14 @@ impl Access {
         matches!(self, Self::Running(_))
     }
 
+    /// Whether the broker keeps an account of roots, without which nobody can wait for the end of one. A running owner has one that does.
+    pub fn keeps_accounts(&self) -> bool {
+        match self {
+            Self::Own(broker) => broker.promises().accounts,
+            Self::Running(_) => true,
+        }
+    }
+
     /// Asks. Many messages are sent in several requests; if one of them fails, those before it are sent.
     ///
     /// # Errors

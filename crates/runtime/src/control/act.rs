@@ -2,7 +2,9 @@
 
 use super::{EdgeStatus, FailureKind, Filter, Listed, Outgoing, Request, Response, Sent, Status};
 use crate::{
-    Codec, DeadLetter, dispatch, ids,
+    Codec, DeadLetter,
+    codec::Bytes,
+    dispatch, ids,
     topics::{self, DEAD_LETTER_SUBSCRIPTION, EdgeRef, TopologyRef},
 };
 use leatworks_broker::{Ack, Broker, BrokerError, ErrorKind, Message, Outcome, Position, Publish, Result, Step, TopicStats};
@@ -37,17 +39,21 @@ fn failed(error: BrokerError) -> Response {
 
 async fn status(broker: &dyn Broker, topology: &TopologyRef, running: bool) -> Result<Status> {
     let stats = broker.stats().await?;
-    let account = broker.account(&topology.name).await?;
+    let promises = broker.promises();
+    let account = if promises.accounts { Some(broker.account(&topology.name).await?.into()) } else { None };
+    // Several processes may run it on another system: they are there as its consumers.
+    let consumed = || {
+        let of_edge =
+            |edge: &EdgeRef| stats.iter().find(|stats| stats.spec.name == edge.topic)?.subscriptions.get(&edge.subscription);
+        topology.edges.iter().filter_map(of_edge).any(|subscription| subscription.consumers > 0)
+    };
     let own = stats.iter().filter(|topic| topic.spec.topology == topology.name).find_map(|topic| topic.spec.durability);
     Ok(Status {
         schema: "leat.status/v1".to_owned(),
         topology: topology.name.clone(),
         durability: own.map_or_else(|| broker.durability().to_owned(), |level| level.name().to_owned()),
-        running,
-        sent: account.sent,
-        done: account.done,
-        dead_lettered: account.dead_lettered,
-        in_flight: account.in_flight,
+        running: running || (!promises.accounts && consumed()),
+        account,
         edges: topology.edges.iter().map(|edge| edge_status(edge, &stats)).collect(),
     })
 }
@@ -79,6 +85,10 @@ async fn send(
     let Some(ingress) = topology.edges.iter().find(|found| found.ingress && found.id == edge) else {
         return Ok(Response::failed(FailureKind::Invalid, format!("`{}` has no way in `{edge}`", topology.name)));
     };
+    if wait_ms.is_some() && !broker.promises().accounts {
+        let text = "this broker keeps no account of roots, so nothing tells when all that comes of a message is done: send without waiting";
+        return Ok(Response::failed(FailureKind::Invalid, text.to_owned()));
+    }
     topics::create(broker, topology).await?;
     let topic: Arc<str> = ingress.topic.as_str().into();
     let roots: Vec<Message> =
@@ -155,6 +165,11 @@ async fn list(broker: &dyn Broker, topology: &TopologyRef, filter: &Filter, limi
 /// Takes letters out of the dead-letter topics; with `redrive` each goes back to its edge in the same step.
 async fn settle(broker: &dyn Broker, topology: &TopologyRef, filter: &Filter, redrive: bool) -> Result<Response> {
     topics::create(broker, topology).await?;
+    // Where a step may be done by half, its state makes it whole; and one at a time has that, so nothing is redriven by two.
+    let state = (!broker.promises().atomic_step).then(|| format!("redrive/{}.redrive", topology.name));
+    if let Some(key) = &state {
+        broker.state(key).await?;
+    }
     // What is redriven now may be given up again meanwhile: only what lay there at the beginning is meant.
     let began_ms = ids::now_ms();
     let mut count = 0;
@@ -166,7 +181,7 @@ async fn settle(broker: &dyn Broker, topology: &TopologyRef, filter: &Filter, re
             for (position, message) in letters {
                 let letter = DeadLetter::read(&edge.id, position, &message);
                 if letter.last_ms <= began_ms && fits(&letter, filter) {
-                    count += u64::from(settle_one(broker, edge, position, message, redrive).await?);
+                    count += u64::from(settle_one(broker, edge, position, message, redrive, state.as_deref()).await?);
                 }
             }
         }
@@ -174,7 +189,14 @@ async fn settle(broker: &dyn Broker, topology: &TopologyRef, filter: &Filter, re
     Ok(Response::Count { count })
 }
 
-async fn settle_one(broker: &dyn Broker, edge: &EdgeRef, position: Position, message: Message, redrive: bool) -> Result<bool> {
+async fn settle_one(
+    broker: &dyn Broker,
+    edge: &EdgeRef,
+    position: Position,
+    message: Message,
+    redrive: bool,
+    state: Option<&str>,
+) -> Result<bool> {
     let ack = Ack {
         topic: edge.dead_letter_topic.as_str().into(),
         subscription: DEAD_LETTER_SUBSCRIPTION.into(),
@@ -186,7 +208,14 @@ async fn settle_one(broker: &dyn Broker, edge: &EdgeRef, position: Position, mes
         message: dispatch::clean(message).into(),
         sequence: None,
     });
-    let step = Step { acks: vec![ack], publishes: publishes.into_iter().collect(), guard: true, ..Step::default() };
+    let step = Step {
+        acks: vec![ack],
+        publishes: publishes.into_iter().collect(),
+        // What is in nobody's hands there cannot be guarded.
+        guard: state.is_none(),
+        state: state.map(|key| (key.to_owned(), Some(Bytes::new()))).into_iter().collect(),
+        ..Step::default()
+    };
     match dispatch::commit(broker, step).await {
         Ok(()) => Ok(true),
         // Somebody else has taken it in the meantime.

@@ -15,8 +15,9 @@ pub(crate) use socket::answers;
 pub use socket::listen;
 
 use crate::{DeadLetter, topics::TopologyRef};
-use leatworks_broker::ErrorKind;
+use leatworks_broker::{Account, ErrorKind};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// What is asked. As JSON it is tagged by `op`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -183,6 +184,16 @@ pub struct Status {
     pub durability: String,
     /// Whether a process is running that owns the journal.
     pub running: bool,
+    /// The account of its roots, unless the broker keeps none.
+    #[serde(flatten)]
+    pub account: Option<Roots>,
+    /// The edges.
+    pub edges: Vec<EdgeStatus>,
+}
+
+/// The account of a topology's roots: `sent == done + dead_lettered + in_flight`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roots {
     /// Roots that were accepted.
     pub sent: u64,
     /// Roots of which nothing is pending and nothing was given up.
@@ -191,8 +202,27 @@ pub struct Status {
     pub dead_lettered: u64,
     /// Roots of which something is pending.
     pub in_flight: u64,
-    /// The edges.
-    pub edges: Vec<EdgeStatus>,
+}
+
+impl From<Account> for Roots {
+    fn from(Account { sent, done, dead_lettered, in_flight }: Account) -> Self {
+        Self { sent, done, dead_lettered, in_flight }
+    }
+}
+
+/// The account as a line for people.
+impl fmt::Display for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, done, dead_lettered, in_flight } = self;
+        write!(f, "sent {sent} = done {done} + dead-lettered {dead_lettered} + in flight {in_flight}")
+    }
+}
+
+impl Status {
+    /// The account as a line for people, or that there is none.
+    pub fn account_line(&self) -> String {
+        self.account.map_or_else(|| "this broker keeps no account of roots".to_owned(), |roots| roots.to_string())
+    }
 }
 
 /// How an edge stands.

@@ -4,7 +4,7 @@ mod record;
 mod report;
 mod wait;
 
-pub use report::Report;
+pub use report::{Counted, Report};
 
 use crate::{
     TaskError, codec,
@@ -21,7 +21,7 @@ use leatworks_broker::{Broker, BrokerError, Publish, Step};
 use record::Record;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -234,7 +234,8 @@ impl Run {
             self.send_start_message().await?;
         }
         for task in roots {
-            let feed = source::Feed::new(self.broker.clone(), &self.plan, &task, self.record.run_id(), self.stop.clone())
+            let (broker, counts, stop) = (self.broker.clone(), self.counts.clone(), self.stop.clone());
+            let feed = source::Feed::new(broker, &self.plan, &task, self.record.run_id(), counts, stop)
                 .map_err(|error| RunError::Config(error.to_string()))?;
             let name = task.def.name;
             self.sources.spawn(async move {
@@ -272,11 +273,14 @@ impl Run {
         let codec = self.plan.topology.codec;
         let payload = codec::encode(codec, &self.options.message).map_err(|error| RunError::Config(error.to_string()))?;
         self.record.started = true;
+        self.counts.roots.fetch_add(1, Relaxed);
+        // Where the message may be there without the word that it is, a second one is dropped by its number.
+        let sequence = (!self.broker.promises().atomic_step).then(|| (format!("start/{}", self.record.run).into(), 0));
         let step = Step {
             publishes: vec![Publish {
                 topic: ingress.topic.into(),
                 message: ids::new_root(payload, codec, None).into(),
-                sequence: None,
+                sequence,
             }],
             state: vec![self.record.entry(self.plan.topology.name)],
             ..Step::default()
@@ -395,8 +399,13 @@ impl Run {
     }
 
     async fn report(&self, started: Instant) -> Result<Report, RunError> {
-        let account = self.record.share(self.broker.account(self.plan.topology.name).await?);
-        Ok(Report::new(self.plan.topology.name, account, &self.counts, started.elapsed()))
+        let topology = self.plan.topology;
+        if !self.broker.promises().accounts {
+            let backlogs = topics::backlogs(self.broker.as_ref(), topology.edges).await?;
+            return Ok(Report::without_account(topology.name, &self.counts, backlogs, started.elapsed()));
+        }
+        let account = self.record.share(self.broker.account(topology.name).await?);
+        Ok(Report::new(topology.name, account, &self.counts, started.elapsed()))
     }
 }
 

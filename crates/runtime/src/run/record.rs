@@ -1,7 +1,7 @@
 //! The durable record of a run, by which a killed run goes on where it was and a finished one starts anew.
 
-use crate::{codec::Bytes, def::TopologyDef, folding, ids, source};
-use leatworks_broker::{Account, Ack, Broker, BrokerError, ErrorKind, MessageId, Position, Result, Step};
+use crate::{codec::Bytes, def::TopologyDef, folding, ids, source, topics};
+use leatworks_broker::{Account, Ack, Broker, BrokerError, ErrorKind, MessageId, Position, Result, Start, Step};
 use serde::{Deserialize, Serialize};
 
 /// What is known of the current run of a topology. Kept under `run/<topology>`.
@@ -41,7 +41,10 @@ impl Record {
         if let Some(record) = kept.filter(|record| !record.ended) {
             return Ok((record, true));
         }
-        let account = broker.account(topology.name).await?;
+        let account = match broker.promises().accounts {
+            true => broker.account(topology.name).await?,
+            false => Account::default(),
+        };
         let record = Self {
             run: ids::random_id().to_string(),
             input: input.map(str::to_owned),
@@ -96,6 +99,16 @@ const DROPPED_AT_ONCE: usize = 1024;
 /// Gives an unfinished run up: drops what is pending on its edges, and marks it as ended. Gives how many messages were dropped.
 pub(crate) async fn abandon(broker: &dyn Broker, topology: &TopologyDef) -> Result<u64> {
     let mut dropped = 0;
+    if !broker.promises().atomic_step {
+        // Another system's subscriptions are moved as a whole: what is in nobody's hands would be settled there one by one.
+        let stats = broker.stats().await?;
+        for edge in topology.edges {
+            dropped += topics::pending_in(&stats, &[edge]).messages;
+            for topic in [edge.topic, edge.retry_topic] {
+                broker.seek(topic, edge.subscription, Start::Latest).await?;
+            }
+        }
+    }
     for edge in topology.edges {
         for topic in [edge.topic, edge.retry_topic] {
             loop {

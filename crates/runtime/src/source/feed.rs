@@ -2,14 +2,19 @@
 
 use crate::{
     codec::{Bytes, Codec, EncodeError},
+    counts::Counts,
     def::EdgeDef,
     dispatch, ids,
     plan::{Plan, TaskPlan},
     run::Stop,
+    topics,
 };
 use leatworks_broker::{Broker, BrokerError, Message, MessageId, Publish, Step};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 use tokio::sync::watch;
 
 /// The most roots of a topology that may be in flight before its sources wait. It covers a graph that is ten disk flushes (50 ms) deep at
@@ -18,6 +23,16 @@ pub(crate) const ROOTS_IN_FLIGHT_MAX: u64 = 16_384;
 
 /// How long a source waits before it looks again whether there is room: half a disk flush.
 const LOOK: Duration = Duration::from_millis(2);
+
+/// On a broker that keeps no account: how much may be pending on the edges of the topology before its sources wait, as that broker counts it, which
+/// may be in batches of up to a thousand messages. A quarter of the other limit.
+const PENDING_MAX: u64 = 4_096;
+
+/// After how many roots it is looked at there, which takes a request for each topic; so a source goes beyond the limit by this much at most.
+const ROOTS_BETWEEN_LOOKS: u64 = 4_096;
+
+/// How long between two looks there while there is no room.
+const LOOK_FAR: Duration = Duration::from_millis(200);
 
 /// A source could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +76,20 @@ pub(crate) struct Feed {
     key: String,
     run_id: MessageId,
     seed: u64,
+    counts: Arc<Counts>,
+    edges: Vec<&'static EdgeDef>,
+    /// On a broker that keeps no account, whether roots may be given before it is looked at again.
+    unlooked: Unlooked,
+    /// On a broker that may have the roots without the position, by whom they are numbered there: then a second one is dropped.
+    producer: Option<Arc<str>>,
     stop: watch::Receiver<Stop>,
+}
+
+/// How many roots were given since it was seen that there is room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unlooked {
+    Accounts,
+    Roots(u64),
 }
 
 impl Feed {
@@ -70,8 +98,10 @@ impl Feed {
         plan: &Plan,
         task: &TaskPlan,
         run_id: MessageId,
+        counts: Arc<Counts>,
         stop: watch::Receiver<Stop>,
     ) -> Result<Self, SourceError> {
+        let promises = broker.promises();
         let topology = plan.topology.name;
         let ingress: &EdgeDef = plan
             .topology
@@ -84,6 +114,10 @@ impl Feed {
             codec: task.def.codec,
             key: position_key(topology, task.def.name),
             run_id,
+            counts,
+            edges: plan.topology.edges.iter().collect(),
+            unlooked: if promises.accounts { Unlooked::Accounts } else { Unlooked::Roots(ROOTS_BETWEEN_LOOKS) },
+            producer: (!promises.atomic_step).then(|| format!("source/{topology}/{}/{run_id}", task.def.name).into()),
             seed: ids::seed(topology, &format!("source/{}", task.def.name)),
             stop,
         })
@@ -108,17 +142,24 @@ impl Feed {
     }
 
     /// Publishes roots and where the source stands after them, in one step.
-    pub(crate) async fn publish(&self, roots: Vec<Root>, position: &impl Serialize) -> Result<(), SourceError> {
+    pub(crate) async fn publish(&mut self, roots: Vec<Root>, position: &impl Serialize) -> Result<(), SourceError> {
         let created_ms = ids::now_ms();
+        let count = roots.len() as u64;
         let publishes = roots.into_iter().map(|root| {
             let id = ids::child_id(self.run_id, self.seed, root.number);
             let message = Message { id, root: id, created_ms, codec: root.codec, payload: root.payload, ..Message::default() };
-            Publish { topic: self.topic.clone(), message: message.into(), sequence: None }
+            let sequence = self.producer.clone().map(|producer| (producer, root.number));
+            Publish { topic: self.topic.clone(), message: message.into(), sequence }
         });
         let position = serde_json::to_vec(position).map_err(EncodeError::from)?;
         let step =
             Step { publishes: publishes.collect(), state: vec![(self.key.clone(), Some(position.into()))], ..Step::default() };
-        Ok(dispatch::commit(self.broker.as_ref(), step).await?)
+        dispatch::commit(self.broker.as_ref(), step).await?;
+        self.counts.roots.fetch_add(count, Relaxed);
+        if let Unlooked::Roots(given) = &mut self.unlooked {
+            *given += count;
+        }
+        Ok(())
     }
 
     /// Waits until there is room for more roots. `false`: the run is stopped, so the source ends.
@@ -127,10 +168,21 @@ impl Feed {
             if self.is_stopped() {
                 return Ok(false);
             }
-            if self.broker.account(self.topology).await?.in_flight < ROOTS_IN_FLIGHT_MAX {
-                return Ok(true);
-            }
-            tokio::time::sleep(LOOK).await;
+            let pause = match self.unlooked {
+                Unlooked::Accounts if self.broker.account(self.topology).await?.in_flight < ROOTS_IN_FLIGHT_MAX => {
+                    return Ok(true);
+                }
+                Unlooked::Accounts => LOOK,
+                Unlooked::Roots(given) if given < ROOTS_BETWEEN_LOOKS => return Ok(true),
+                Unlooked::Roots(_) => {
+                    if topics::pending(self.broker.as_ref(), &self.edges).await?.messages < PENDING_MAX {
+                        self.unlooked = Unlooked::Roots(0);
+                        return Ok(true);
+                    }
+                    LOOK_FAR
+                }
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 
