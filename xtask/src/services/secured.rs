@@ -8,6 +8,9 @@ use std::{path::Path, process::Command};
 /// Certificates that are good for nothing but these tests: an authority, and a server on 127.0.0.1 that it vouches for.
 const CERTIFICATES: &str = "crates/pulsar/tests/client/tls";
 
+/// What runs against them: the client by itself, topologies, and the binaries of the showcase.
+const TESTS: [(&str, &str); 3] = [("leatworks-pulsar", "client"), ("leatworks", "pulsar"), ("showcase", "pulsar")];
+
 /// Starts both and runs the tests.
 pub(crate) fn test_client() -> Result<()> {
     let open = Pulsar::start(&Options { settings: ALL_FEATURES, secret: None, as_shipped: false })?;
@@ -23,14 +26,17 @@ pub(crate) fn test_client() -> Result<()> {
     let secret = Secret::for_tests();
     let secured =
         Pulsar::start(&Options { settings: &[ALL_FEATURES, &settings].concat(), secret: Some(&secret), as_shipped: false })?;
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["test", "-p", "leatworks-pulsar", "--features", "real-pulsar", "--test", "client"]);
-    // Most of a test is waiting for the service, which has the cores as well.
-    cargo.args(["--", "--test-threads", "6"]);
-    cargo.env("LEAT_PULSAR_URL", format!("pulsar://127.0.0.1:{}", open.port));
-    cargo.env("LEAT_PULSAR_ADMIN_URL", format!("http://127.0.0.1:{}", open.web_port));
-    cargo.env("LEAT_PULSAR_TLS_URL", format!("pulsar+ssl://127.0.0.1:{tls_port}"));
-    cargo.env("LEAT_PULSAR_TLS_ADMIN_URL", format!("http://127.0.0.1:{}", secured.web_port));
-    cargo.env("LEAT_PULSAR_TOKEN_KEY", secret.key);
-    run_command(&mut cargo)
+    for (package, test) in TESTS {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["test", "-p", package, "--features", "real-pulsar", "--test", test]);
+        // Most of a test is waiting for the service, which has the cores as well.
+        cargo.args(["--", "--test-threads", "6"]);
+        cargo.env("LEAT_PULSAR_URL", format!("pulsar://127.0.0.1:{}", open.port));
+        cargo.env("LEAT_PULSAR_ADMIN_URL", format!("http://127.0.0.1:{}", open.web_port));
+        cargo.env("LEAT_PULSAR_TLS_URL", format!("pulsar+ssl://127.0.0.1:{tls_port}"));
+        cargo.env("LEAT_PULSAR_TLS_ADMIN_URL", format!("http://127.0.0.1:{}", secured.web_port));
+        cargo.env("LEAT_PULSAR_TOKEN_KEY", secret.key);
+        run_command(&mut cargo)?;
+    }
+    Ok(())
 }

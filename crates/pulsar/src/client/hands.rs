@@ -198,7 +198,7 @@ impl Hands {
                 tracing::error!(?place, index, "the place of a message is too large for a position; it is left where it is");
                 continue;
             };
-            if self.settled.known.contains(&position) || self.pinned.iter().any(|settled| settled.has(position)) {
+            if self.settled.known.contains(&position) || has(&self.pinned, position) {
                 // The service has lost the acknowledgement, or has never got it.
                 slot.settle(index);
                 feed.give(1, epoch);
@@ -392,6 +392,11 @@ impl Hands {
         self.pinned.push(settled);
     }
 
+    /// Whether a step with state has settled it.
+    pub(crate) fn is_pinned(&self, position: Position) -> bool {
+        has(&self.pinned, position)
+    }
+
     /// Where a message lies: not where it stood first, if it was given back.
     pub(crate) fn lies_at(&self, position: Position) -> Position {
         let here = self.held.get(&position).and_then(|held| held.place.position(held.index));
@@ -402,6 +407,10 @@ impl Hands {
     pub(crate) fn wake_all(&self) {
         self.seats.values().for_each(|chair| chair.wake.notify_one());
     }
+}
+
+fn has(pinned: &[Runs], position: Position) -> bool {
+    pinned.iter().any(|settled| settled.has(position))
 }
 
 /// A wait that is longer than any process lives; a far time must not overflow.

@@ -43,7 +43,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -69,6 +69,8 @@ pub(crate) struct Inner {
 #[derive(Default)]
 struct Known {
     topics: HashMap<String, TopicSpec>,
+    /// Topics that are this client's own, and when that was seen.
+    internal: HashMap<String, Instant>,
     senders: HashMap<(String, Option<Arc<str>>), Sender>,
     subscriptions: HashMap<(String, String), Arc<Subscription>>,
     stores: HashMap<String, Arc<OnceCell<Arc<Store>>>>,

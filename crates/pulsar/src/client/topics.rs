@@ -13,6 +13,7 @@ use super::{
     sender::Sender,
 };
 use crate::wire::proto::SubType;
+use futures_util::future::join_all;
 use leatworks_broker::{
     BrokerError, Consumer, ErrorKind, Message, Position, Result, Start, Subscribe, SubscriptionKind, SubscriptionStats,
     TopicKind, TopicSpec, TopicStats,
@@ -20,7 +21,7 @@ use leatworks_broker::{
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The properties of a topic that say what it is for.
@@ -40,6 +41,12 @@ const KINDS: [(TopicKind, &str); 4] = [
     (TopicKind::Route, "route"),
     (TopicKind::DeadLetter, "dead-letter"),
 ];
+
+/// How many topics are asked about at once when all are: each is a request on a connection of its own.
+const LOOKS_AT_ONCE: usize = 16;
+
+/// For how long it is taken for true that a topic is this client's own: another process may make it one of a graph.
+const INTERNAL_TIME: Duration = Duration::from_secs(5);
 
 /// The most bytes of a name.
 const NAME_BYTES_MAX: usize = 255;
@@ -109,7 +116,9 @@ impl Inner {
             self.admin.set_retention(&spec.name, minutes, megabytes).await?;
         }
         let spec = TopicSpec { kind, topology, ..spec };
-        self.known().topics.insert(spec.name.clone(), spec);
+        let mut known = self.known();
+        known.internal.remove(&spec.name);
+        known.topics.insert(spec.name.clone(), spec);
         Ok(())
     }
 
@@ -380,6 +389,7 @@ impl Inner {
                 let hands = subscription.hands();
                 for (index, arrived) in messages.into_iter().enumerate().filter(|(index, _)| hands.is_open(place, *index)) {
                     let position = arrived.again.position.or_else(|| place.position(index));
+                    let position = position.filter(|position| !hands.is_pinned(*position));
                     found.extend(position.map(|position| (position, arrived.message)));
                 }
                 found.len() < limit
@@ -390,47 +400,65 @@ impl Inner {
 
     pub(super) async fn stats(&self) -> Result<Vec<TopicStats>> {
         self.check()?;
-        let mut all = Vec::new();
         let names = self.admin.topics().await?;
-        for name in &names {
-            let Some(spec) = self.visible(name).await? else { continue };
-            let stats = self.admin.stats(name).await?;
-            let mut subscriptions = BTreeMap::new();
-            for (subscription, found) in stats.subscriptions.iter().filter(|(_, found)| found.durable != Some(false)) {
-                let mut counted = count(found);
-                let retry = retry_topic(name, subscription);
-                if retry != *name
-                    && names.contains(&retry)
-                    && self.visible(&retry).await?.is_none()
-                    && let Some(found) = self.admin.stats(&retry).await?.subscriptions.get(subscription)
-                {
-                    let more = count(found);
-                    counted.backlog += more.backlog;
-                    counted.in_flight += more.in_flight;
-                    counted.delayed += more.delayed;
-                }
-                let (handed, waiting, delayed) = self.subscription(name, subscription).hands().counts();
-                // The service takes what it has sent for being in hand, and does not count where a consumer is alone.
-                let all = counted.backlog + counted.in_flight;
-                counted.in_flight = counted.in_flight.saturating_sub(waiting as u64).max(handed as u64);
-                counted.backlog = all.saturating_sub(counted.in_flight);
-                // The service goes on counting what was settled while it waited.
-                counted.delayed = counted.delayed.max(delayed as u64).min(counted.backlog);
-                subscriptions.insert(subscription.clone(), counted);
+        let mut all = Vec::new();
+        for some in names.chunks(LOOKS_AT_ONCE) {
+            for stats in join_all(some.iter().map(|name| self.stats_of(name, &names))).await {
+                all.extend(stats?);
             }
-            all.push(TopicStats { spec, published: stats.msg_in_counter, damaged: 0, subscriptions });
         }
         all.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         Ok(all)
     }
 
+    async fn stats_of(&self, name: &str, names: &[String]) -> Result<Option<TopicStats>> {
+        let Some(spec) = self.visible(name).await? else { return Ok(None) };
+        let stats = match self.admin.stats(name).await {
+            // It was removed meanwhile.
+            Err(PulsarError::NotFound(_)) => return Ok(None),
+            found => found?,
+        };
+        let mut subscriptions = BTreeMap::new();
+        for (subscription, found) in stats.subscriptions.iter().filter(|(_, found)| found.durable != Some(false)) {
+            let mut counted = count(found);
+            let retry = retry_topic(name, subscription);
+            if retry != name
+                && names.contains(&retry)
+                && self.visible(&retry).await?.is_none()
+                && let Some(found) = self.admin.stats(&retry).await?.subscriptions.get(subscription)
+            {
+                let more = count(found);
+                counted.backlog += more.backlog;
+                counted.in_flight += more.in_flight;
+                counted.delayed += more.delayed;
+            }
+            let (handed, waiting, delayed) = self.subscription(name, subscription).hands().counts();
+            // The service takes what it has sent for being in hand, and does not count where a consumer is alone.
+            let all = counted.backlog + counted.in_flight;
+            counted.in_flight = counted.in_flight.saturating_sub(waiting as u64).max(handed as u64);
+            counted.backlog = all.saturating_sub(counted.in_flight);
+            // The service goes on counting what was settled while it waited.
+            counted.delayed = counted.delayed.max(delayed as u64).min(counted.backlog);
+            subscriptions.insert(subscription.clone(), counted);
+        }
+        Ok(Some(TopicStats { spec, published: stats.msg_in_counter, damaged: 0, subscriptions }))
+    }
+
     /// A topic as it was made, unless only this client uses it or it is not there.
     async fn visible(&self, topic: &str) -> Result<Option<TopicSpec>> {
+        if self.known().internal.get(topic).is_some_and(|seen| seen.elapsed() < INTERNAL_TIME) {
+            return Ok(None);
+        }
         let spec = match self.spec(topic).await {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             found => found?,
         };
-        Ok(self.known().topics.contains_key(topic).then_some(spec))
+        let mut known = self.known();
+        if known.topics.contains_key(topic) {
+            return Ok(Some(spec));
+        }
+        known.internal.insert(topic.to_owned(), Instant::now());
+        Ok(None)
     }
 }
 
