@@ -209,7 +209,10 @@ mod tests {
         kept
     }
 
-    fn told(kept: &Kept) -> (Vec<(String, usize)>, Vec<(String, Vec<u64>)>) {
+    /// Keys with the bytes of their values, and subscriptions with what is settled of them.
+    type Told = (Vec<(String, usize)>, Vec<(String, Vec<u64>)>);
+
+    fn told(kept: &Kept) -> Told {
         let values = kept.values.iter().map(|(key, value)| (key.clone(), value.len())).collect();
         let settled = kept.all_settled().into_iter();
         let settled = settled.map(|((_, of), runs)| (of.to_owned(), runs.positions().map(|position| position.0).collect()));
