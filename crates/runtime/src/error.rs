@@ -51,6 +51,12 @@ impl Cause {
             Self::WorkerDied => "worker-died",
         }
     }
+
+    /// The cause that a worker means by such a word. That it has died is nothing that a worker says.
+    pub(crate) fn told(word: &str) -> Option<Self> {
+        let known = [Self::Error, Self::Panic, Self::Timeout, Self::Permanent, Self::Undecodable];
+        known.into_iter().find(|cause| cause.as_str() == word)
+    }
 }
 
 impl TaskError {

@@ -7,7 +7,7 @@ use crate::{
 };
 use leatworks_broker::{BoxFuture, Message};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{marker::PhantomData, sync::Arc};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 /// Makes the handler of a task.
 pub type OpenHandler = for<'a> fn(&'a Setup) -> BoxFuture<'a, Result<Arc<dyn Handler>, TaskError>>;
@@ -38,7 +38,31 @@ pub trait Handler: Send + Sync + 'static {
     fn flush<'a>(&'a self, _messages: Handled<'a>) -> BoxFuture<'a, Result<(), TaskError>> {
         Box::pin(std::future::ready(Ok(())))
     }
+
+    /// Who takes several messages at once, if it is better so just now.
+    fn batch(&self) -> Option<&dyn BatchHandler> {
+        None
+    }
 }
+
+/// Handles several messages at once, for handlers to whom handing each over by itself costs more than handling it.
+pub trait BatchHandler: Send + Sync {
+    /// Handles all of them and tells, in any order, what came of each: its index among the calls, and the result. Each may take `timeout`, which the handler sees
+    /// to. A message of which nothing is told has failed and is tried again. The future may be dropped at any `await`.
+    fn handle_all<'a>(&'a self, calls: &'a [Call], timeout: Duration, answers: Answers) -> BoxFuture<'a, ()>;
+}
+
+/// A message of a batch.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The message.
+    pub message: Message,
+    /// What its task knows about it.
+    pub cx: Context,
+}
+
+/// Where a batch handler tells what came of a message.
+pub type Answers = tokio::sync::mpsc::UnboundedSender<(usize, Result<Vec<Output>, TaskError>)>;
 
 /// The messages of a batch as they were handled, in their order. They are only copied for who asks for them.
 pub type Handled<'a> = Box<dyn Iterator<Item = Message> + Send + 'a>;

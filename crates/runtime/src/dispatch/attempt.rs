@@ -30,17 +30,28 @@ pub(crate) struct Settle {
     pub(crate) origin: Option<(Arc<Message>, u32)>,
 }
 
-/// Runs the task once. `now_ms` is when its outputs are made, as well as it is known.
-pub(crate) async fn run(edge: &Edge, taken: Taken, now_ms: u64) -> Outcome {
+/// A message that an attempt is to be made at.
+pub(super) struct Held {
+    queue: super::Queue,
+    position: Position,
+    pub(super) attempt: u32,
+    pub(super) message: Arc<Message>,
+}
+
+/// Takes a message in hand, unless all of its attempts are used up.
+pub(super) fn hold(edge: &Edge, taken: Taken) -> Result<Held, Outcome> {
     let Taken { queue, delivery } = taken;
     let (position, attempt, message) = (delivery.position, delivery.attempt, delivery.message);
     if attempt > edge.retry.attempts {
         let error = died(edge.retry.attempts);
-        return give_up(edge, queue, position, message, attempt, &error);
+        return Err(give_up(edge, queue, position, message, attempt, &error));
     }
-    let seen = opened(edge, &message);
-    let cx = Context::new(edge.place.clone(), &seen, attempt);
-    let result = call(edge, &seen, &cx).await;
+    Ok(Held { queue, position, attempt, message })
+}
+
+/// What becomes of a message by what its task has said. `now_ms` is when its outputs are made, as well as it is known.
+pub(super) fn conclude(edge: &Edge, held: Held, result: Result<Vec<Output>, TaskError>, now_ms: u64) -> Outcome {
+    let Held { queue, position, attempt, message } = held;
     match result.and_then(|outputs| publishes(edge, &message, outputs, now_ms)) {
         Ok((publishes, emitted)) => Outcome::Settle(Settle {
             ack: edge.ack(queue, position),
@@ -50,6 +61,20 @@ pub(crate) async fn run(edge: &Edge, taken: Taken, now_ms: u64) -> Outcome {
         }),
         Err(error) => fail(edge, queue, position, message, attempt, &error),
     }
+}
+
+/// Runs the task once.
+pub(crate) async fn run(edge: &Edge, taken: Taken, now_ms: u64) -> Outcome {
+    let held = match hold(edge, taken) {
+        Ok(held) => held,
+        Err(outcome) => return outcome,
+    };
+    let result = {
+        let seen = opened(edge, &held.message);
+        let cx = Context::new(edge.place.clone(), &seen, held.attempt);
+        call(edge, &seen, &cx).await
+    };
+    conclude(edge, held, result, now_ms)
 }
 
 /// The message as its task sees it: an envelope is opened.

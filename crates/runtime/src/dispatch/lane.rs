@@ -4,9 +4,18 @@ use super::{
     Edge, FLUSH_AFTER, Taken,
     attempt::{self, Outcome},
 };
-use crate::ids;
+use crate::{
+    Context, TaskError,
+    handler::{BatchHandler, Call},
+    ids,
+};
 use futures_util::poll;
-use std::{pin::pin, sync::Arc, task::Poll, time::Instant};
+use std::{
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 use tokio::sync::mpsc;
 
 /// How quick the messages of a lane were, which decides how many are taken at once.
@@ -17,6 +26,10 @@ pub(super) enum Pace {
     /// At least one was not, or had to wait for something: the others are better off in lanes of their own.
     Slow,
 }
+
+/// How long a batch that is handed over whole may take to count as quick. Far above a round trip on one machine (0.2 ms), and well below what anybody waits for:
+/// a worker that dies takes an attempt of each message that it has.
+const TOGETHER_QUICK: Duration = Duration::from_millis(20);
 
 /// After so many messages the clock is read.
 const CLOCK_MESSAGES: usize = 4;
@@ -31,6 +44,9 @@ pub(super) enum Handed {
 
 /// Runs a batch. A task that does not wait costs no timer and no wake-up.
 pub(super) async fn run(edge: Arc<Edge>, batch: Vec<Taken>, results: mpsc::UnboundedSender<Handed>) -> Pace {
+    if let Some(handler) = edge.handler.as_ref().and_then(|handler| handler.batch()) {
+        return together(&edge, handler, batch, &results).await;
+    }
     let mut pace = Pace::Quick;
     let mut finished = Vec::with_capacity(batch.len());
     let mut since = Instant::now();
@@ -64,4 +80,52 @@ pub(super) async fn run(edge: Arc<Edge>, batch: Vec<Taken>, results: mpsc::Unbou
     }
     let _ = results.send(Handed::Finished(finished));
     pace
+}
+
+/// Hands a batch over whole, and what comes of it on as it comes.
+async fn together(edge: &Edge, handler: &dyn BatchHandler, batch: Vec<Taken>, results: &mpsc::UnboundedSender<Handed>) -> Pace {
+    let since = Instant::now();
+    let mut held = Vec::with_capacity(batch.len());
+    let mut finished = Vec::new();
+    for taken in batch {
+        match attempt::hold(edge, taken) {
+            Ok(message) => held.push(message),
+            Err(outcome) => finished.push(outcome),
+        }
+    }
+    // The dispatcher is gone only when the run is over, and then the messages are given back with their consumer.
+    let _ = results.send(Handed::Finished(finished));
+    let calls = held.iter().map(|held| {
+        let message = attempt::opened(edge, &held.message).into_owned();
+        let cx = Context::new(edge.place.clone(), &message, held.attempt);
+        Call { message, cx }
+    });
+    let calls: Vec<Call> = calls.collect();
+    let mut held: Vec<Option<attempt::Held>> = held.into_iter().map(Some).collect();
+    // Not bounded by itself: there is one answer for each message of the batch.
+    let (sender, mut answers) = mpsc::unbounded_channel();
+    let mut work = pin!(handler.handle_all(&calls, edge.timeout, sender));
+    let mut working = true;
+    let mut some = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            count = answers.recv_many(&mut some, calls.len().max(1)) => {
+                if count == 0 {
+                    break;
+                }
+                let now_ms = ids::now_ms();
+                let outcomes = some.drain(..).filter_map(|(index, result)| {
+                    Some(attempt::conclude(edge, held.get_mut(index)?.take()?, result, now_ms))
+                });
+                let _ = results.send(Handed::Finished(outcomes.collect()));
+            }
+            () = &mut work, if working => working = false,
+        }
+    }
+    let rest = held.into_iter().flatten().map(|held| {
+        attempt::conclude(edge, held, Err(TaskError::retryable("its batch ended without an answer for it")), ids::now_ms())
+    });
+    let _ = results.send(Handed::Finished(rest.collect()));
+    if since.elapsed() <= TOGETHER_QUICK { Pace::Quick } else { Pace::Slow }
 }

@@ -72,7 +72,7 @@ impl Select {
             let kind = item.kind.ok_or_else(|| TaskError::permanent("a task of the answer has no `type`"))?;
             let topic = Some(self.topic(&kind).await?);
             let payload = Bytes::from(serde_json::to_vec(&Envelope { kind, task: item.task })?);
-            outputs.push(Output { route: None, topic, key: None, payload });
+            outputs.push(Output { route: None, topic, key: item.key, payload });
         }
         Ok((answer.status.to_string(), outputs))
     }

@@ -3,16 +3,19 @@
 //! A 2xx answer is `{"tasks": [{"type": …, "task": …}, …]}`; 408, 429, 5xx, a refused or broken connection and a timeout are retryable;
 //! any other status, and an answer that does not parse, are permanent.
 
-use super::{ATTEMPT, BODY_BYTES_MAX, EDGE, KEY, MESSAGE_ID, ROOT_ID, TOPOLOGY, TRACEPARENT};
+use super::{
+    ATTEMPT, BODY_BYTES_MAX, EDGE, KEY, MESSAGE_ID, ROOT_ID, TOPOLOGY, TRACEPARENT,
+    batch::{self, Batches, Given, Unanswered},
+};
 use crate::{
-    Codec, Context, TaskError,
+    Cause, Codec, Context, TaskError,
     codec::{self, Bytes},
     def::{TaskDef, TopologyDef},
     handled::{Handled, Log},
-    handler::{Handler, Output},
+    handler::{Answers, BatchHandler, Call, Handler, Output},
     sink,
 };
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -22,6 +25,7 @@ use leatworks_broker::{BoxFuture, Message};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use std::{borrow::Cow, sync::Arc, time::Duration};
+use tokio::sync::mpsc;
 
 /// The longest that connecting may take: a machine that is there answers within milliseconds, and one that is not should not use up the
 /// time of the task.
@@ -58,7 +62,8 @@ pub(crate) fn open_with(
             Some((edge.to, route))
         })
         .collect();
-    Ok(Arc::new(Worker { endpoint, task, targets, log }))
+    let batches = Batches::new(connector(), &endpoint.uri);
+    Ok(Arc::new(Worker { endpoint, batches, task, targets, log }))
 }
 
 /// Where a worker listens, with the connections to it.
@@ -69,6 +74,7 @@ pub(crate) struct Endpoint {
 
 struct Worker {
     endpoint: Endpoint,
+    batches: Batches,
     task: &'static TaskDef,
     /// The tasks behind this one, each with its route.
     targets: Vec<(&'static str, usize)>,
@@ -89,15 +95,36 @@ pub(crate) struct Item<'a> {
     pub(crate) kind: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(crate) task: &'a RawValue,
+    /// Its key; that of the message if there is none.
+    #[serde(default)]
+    pub(crate) key: Option<String>,
 }
 
 impl Handler for Worker {
     fn handle<'a>(&'a self, message: &'a Message, cx: &'a Context) -> BoxFuture<'a, Result<Vec<Output>, TaskError>> {
         Box::pin(async move {
-            let told = Telling { log: self.log.as_ref(), task: self.task.name, cx };
-            let result = self.call(message, cx).await;
-            told.tell(result.as_ref().map(|(status, outputs)| (status, outputs.len())));
-            result.map(|(_, outputs)| outputs)
+            // As JSON it would not be the same: MessagePack knows bytes, and keys that are no texts.
+            if message.codec != Codec::Json && self.takes_batches().await {
+                return self.alone(message, cx).await;
+            }
+            self.single(message, cx).await
+        })
+    }
+
+    fn batch(&self) -> Option<&dyn BatchHandler> {
+        self.batches.are_taken().then_some(self)
+    }
+}
+
+impl BatchHandler for Worker {
+    fn handle_all<'a>(&'a self, mut calls: &'a [Call], timeout: Duration, answers: Answers) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let mut first = 0;
+            while !calls.is_empty() {
+                let (now, rest) = calls.split_at(batch::fitting(calls));
+                self.send(first, now, timeout, &answers).await;
+                (first, calls) = (first + now.len(), rest);
+            }
         })
     }
 }
@@ -116,6 +143,11 @@ impl Telling<'_> {
             Err(error) => (error.to_string(), None),
         };
         self.once(status, new_tasks);
+    }
+
+    /// There is nothing to be told.
+    fn nothing(mut self) {
+        self.log = None;
     }
 
     fn once(&mut self, status: String, new_tasks: Option<usize>) {
@@ -138,6 +170,13 @@ pub(crate) struct Answer {
     pub(crate) body: Option<Bytes>,
 }
 
+fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(CONNECT_MAX));
+    connector.set_nodelay(true);
+    connector
+}
+
 impl Endpoint {
     /// Nothing is connected before the first call.
     ///
@@ -148,10 +187,7 @@ impl Endpoint {
         if uri.scheme_str() != Some("http") || uri.host().is_none() {
             return Err(TaskError::permanent(format!("worker address `{url}`: it must begin with `http://` and a host")));
         }
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_MAX));
-        connector.set_nodelay(true);
-        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector), uri })
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector()), uri })
     }
 
     /// Posts a JSON body with what is known of its message.
@@ -159,11 +195,17 @@ impl Endpoint {
     /// # Errors
     /// Retryable if nobody answers, and by the status of an answer; permanent if the answer is too long.
     pub(crate) async fn call(&self, body: Bytes, cx: &Context) -> Result<Answer, TaskError> {
+        self.call_and(body, cx, |_| {}).await
+    }
+
+    /// The same, with a look at the headers of the answer, whatever it is.
+    async fn call_and(&self, body: Bytes, cx: &Context, look: impl FnOnce(&HeaderMap)) -> Result<Answer, TaskError> {
         let response = self
             .client
             .request(self.request(body, cx)?)
             .await
             .map_err(|error| TaskError::retryable(format!("calling `{}`: {}", self.uri, TaskError::from(error))))?;
+        look(response.headers());
         let (status, delay) = (response.status(), retry_after(&response));
         let body = self.body(response).await;
         self.judge(status, delay, body)
@@ -211,13 +253,16 @@ impl Endpoint {
             return Ok(Answer { status, body: Some(body?) });
         }
         // What the worker says about its failure helps, but is not needed.
-        let text = format!("`{}` answered {status}: {}", self.uri, quote(&body.unwrap_or_default()));
+        let body = body.unwrap_or_default();
+        let text = format!("`{}` answered {status}: {}", self.uri, quote(&body));
         let retryable =
             status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT || status == StatusCode::TOO_MANY_REQUESTS;
-        if !retryable {
-            return Err(TaskError::permanent(text));
+        let usual = if retryable { Cause::Error } else { Cause::Permanent };
+        let error = TaskError::with_cause(cause(&body).unwrap_or(usual), text);
+        if error.is_permanent() == retryable {
+            // The status counts, since everybody between us and the worker goes by it.
+            return Err(TaskError::with_cause(usual, error));
         }
-        let error = TaskError::retryable(text);
         Err(match delay {
             Some(delay) => error.retry_after(delay),
             None => error,
@@ -226,9 +271,83 @@ impl Endpoint {
 }
 
 impl Worker {
+    /// Sends one request, and tells an answer for each of its messages. `first` is the index of the first one.
+    async fn send(&self, first: usize, calls: &[Call], timeout: Duration, answers: &Answers) {
+        let telling = calls.iter().map(|call| Some(Telling { log: self.log.as_ref(), task: self.task.name, cx: &call.cx }));
+        let mut open: Vec<Option<Telling<'_>>> = telling.collect();
+        let mut tell = |index: usize, result: Result<Vec<Given>, TaskError>| {
+            // One that was answered already, or was never asked about, is no message of ours.
+            let Some(told) = open.get_mut(index).and_then(Option::take) else { return };
+            let result =
+                result.and_then(|given| given.into_iter().map(|given| self.output(given)).collect::<Result<Vec<_>, _>>());
+            told.tell(result.as_ref().map(|outputs| (&StatusCode::OK, outputs.len())));
+            // The dispatcher is gone only when the run is over.
+            let _ = answers.send((first + index, result));
+        };
+        let error = match self.batches.send(calls, timeout, &mut tell).await {
+            Ok(()) => TaskError::retryable(format!("`{}` ended its answer to a batch before this message", self.endpoint.uri)),
+            Err(Unanswered::Failed(error)) => error,
+            Err(Unanswered::Refused) => {
+                open.into_iter().flatten().for_each(Telling::nothing);
+                for (index, call) in calls.iter().enumerate() {
+                    let handled = tokio::time::timeout(timeout, self.single(&call.message, &call.cx)).await;
+                    let late =
+                        || TaskError::with_cause(Cause::Timeout, format!("it took longer than its timeout of {timeout:?}"));
+                    let _ = answers.send((first + index, handled.unwrap_or_else(|_| Err(late()))));
+                }
+                return;
+            }
+        };
+        for index in 0..calls.len() {
+            tell(index, Err(error.clone()));
+        }
+    }
+
+    /// Asks the worker, once, whether it takes batches.
+    async fn takes_batches(&self) -> bool {
+        if !self.batches.are_taken() && self.batches.is_to_be_asked() {
+            let mut request = Request::new(Full::new(Bytes::new()));
+            (*request.method_mut(), *request.uri_mut()) = (Method::OPTIONS, self.endpoint.uri.clone());
+            // Nobody there is told of the message, which is sent next.
+            if let Ok(response) = self.endpoint.client.request(request).await {
+                self.batches.look(response.headers());
+            }
+        }
+        self.batches.are_taken()
+    }
+
+    /// A message as a batch of its own.
+    async fn alone(&self, message: &Message, cx: &Context) -> Result<Vec<Output>, TaskError> {
+        let (sender, mut answers) = mpsc::unbounded_channel();
+        let calls = [Call { message: message.clone(), cx: cx.clone() }];
+        self.send(0, &calls, self.task.timeout, &sender).await;
+        match answers.try_recv() {
+            Ok((_, result)) => result,
+            Err(_) => Err(TaskError::retryable(format!("`{}` gave no answer", self.endpoint.uri))),
+        }
+    }
+
+    /// An output that came in a batch.
+    fn output(&self, given: Given) -> Result<Output, TaskError> {
+        let Given { label, mut output, codec } = given;
+        output.route = self.route(label.as_deref())?;
+        if codec != self.task.codec {
+            output.payload = codec::encode(self.task.codec, &codec::decode::<Value>(codec, &output.payload)?)?;
+        }
+        Ok(output)
+    }
+
+    /// A message by itself, as JSON.
+    async fn single(&self, message: &Message, cx: &Context) -> Result<Vec<Output>, TaskError> {
+        let told = Telling { log: self.log.as_ref(), task: self.task.name, cx };
+        let result = self.call(message, cx).await;
+        told.tell(result.as_ref().map(|(status, outputs)| (status, outputs.len())));
+        result.map(|(_, outputs)| outputs)
+    }
+
     async fn call(&self, message: &Message, cx: &Context) -> Result<(StatusCode, Vec<Output>), TaskError> {
         let body = if message.codec == Codec::Json { message.payload.clone() } else { Bytes::from(sink::json(message)?) };
-        let answer = self.endpoint.call(body, cx).await?;
+        let answer = self.endpoint.call_and(body, cx, |headers| self.batches.look(headers)).await?;
         let outputs = answer.body.map_or(Ok(Vec::new()), |body| self.outputs(&body))?;
         Ok((answer.status, outputs))
     }
@@ -240,7 +359,7 @@ impl Worker {
         }
         reply
             .tasks
-            .iter()
+            .into_iter()
             .map(|item| {
                 let route = self.route(item.kind.as_deref())?;
                 let json = item.task.get();
@@ -249,7 +368,7 @@ impl Worker {
                 } else {
                     codec::encode(self.task.codec, &serde_json::from_str::<Value>(json)?)?
                 };
-                Ok(Output { route, topic: None, key: None, payload })
+                Ok(Output { route, topic: None, key: item.key, payload })
             })
             .collect()
     }
@@ -290,9 +409,19 @@ impl Worker {
 }
 
 /// The wait that the worker asks for, in seconds. Dates are not read: the clocks of two machines differ.
-fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
+pub(super) fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
     let seconds = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
+}
+
+/// The cause that a worker of ours names.
+fn cause(body: &[u8]) -> Option<Cause> {
+    #[derive(Deserialize)]
+    struct Told<'a> {
+        #[serde(borrow)]
+        cause: Cow<'a, str>,
+    }
+    Cause::told(&serde_json::from_slice::<Told<'_>>(body).ok()?.cause)
 }
 
 fn quote(body: &[u8]) -> String {

@@ -1,5 +1,6 @@
 //! Workers: tasks behind HTTP, in any language. The client calls one, the server is one.
 
+mod batch;
 mod client;
 mod server;
 

@@ -2,9 +2,10 @@
 //!
 //! `POST /` takes a message as JSON and answers `{"tasks": […]}`; `/healthz` answers while the process lives, `/readyz` when the task has
 //! started. A failure is 503 if it may pass, 422 if it is permanent, 400 if the message is not what the task takes, 504 if it took too long.
+//! `POST /batch` takes many messages at once, see [`batch`].
 //! As many calls as the task's `parallelism` says are handled at once; others wait, with their bodies unread, and beyond a limit are refused.
 
-use super::{ATTEMPT, BODY_BYTES_MAX, EDGE, KEY, MESSAGE_ID, ROOT_ID, TRACEPARENT};
+use super::{ATTEMPT, BODY_BYTES_MAX, EDGE, KEY, MESSAGE_ID, ROOT_ID, TRACEPARENT, batch};
 use crate::{
     Cause, Codec, Context, TaskError, codec,
     codec::Bytes,
@@ -21,7 +22,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use leatworks_broker::Message;
 use serde::Serialize;
@@ -42,10 +43,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 const WAITING_MAX: usize = 64;
 
 /// How long a call waits for others to end before it is refused: the time after which most callers give up by themselves.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// When a caller that was refused may come again.
-const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a body may take to come: the largest one at 1.6 MB/s.
 const BODY_TIME_MAX: Duration = Duration::from_secs(10);
@@ -128,7 +129,8 @@ impl Bound {
         let name = task.def.name;
         let served = Arc::new(Served::new(task));
         let app = Router::new()
-            .route("/", post(handle))
+            .route("/", post(handle).options(async || offer(StatusCode::NO_CONTENT.into_response())))
+            .route(&format!("/{}", batch::PATH), post(batch::handle))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .with_state(served.clone());
@@ -143,12 +145,13 @@ impl Bound {
     }
 }
 
-struct Served {
-    def: &'static TaskDef,
-    timeout: Duration,
-    settings: Value,
-    handler: OnceLock<Arc<dyn Handler>>,
-    gate: Gate,
+/// What the server needs.
+pub(super) struct Served {
+    pub(super) def: &'static TaskDef,
+    pub(super) timeout: Duration,
+    pub(super) settings: Value,
+    pub(super) handler: OnceLock<Arc<dyn Handler>>,
+    pub(super) gate: Gate,
 }
 
 impl Served {
@@ -156,18 +159,41 @@ impl Served {
         let gate = Gate::new(task.parallelism);
         Self { def: task.def, timeout: task.timeout, settings: task.settings, handler: OnceLock::new(), gate }
     }
+
+    /// Has a message handled within this time. Outputs that nobody takes are left out: the label of such a one ends the flow, and is no type that a caller knows.
+    pub(super) async fn call(
+        &self,
+        handler: &dyn Handler,
+        message: &Message,
+        cx: &Context,
+        timeout: Duration,
+    ) -> Result<Vec<Output>, TaskError> {
+        let mut handling = std::pin::pin!(guard_panic(async { handler.handle(message, cx).await }));
+        // Most tasks are done at the first poll: the timer is only made for those that wait.
+        let mut outputs = match futures_util::poll!(&mut handling) {
+            std::task::Poll::Ready(result) => result?,
+            std::task::Poll::Pending => tokio::time::timeout(timeout, handling).await.unwrap_or_else(|_| {
+                Err(TaskError::with_cause(Cause::Timeout, format!("it took longer than its timeout of {timeout:?}")))
+            })?,
+        };
+        outputs.retain(|output| output.route.is_some() || self.def.routes.is_empty());
+        Ok(outputs)
+    }
 }
 
 /// Lets in as many calls as are handled at once, and as many more as may wait.
-struct Gate {
-    places: Semaphore,
-    running: Semaphore,
+pub(super) struct Gate {
+    /// Held for a call, or a batch, from its coming to its end.
+    pub(super) places: Arc<Semaphore>,
+    /// Held for each message while it is handled.
+    pub(super) running: Semaphore,
+    pub(super) parallelism: usize,
 }
 
 impl Gate {
     fn new(parallelism: usize) -> Self {
         let running = parallelism.clamp(1, Semaphore::MAX_PERMITS - WAITING_MAX);
-        Self { places: Semaphore::new(running + WAITING_MAX), running: Semaphore::new(running) }
+        Self { places: Arc::new(Semaphore::new(running + WAITING_MAX)), running: Semaphore::new(running), parallelism: running }
     }
 
     /// Waits for its turn; none if too many wait, or it takes too long.
@@ -186,19 +212,29 @@ async fn ready(State(served): State<Arc<Served>>) -> Response {
     }
 }
 
-async fn handle(State(served): State<Arc<Served>>, request: Request) -> Response {
+async fn handle(state: State<Arc<Served>>, request: Request) -> Response {
+    offer(json(state, request).await)
+}
+
+/// Says that batches are taken, too.
+fn offer(mut response: Response) -> Response {
+    response.headers_mut().insert(batch::OFFER, HeaderValue::from_static(batch::FORM));
+    response
+}
+
+async fn json(State(served): State<Arc<Served>>, request: Request) -> Response {
     let Some(handler) = served.handler.get() else {
         return failure(&TaskError::retryable("the task is starting"));
     };
     let (parts, body) = request.into_parts();
-    if !is_json(&parts.headers) {
+    if !is_kind(&parts.headers, "application/json") {
         let error = TaskError::with_cause(Cause::Undecodable, "the content type of a message is `application/json`");
         return failure_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error);
     }
     let Some(_permits) = served.gate.enter().await else {
         return failure(&TaskError::retryable("too many calls are waiting").retry_after(BUSY_RETRY_AFTER));
     };
-    let body = match read(body).await {
+    let body = match read(body, BODY_BYTES_MAX).await {
         Ok(body) => body,
         Err((status, error)) => return failure_as(status, &error),
     };
@@ -208,16 +244,18 @@ async fn handle(State(served): State<Arc<Served>>, request: Request) -> Response
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+/// Whether this is the content type.
+pub(super) fn is_kind(headers: &HeaderMap, wanted: &str) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(wanted))
 }
 
-async fn read(body: Body) -> Result<Bytes, (StatusCode, TaskError)> {
-    match tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+/// Reads a body of at most so many bytes.
+pub(super) async fn read(body: Body, bytes_max: usize) -> Result<Bytes, (StatusCode, TaskError)> {
+    match tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, bytes_max).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let error = TaskError::permanent(format!("the body has more than {BODY_BYTES_MAX} bytes"));
+            let error = TaskError::permanent(format!("the body has more than {bytes_max} bytes"));
             Err((StatusCode::PAYLOAD_TOO_LARGE, error))
         }
         Ok(Err(error)) => Err((StatusCode::BAD_REQUEST, TaskError::permanent(format!("reading the body: {error}")))),
@@ -249,13 +287,8 @@ async fn answer(served: &Served, handler: &dyn Handler, headers: &HeaderMap, bod
     };
     let attempt = header(ATTEMPT).and_then(|attempt| attempt.parse().ok()).unwrap_or(1);
     let cx = Context::new(Arc::new(place), &message, attempt);
-    let handling = guard_panic(async { handler.handle(&message, &cx).await });
-    let outputs = tokio::time::timeout(served.timeout, handling).await.unwrap_or_else(|_| {
-        Err(TaskError::with_cause(Cause::Timeout, format!("it took longer than its timeout of {:?}", served.timeout)))
-    })?;
-    // An output whose label ends the flow has no type that the caller knows, and nobody takes it.
-    let taken = |output: &&Output| output.route.is_some() || served.def.routes.is_empty();
-    outputs.iter().filter(taken).map(|output| item(served.def, output)).collect()
+    let outputs = served.call(handler, &message, &cx, served.timeout).await?;
+    outputs.iter().map(|output| item(served.def, output)).collect()
 }
 
 /// One output of an answer. What is JSON stays as it is, so that no number is rounded.
@@ -264,6 +297,8 @@ struct Item {
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     label: Option<&'static str>,
     task: Box<RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
 }
 
 fn item(task: &TaskDef, output: &Output) -> Result<Item, TaskError> {
@@ -272,7 +307,7 @@ fn item(task: &TaskDef, output: &Output) -> Result<Item, TaskError> {
         Codec::MessagePack => to_raw_value(&codec::decode::<Value>(task.codec, &output.payload)?)?,
     };
     let label = output.route.and_then(|route| task.routes.get(route)).and_then(|route| route.label);
-    Ok(Item { label, task: payload })
+    Ok(Item { label, task: payload, key: output.key.clone() })
 }
 
 #[derive(Serialize)]
@@ -280,7 +315,7 @@ struct Answer {
     tasks: Vec<Item>,
 }
 
-fn failure(error: &TaskError) -> Response {
+pub(super) fn failure(error: &TaskError) -> Response {
     let status = match error.cause() {
         Cause::Undecodable => StatusCode::BAD_REQUEST,
         Cause::Permanent => StatusCode::UNPROCESSABLE_ENTITY,
@@ -291,7 +326,7 @@ fn failure(error: &TaskError) -> Response {
     failure_as(status, error)
 }
 
-fn failure_as(status: StatusCode, error: &TaskError) -> Response {
+pub(super) fn failure_as(status: StatusCode, error: &TaskError) -> Response {
     let body = Json(json!({ "error": error.to_string(), "cause": error.cause().as_str(), "retryable": !error.is_permanent() }));
     let seconds = error.delay_asked_for().map_or(0, |delay| delay.as_secs());
     if error.is_permanent() || seconds == 0 {
