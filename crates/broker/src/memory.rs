@@ -47,6 +47,10 @@ impl Store for MemoryStore {
         true
     }
 
+    fn wave_bytes(&self) -> Option<u64> {
+        None
+    }
+
     async fn room(&self, _bytes: usize, _effect: Effect) -> Result<()> {
         Ok(())
     }

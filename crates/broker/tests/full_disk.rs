@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const SEGMENT_BYTES: u64 = 16 << 10;
+const SEGMENT_BYTES: u64 = 64 << 10;
 
 /// A wait between two tries of what was refused for want of space.
 const AGAIN: Duration = Duration::from_millis(2);
@@ -33,9 +33,13 @@ fn batch(topic: &str, count: usize, bytes: usize) -> Vec<Publish> {
 }
 
 async fn consumer(broker: &Embedded, topic: &str) -> Box<dyn Consumer> {
+    joined(broker, topic, "s").await
+}
+
+async fn joined(broker: &Embedded, topic: &str, subscription: &str) -> Box<dyn Consumer> {
     let subscribe = Subscribe {
         topic: topic.into(),
-        subscription: "s".into(),
+        subscription: subscription.into(),
         kind: SubscriptionKind::Shared,
         consumer: "test".into(),
         permits: 100,
@@ -45,9 +49,13 @@ async fn consumer(broker: &Embedded, topic: &str) -> Box<dyn Consumer> {
 }
 
 fn settle(topic: &str, deliveries: &[Delivery], publishes: Vec<Publish>) -> Step {
+    settle_on(topic, "s", deliveries, publishes)
+}
+
+fn settle_on(topic: &str, subscription: &str, deliveries: &[Delivery], publishes: Vec<Publish>) -> Step {
     let ack = |delivery: &Delivery| Ack {
         topic: topic.into(),
-        subscription: "s".into(),
+        subscription: subscription.into(),
         position: delivery.position,
         cumulative: false,
     };
@@ -87,34 +95,82 @@ async fn fill(broker: &Embedded, topic: &str, bytes: usize) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_graph_works_off_what_a_full_disk_holds() {
     for (seed, segments, bytes, at_once) in
-        [(1, 12, 1_000, 7), (2, 12, 100, 7), (3, 12, 20, 7), (4, 24, 200, 7), (5, 12, 1_200, 7), (6, 12, 20, 1), (7, 16, 200, 1)]
+        [(1, 12, 1_000, 7), (2, 12, 100, 7), (3, 12, 20, 7), (4, 24, 200, 7), (5, 12, 1_200, 7), (6, 12, 40, 1), (7, 16, 200, 1)]
     {
         let fs = SimulatedFileSystem::new(seed, Faults { space_bytes: Some(segments * SEGMENT_BYTES), ..Faults::default() });
         let broker = open(&fs);
         topic(&broker, "a").await;
         topic(&broker, "b").await;
-        for round in 0..6 {
+        for round in 0..3 {
             let what = format!("{segments} segments, {bytes} bytes, {at_once} at once, round {round}");
             let published = soon(&what, fill(&broker, "a", bytes)).await;
             assert!(published > 0, "{what}: nothing was taken");
-            let (mut middle, mut end) = (consumer(&broker, "a").await, consumer(&broker, "b").await);
-            let moving = async {
-                let mut left = published;
-                while left > 0 {
-                    let got = middle.receive(at_once).await.unwrap();
-                    left -= got.len();
-                    when_there_is_space(async || broker.commit(settle("a", &got, batch("b", got.len(), bytes))).await).await;
-                }
+            let both = async {
+                tokio::join!(
+                    move_all(&broker, ("a", "s"), Some("b"), at_once, bytes, published),
+                    move_all(&broker, ("b", "s"), None, 50, bytes, published),
+                )
             };
-            let ending = async {
-                let mut left = published;
-                while left > 0 {
-                    let got = end.receive(50).await.unwrap();
-                    left -= got.len();
-                    when_there_is_space(async || broker.commit(settle("b", &got, Vec::new())).await).await;
-                }
+            soon(&what, both).await;
+        }
+    }
+}
+
+/// Moves so many messages that come from one subscription to a topic.
+async fn move_all(
+    broker: &Embedded,
+    (from, subscription): (&str, &str),
+    to: Option<&str>,
+    at_once: usize,
+    bytes: usize,
+    total: usize,
+) {
+    let mut consumer = joined(broker, from, subscription).await;
+    let mut left = total;
+    while left > 0 {
+        let got = consumer.receive(at_once).await.unwrap();
+        left -= got.len();
+        let out = |count| to.map(|to| batch(to, count, bytes)).unwrap_or_default();
+        match broker.commit(settle_on(from, subscription, &got, out(got.len()))).await {
+            Err(error) if error.kind() == ErrorKind::Full => {}
+            done => {
+                done.unwrap();
+                continue;
+            }
+        }
+        for one in &got {
+            let step = || settle_on(from, subscription, std::slice::from_ref(one), out(1));
+            when_there_is_space(async || broker.commit(step()).await).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_graph_that_gives_more_than_it_takes_works_off_what_a_full_disk_holds() {
+    for (seed, segments, bytes) in [(1, 14, 200), (2, 20, 400), (3, 14, 60)] {
+        let fs = SimulatedFileSystem::new(seed, Faults { space_bytes: Some(segments * SEGMENT_BYTES), ..Faults::default() });
+        let broker = open(&fs);
+        for (name, subscriptions) in
+            [("in", &["start"][..]), ("start", &["left", "right"]), ("side", &["join"]), ("join", &["sink"])]
+        {
+            broker.create_topic(TopicSpec { name: name.into(), ..TopicSpec::default() }).await.unwrap();
+            for subscription in subscriptions {
+                broker.create_subscription(name, subscription, Start::Earliest).await.unwrap();
+            }
+        }
+        for round in 0..2 {
+            let what = format!("{segments} segments, {bytes} bytes, round {round}");
+            let roots = soon(&what, fill(&broker, "in", bytes)).await;
+            let all = async {
+                tokio::join!(
+                    move_all(&broker, ("in", "start"), Some("start"), 20, bytes, roots),
+                    move_all(&broker, ("start", "left"), Some("side"), 20, bytes, roots),
+                    move_all(&broker, ("start", "right"), Some("side"), 20, bytes, roots),
+                    move_all(&broker, ("side", "join"), Some("join"), 20, bytes, 2 * roots),
+                    move_all(&broker, ("join", "sink"), None, 20, bytes, 2 * roots),
+                )
             };
-            soon(&what, async { tokio::join!(moving, ending) }).await;
+            soon(&what, all).await;
         }
     }
 }

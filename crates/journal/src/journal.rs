@@ -189,6 +189,11 @@ impl Journal {
         self.shared.lock().has_room(before, bytes, effect, self.shared.segment_bytes)
     }
 
+    /// Whether the disk had no space for another spare segment when it was asked last.
+    pub fn is_full(&self) -> bool {
+        self.shared.lock().full
+    }
+
     /// Waits until there may be room.
     ///
     /// # Errors

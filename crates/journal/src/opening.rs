@@ -49,6 +49,7 @@ pub(crate) fn start(
         next_spare,
         spare_wanted: false,
         full: false,
+        making_checkpoint: false,
         checkpoint_failed: false,
         live: BTreeMap::new(),
         lost: found.lost > 0,

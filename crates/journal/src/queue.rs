@@ -17,13 +17,13 @@ pub(crate) const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Spare segments that are kept ready: one to go on with while the next is made, and the reserve, see [`Effect`].
 pub(crate) const SPARES_READY: usize = 4;
 
-/// A segment whose live messages take less than this part of it is worth moving them out.
-const SPARSE_PART: u64 = 4;
+/// A segment whose live messages take less than so many quarters of it is worth moving them out.
+const SPARSE_QUARTERS: u64 = 1;
 
-/// The same on a full disk, where half a segment is worth its price.
-const SPARSE_PART_FULL: u64 = 2;
+/// The same on a full disk, where any gain is worth its price. It comes to an end: each segment that is emptied makes the others denser.
+const SPARSE_QUARTERS_FULL: u64 = 3;
 
-/// So many segments at the end are left to empty by themselves.
+/// So many segments at the end are left to empty by themselves, unless the disk is full.
 const YOUNG_SEGMENTS: u64 = 4;
 
 /// What a record does to the space that is taken. On a full disk it says how much of the reserve of spare segments the record may use, so that what makes space always
@@ -67,6 +67,8 @@ pub(crate) struct Queue {
     pub(crate) spare_wanted: bool,
     /// The disk had no space for another spare.
     pub(crate) full: bool,
+    /// A checkpoint's file is being made, and the space of a spare that was let go of for it must not become a spare again.
+    pub(crate) making_checkpoint: bool,
     /// The disk had no space for the last checkpoint, and nothing was appended since.
     pub(crate) checkpoint_failed: bool,
     pub(crate) live: BTreeMap<u64, Live>,
@@ -145,7 +147,9 @@ impl Queue {
         // Each of the two may need a segment of its own.
         let one = self.fits(before, segment_bytes) || both <= records_end(segment_bytes) - SEGMENT_HEADER_BYTES;
         let needed = if one { 1 } else { 2 };
-        self.fits(both, segment_bytes) || ready >= needed + effect.leaves()
+        // On a full disk the segment in use may be one of the reserve itself.
+        let here = self.fits(both, segment_bytes) && (!self.full || ready >= effect.leaves());
+        here || ready >= needed + effect.leaves()
     }
 
     /// Whether the segment in use takes so much more, up to the copy of its header. The address after the last record is still one of this segment.
@@ -185,7 +189,7 @@ impl Queue {
     pub(crate) fn spares_short(&self, segment_bytes: u64) -> bool {
         let ready = self.spares.len().saturating_sub(self.promised);
         let used = self.tail.address % segment_bytes > segment_bytes / 4;
-        self.spares.len() < self.promised || (ready < SPARES_READY && (used || self.spare_wanted))
+        !self.making_checkpoint && (self.spares.len() < self.promised || (ready < SPARES_READY && (used || self.spare_wanted)))
     }
 
     /// Whether enough was appended since the last checkpoint.
@@ -230,9 +234,14 @@ impl Queue {
             return Some(Duty::Checkpoint);
         }
         let tail = self.tail.address / segment_bytes;
-        let part = if self.full { SPARSE_PART_FULL } else { SPARSE_PART };
-        let sparse = |(_, live): &(&u64, &Live)| live.messages > 0 && live.bytes < segment_bytes / part;
-        let end = tail.saturating_sub(YOUNG_SEGMENTS);
+        let (quarters, young) = if self.full { (SPARSE_QUARTERS_FULL, 0) } else { (SPARSE_QUARTERS, YOUNG_SEGMENTS) };
+        // One that could be emptied in part only would use up what is left.
+        let rest = records_end(segment_bytes).saturating_sub(self.tail.address % segment_bytes);
+        let ready = self.spares.len().saturating_sub(self.promised) as u64;
+        let room = (rest + ready * segment_bytes) / 4 * 3;
+        let live_max = (segment_bytes / 4 * quarters).min(room);
+        let sparse = |(_, live): &(&u64, &Live)| live.messages > 0 && live.bytes < live_max;
+        let end = tail.saturating_sub(young);
         // In turn: one whose messages cannot be moved must not keep the others.
         let from = self.compact_from.min(end);
         let mut old = self.live.range(from..end).chain(self.live.range(..from));

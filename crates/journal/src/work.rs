@@ -24,9 +24,11 @@ pub(crate) const WRITE_BYTES_MAX: usize = 1 << 20;
 /// Spare segments that are kept rather than removed, so that a journal which breathes does not make and remove files.
 const SPARES_MAX: usize = 6;
 
-/// What part of the bytes that are appended between two checkpoints the file of one has as space for its growth. A pending message of 200 bytes takes about 15 of a
-/// snapshot, which is a fourteenth.
-const CHECKPOINT_SPACE_PART: u64 = 8;
+/// What part of the bytes that are appended between two checkpoints the file of one has at least as space for its growth.
+const CHECKPOINT_SPACE_PART: u64 = 32;
+
+/// The same at most. A pending message takes about 15 bytes of a snapshot, and at least 60 of a record.
+const CHECKPOINT_GROWTH_PART: u64 = 4;
 
 /// A checkpoint's file that is so many times larger than it would be made is made anew: a large backlog has passed.
 const CHECKPOINT_SHRINK: u64 = 4;
@@ -335,16 +337,38 @@ impl Shared {
         self.fs.sync_directory().map_err(JournalError::io("syncing", "."))
     }
 
+    /// How much larger than this a checkpoint may be when its file is used again, which is two checkpoints later.
+    fn checkpoint_growth(&self, bytes: u64) -> u64 {
+        let every = self.options.checkpoint_bytes;
+        let live: u64 = self.lock().live.values().map(|live| live.bytes).sum();
+        // Of few messages nothing can be told.
+        let part = if live > every / CHECKPOINT_SPACE_PART {
+            bytes.min(live / CHECKPOINT_GROWTH_PART) as f64 / live as f64
+        } else {
+            0.0
+        };
+        let appended = 2 * every.max(2 * bytes);
+        ((appended as f64 * part) as u64).max(every / CHECKPOINT_SPACE_PART)
+    }
+
     /// The file of a checkpoint of this size: the one that is there, or another that has more space than is asked for, so that on a disk that has become full
     /// the next ones fit too. It is a checkpoint that frees segments.
     fn checkpoint_file(&self, name: &str, bytes: u64) -> Result<Arc<dyn File>, JournalError> {
-        let ample = bytes + self.options.checkpoint_bytes.max(2 * bytes) / CHECKPOINT_SPACE_PART;
+        let ample = bytes + self.checkpoint_growth(bytes);
         if let Ok(file) = self.fs.open(name) {
             let size = file.size().map_err(JournalError::io("looking at", name))?;
             if (bytes..=CHECKPOINT_SHRINK * ample).contains(&size) {
                 return Ok(file);
             }
         }
+        self.lock().making_checkpoint = true;
+        let made = self.make_checkpoint_file(name, bytes, ample);
+        self.lock().making_checkpoint = false;
+        self.to_keep.notify_all();
+        made
+    }
+
+    fn make_checkpoint_file(&self, name: &str, bytes: u64, ample: u64) -> Result<Arc<dyn File>, JournalError> {
         let mut made = self.fs.create(name, ample);
         while made.as_ref().is_err_and(crate::fs::is_full) {
             made = self.fs.create(name, bytes);
@@ -367,7 +391,7 @@ impl Shared {
         let spare = {
             let mut queue = self.lock();
             queue.live.remove(&number);
-            queue.full = false;
+            queue.full &= queue.spares.len() + 1 < SPARES_READY + queue.promised;
             queue.next_spare += 1;
             (queue.spares.len() < SPARES_MAX.max(SPARES_READY + queue.promised)).then(|| spare_name(queue.next_spare))
         };

@@ -97,6 +97,10 @@ impl JournalGroup {
     }
 }
 
+/// What part of a segment may be pending on a topic to which messages are moved on in the reserve of a full disk, and be moved in one step. Sixteen topics fill half
+/// of the two segments then.
+const WAVE_PART: u64 = 16;
+
 impl JournalStore {
     pub(super) fn new(
         journal: Journal,
@@ -228,6 +232,10 @@ impl Store for JournalStore {
         let fits = open == 0 || open + bytes <= GROUP_BYTES_MAX.min(self.journal.record_bytes_max());
         let closed = self.closed_bytes.load(Ordering::Acquire);
         fits && self.journal.has_room_behind(closed, open + bytes, effect)
+    }
+
+    fn wave_bytes(&self) -> Option<u64> {
+        self.journal.is_full().then_some(self.hand_in.1 / WAVE_PART)
     }
 
     async fn room(&self, bytes: usize, effect: Effect) -> Result<()> {

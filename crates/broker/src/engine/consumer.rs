@@ -6,8 +6,11 @@ use crate::{
     planted::{self, Bug},
     state::{Attempt, Event, SubscriptionId, TopicId},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
+
+/// How often a consumer looks whether there is space again to note what it is about to hand out.
+const FULL_LOOK: Duration = Duration::from_millis(20);
 
 /// A consumer that is connected for as long as it exists.
 pub(crate) struct EngineConsumer<S: Store> {
@@ -43,8 +46,15 @@ impl<S: Store> EngineConsumer<S> {
 
     async fn next(&mut self, max: usize) -> Result<Vec<Delivery>> {
         loop {
-            if let Some(deliveries) = self.hand_out(max).await? {
-                return Ok(deliveries);
+            match self.hand_out(max).await {
+                Ok(Some(deliveries)) => return Ok(deliveries),
+                Ok(None) => {}
+                // There is no space to note them. What others settle makes some.
+                Err(error) if error.kind() == ErrorKind::Full => {
+                    drop(self.engine.open()?);
+                    tokio::time::sleep(FULL_LOOK).await;
+                }
+                Err(error) => return Err(error),
             }
             if self.prepared.is_none() {
                 self.prepare(max).await?;

@@ -14,6 +14,7 @@ mod producers;
 mod queries;
 mod store;
 mod topics;
+mod waves;
 mod window;
 
 pub(crate) use clock::Clock;
@@ -359,7 +360,7 @@ impl<S: Store> Engine<S> {
         let (noted, positions) = {
             let (bytes, effect) = (plan::size(&step), plan::effect(&step));
             let needs = |core: &Core<_, _>, looked: &Looked| core.missing_for_step(&step, looked);
-            let mut core = self.open_loaded(bytes, effect, needs).await?;
+            let mut core = self.open_for(&step, bytes, effect, needs).await?;
             let plan = plan::plan::<S>(&core, &self.limits, &self.clock, step)?;
             if plan.more_bytes > 0 && !self.store.has_room(&core.group, bytes + plan.more_bytes, effect) {
                 return Err(BrokerError::new(ErrorKind::Full, "no room now for a cumulative acknowledgement of many ranges"));

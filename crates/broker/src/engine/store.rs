@@ -36,6 +36,9 @@ pub(crate) trait Store: Send + Sync + Sized + 'static {
     /// Whether this much can be noted now. On a full disk its effect says how much of the reserve it may use.
     fn has_room(&self, group: &Self::Group, bytes: usize, effect: Effect) -> bool;
 
+    /// How many bytes may be pending on a topic that something is moved on to; `None` unless the disk is full.
+    fn wave_bytes(&self) -> Option<u64>;
+
     /// Waits until there may be room, or tells why there will be none.
     fn room(&self, bytes: usize, effect: Effect) -> impl Future<Output = Result<()>> + Send;
 

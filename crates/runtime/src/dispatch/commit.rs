@@ -64,13 +64,29 @@ pub(super) async fn settle(edge: Arc<Edge>, outcomes: Vec<Outcome>) -> Result<()
     if settles.is_empty() {
         return Ok(());
     }
-    match commit_made(edge.broker.as_ref(), || step(&settles)).await {
+    settle_some(&edge, settles).await
+}
+
+/// Settles all of these in one step, or in as many as it takes.
+async fn settle_some(edge: &Edge, settles: Vec<Settle>) -> Result<(), BrokerError> {
+    let made = match settles.len() {
+        1 => commit_made(edge.broker.as_ref(), || step(&settles)).await,
+        _ => edge.broker.commit(step(&settles)).await,
+    };
+    match made {
         Ok(()) => {
-            settles.iter().for_each(|settle| count(&edge, settle));
+            settles.iter().for_each(|settle| count(edge, settle));
             Ok(())
         }
+        // On a full disk small steps may find room where a large one does not.
+        Err(error) if error.is_retryable() && settles.len() > 1 => {
+            let mut settles = settles;
+            let rest = settles.split_off(settles.len() / 2);
+            Box::pin(settle_some(edge, settles)).await?;
+            Box::pin(settle_some(edge, rest)).await
+        }
         // One of them was settled already, or they are too much for one step: each for itself then, so that the others still happen.
-        Err(error) if is_about_one(&error) => settle_each(&edge, settles).await,
+        Err(error) if is_about_one(&error) => settle_each(edge, settles).await,
         Err(error) => Err(error),
     }
 }
