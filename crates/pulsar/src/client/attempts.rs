@@ -4,16 +4,21 @@
 //! hand out into a small topic beside the subscription, and hands them out when it reads that back: then it has also read whatever others
 //! have written before, also those who have died since. All who read the topic count in the same way and come to the same numbers.
 //!
-//! A record is let go when nothing that it tells of is unsettled, and nothing before it is kept.
+//! The ids of what is handed out are noted there as well, so that a repetition is known to all.
+//!
+//! A record is let go when nothing that it tells of is unsettled, its ids are not remembered any more, and nothing before it is kept.
 
 use super::{
     error::{Answer, PulsarError},
     feed::{Feed, FeedOptions, Sink},
+    hands::Pick,
     limits::{PREFETCH_MAX, STILL_MAX},
     now_ms,
     pack::{self, Again, Outgoing, Place},
     pool::Pool,
     random,
+    reader::Acknowledged,
+    seen::Seen,
     sender::Sender,
 };
 use crate::wire::{
@@ -59,7 +64,13 @@ struct Record {
     /// The subscription was moved, and all attempts start over.
     #[prost(bool, tag = "6")]
     forget: bool,
+    /// The hashes of the ids of what is about to be handed out; empty if repetitions are not looked for.
+    #[prost(fixed64, repeated, tag = "7")]
+    ids: Vec<u64>,
 }
+
+/// The attempt of what is a repetition of another message, and is not handed out.
+pub(crate) const REPEATED: u32 = 0;
 
 fn distances(positions: impl Iterator<Item = Position>) -> Vec<i64> {
     let mut last = 0;
@@ -85,8 +96,11 @@ pub(crate) struct Ledger {
 struct State {
     /// The attempt that each message was handed out for, and the record that says so.
     known: HashMap<Position, (u32, Position)>,
-    /// Records that are kept, in order, and how many messages are known by each.
+    /// Records that are kept, in order, and how many messages and ids are known by each.
     records: VecDeque<(Position, usize)>,
+    seen: Seen,
+    /// What was acknowledged when the ledger was opened: it was settled by one who could not tell here any more.
+    acknowledged: Option<Acknowledged>,
     /// The last record of each writer: what comes a second time over a new connection is passed over.
     writers: HashMap<u64, u64>,
     last: Option<Position>,
@@ -133,8 +147,15 @@ impl Sink for Tail {
 
 impl Ledger {
     /// Reads the ledger from where it is kept, and goes on reading.
-    pub(crate) async fn open(pool: Arc<Pool>, topic: String, sender: Sender, through: (u64, i64)) -> Answer<Arc<Self>> {
-        let ledger = Arc::new(Self { sender, writer: random(), state: Mutex::default(), feeds: Mutex::default() });
+    pub(crate) async fn open(
+        pool: Arc<Pool>,
+        topic: String,
+        sender: Sender,
+        through: (u64, i64),
+        acknowledged: Option<Acknowledged>,
+    ) -> Answer<Arc<Self>> {
+        let state = Mutex::new(State { acknowledged, ..State::default() });
+        let ledger = Arc::new(Self { sender, writer: random(), state, feeds: Mutex::default() });
         let options = FeedOptions {
             topic,
             subscription: CURSOR.to_owned(),
@@ -175,14 +196,18 @@ impl Ledger {
         self.state().waiting.clear();
     }
 
-    /// Notes that messages are about to be handed out, each with the attempt it is as far as is known; gives what it is.
-    pub(crate) fn take(self: &Arc<Self>, picked: &[(Position, u32)]) -> oneshot::Receiver<Answer<Vec<u32>>> {
-        let attempts = match picked.iter().all(|(_, attempt)| *attempt == 1) {
+    /// Notes that messages are about to be handed out, each with the attempt it is as far as is known; gives what it is, or [`REPEATED`].
+    pub(crate) fn take(self: &Arc<Self>, picked: &[Pick]) -> oneshot::Receiver<Answer<Vec<u32>>> {
+        let attempts = match picked.iter().all(|pick| pick.attempt == 1) {
             true => Vec::new(),
-            false => picked.iter().map(|(_, attempt)| *attempt).collect(),
+            false => picked.iter().map(|pick| pick.attempt).collect(),
         };
-        let taken = distances(picked.iter().map(|(position, _)| *position));
-        self.write(Record { taken, attempts, ..Record::default() })
+        let ids = match picked.iter().all(|pick| pick.id == 0) {
+            true => Vec::new(),
+            false => picked.iter().map(|pick| pick.id).collect(),
+        };
+        let taken = distances(picked.iter().map(|pick| pick.position));
+        self.write(Record { taken, attempts, ids, ..Record::default() })
     }
 
     /// Messages are settled. It is told with the next that are handed out.
@@ -273,12 +298,24 @@ impl State {
     fn count(&mut self, at: Position, record: &Record) -> Vec<u32> {
         if record.forget {
             self.known.clear();
+            self.seen.clear();
+            self.acknowledged = None;
             self.records.iter_mut().for_each(|(_, known)| *known = 0);
         }
         self.records.push_back((at, 0));
         let mut attempts = Vec::with_capacity(record.taken.len());
         for (index, position) in positions(&record.taken).enumerate() {
             let told = record.attempts.get(index).copied().unwrap_or(1);
+            let id = record.ids.get(index).copied().unwrap_or_default();
+            if id != 0 && !self.note(id, position, at) {
+                attempts.push(REPEATED);
+                continue;
+            }
+            // What was given back is acknowledged where it stood first, and is on a later attempt.
+            if told == 1 && self.acknowledged.as_ref().is_some_and(|known| known.has(Place::of(position).0)) {
+                attempts.push(told);
+                continue;
+            }
             let before = self.known.get(&position).copied();
             let attempt = before.map_or(told, |(attempt, _)| told.max(attempt + 1));
             attempts.push(attempt);
@@ -302,6 +339,19 @@ impl State {
             }
         }
         attempts
+    }
+
+    /// Notes an id; `false` if it is a repetition.
+    fn note(&mut self, id: u64, position: Position, at: Position) -> bool {
+        let remembered = self.seen.len();
+        let first = self.seen.note(id, position, at);
+        if self.seen.len() > remembered {
+            self.records.back_mut().into_iter().for_each(|(_, known)| *known += 1);
+        }
+        while let Some(record) = self.seen.forget_one() {
+            self.less(record);
+        }
+        first
     }
 
     fn less(&mut self, record: Position) {
@@ -372,5 +422,51 @@ mod tests {
             }
         }
         assert_eq!(kept_from, 4, "12 is known by the last alone, and 14 by the one before");
+    }
+
+    #[test]
+    fn the_second_of_two_with_one_id_is_a_repetition_for_whoever_reads() {
+        let with = |taken: &[u64], ids: &[u64], settled: &[u64]| Record { ids: ids.to_vec(), ..record(taken, &[], settled) };
+        let log = [
+            with(&[10, 11], &[1, 2], &[]),
+            // 12 is 10 again; 13 has no id.
+            with(&[12, 13], &[1, 0], &[10, 11]),
+            with(&[12, 14, 15], &[1, 2, 3], &[12, 13]),
+            with(&[15, 16], &[3, 4], &[12, 14, 15]),
+            // 1 and 2 are forgotten by now.
+            with(&[17, 18], &[1, 2], &[15, 16]),
+            with(&[19], &[1], &[17, 18]),
+        ];
+        let counted = [vec![1, 1], vec![0, 1], vec![0, 0, 1], vec![2, 1], vec![1, 1], vec![0]];
+        let fresh = || State { seen: Seen::with_max(2), ..State::default() };
+        let mut state = fresh();
+        let mut kept_from = 0;
+        for (entry, record) in log.iter().enumerate() {
+            assert_eq!(state.count(at(entry as u64), record), counted[entry], "record {entry}");
+            kept_from += state.done(Place::of(at(entry as u64)).0).len();
+            // Another who begins with what is kept drops the same from here on.
+            let mut other = fresh();
+            (kept_from..=entry).for_each(|entry| drop(other.count(at(entry as u64), &log[entry])));
+            for id in 1..=4 {
+                let (mine, others) = (state.seen.place(id), other.seen.place(id));
+                assert_eq!(mine, others, "id {id} after record {entry}");
+            }
+        }
+        assert_eq!(kept_from, 4, "the records of the last ids are kept");
+        state.count(at(9), &Record { forget: true, ..Record::default() });
+        assert_eq!(state.count(at(10), &with(&[20], &[1], &[])), [1], "a subscription that was moved begins anew");
+    }
+
+    #[test]
+    fn what_was_acknowledged_before_is_not_waited_for() {
+        let cursor = crate::client::admin::Cursor { mark_delete_position: "3:1".to_owned(), ..Default::default() };
+        let mut state = State { acknowledged: Acknowledged::read(&cursor), ..State::default() };
+        let position = |entry| Place { ledger: 3, entry }.position(0).unwrap().0;
+        // The last was given back, so it is acknowledged where it stood first, and is unsettled.
+        let log =
+            [record(&[position(0), position(5)], &[], &[]), record(&[position(1)], &[2], &[]), record(&[], &[], &[position(5)])];
+        log.iter().enumerate().for_each(|(entry, record)| drop(state.count(at(entry as u64), record)));
+        assert_eq!(state.known.keys().map(|position| position.0).collect::<Vec<_>>(), [position(1)]);
+        assert_eq!(state.done(Place { ledger: 9, entry: 0 }).len(), 1);
     }
 }

@@ -11,6 +11,7 @@ use super::{
     feed::Feed,
     limits::DELAYED_MAX,
     pack::{Arrived, Place},
+    seen::Seen,
     state::Runs,
 };
 use crate::wire::proto::MessageIdData;
@@ -34,6 +35,8 @@ pub(crate) struct Hands {
     /// Where copies are of what was given back and has not come again, the oldest first.
     moved: VecDeque<(Position, Position)>,
     settled: Settled,
+    /// Whether a message whose id another had already is not handed out.
+    drops_repetitions: bool,
     /// What steps with state have settled, as the state said when it was opened.
     pinned: Vec<Runs>,
 }
@@ -70,6 +73,8 @@ struct Held {
     place: Place,
     index: usize,
     message: Arc<Message>,
+    /// The hash of the id that it says it has, or 0.
+    id: u64,
     /// How often it was handed out before it came here.
     before: u32,
     stage: Stage,
@@ -102,8 +107,18 @@ pub(crate) struct Taken {
     pub(crate) index: usize,
 }
 
-/// Messages that were picked, each with the attempt that it is as far as is known; and when the next one's time comes, if none was.
-pub(crate) type Picked = (Vec<(Position, u32)>, Option<Instant>);
+/// A message that was picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pick {
+    pub(crate) position: Position,
+    /// Which one it is, as far as is known.
+    pub(crate) attempt: u32,
+    /// The hash of its id if its repetitions are dropped, and else 0.
+    pub(crate) id: u64,
+}
+
+/// Messages that were picked; and when the next one's time comes, if none was.
+pub(crate) type Picked = (Vec<Pick>, Option<Instant>);
 
 /// What stands in the way of settling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +143,11 @@ impl Hands {
             failed: None,
         };
         self.seats.insert(seat, chair);
+    }
+
+    /// From now on a message whose id another had already is not handed out.
+    pub(crate) fn drop_repetitions(&mut self) {
+        self.drops_repetitions = true;
     }
 
     pub(crate) fn add_feed(&mut self, seat: u64, feed: &Arc<Feed>) {
@@ -228,15 +248,15 @@ impl Hands {
     }
 
     fn put(&mut self, seat: u64, place: Place, index: usize, position: Position, arrived: Arrived, now_ms: u64) {
-        let Arrived { message, again } = arrived;
+        let Arrived { message, again, says_id } = arrived;
         self.moved.retain(|(moved, _)| *moved != position);
         let wait = message.deliver_at_ms.map_or(0, |time| time.saturating_sub(now_ms));
-        let message = Arc::new(message);
         let mut held = Held {
             seat,
             place,
             index,
-            message,
+            id: if says_id { Seen::hash(message.id) } else { 0 },
+            message: Arc::new(message),
             before: again.attempt,
             stage: Stage::Waiting,
             settling: false,
@@ -316,7 +336,8 @@ impl Hands {
             chair.handed += 1;
             let attempt = self.attempts.get(&position).copied().unwrap_or_default().max(held.before) + 1;
             self.attempts.insert(position, attempt);
-            picked.push((position, attempt));
+            let id = if self.drops_repetitions { held.id } else { 0 };
+            picked.push(Pick { position, attempt, id });
         }
         let chair = self.seats.get_mut(&seat).ok_or(PulsarError::Closed)?;
         if picked.is_empty() {

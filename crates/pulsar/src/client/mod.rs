@@ -17,6 +17,7 @@ mod pool;
 mod publish;
 mod reader;
 mod seat;
+mod seen;
 mod sender;
 mod settle;
 mod state;
@@ -140,8 +141,10 @@ impl Inner {
             let cursor = self.admin.internal(&topic).await?.cursors.remove(attempts::CURSOR);
             let through = cursor.and_then(|cursor| reader::place(&cursor.mark_delete_position));
             let through = through.ok_or_else(|| PulsarError::NotFound(format!("topic `{topic}` has lost its subscription")))?;
+            let stands = self.admin.internal(&subscription.topic).await?.cursors.remove(&*subscription.name);
+            let acknowledged = stands.as_ref().and_then(reader::Acknowledged::read);
             let sender = self.sender(&topic, None)?;
-            Ledger::open(self.consuming.clone(), self.options.full(&topic), sender, through).await
+            Ledger::open(self.consuming.clone(), self.options.full(&topic), sender, through, acknowledged).await
         };
         Ok(subscription.ledger.get_or_try_init(|| open).await?.clone())
     }

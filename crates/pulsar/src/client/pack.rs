@@ -186,6 +186,8 @@ fn compress(metadata: &mut MessageMetadata, payload: Bytes) -> Bytes {
 pub(crate) struct Arrived {
     pub(crate) message: Message,
     pub(crate) again: Again,
+    /// Whether its id is its own, and not made up for one of a client that says none.
+    pub(crate) says_id: bool,
 }
 
 /// Takes an entry of a topic apart.
@@ -221,7 +223,7 @@ fn open_single(topic: &str, metadata: &MessageMetadata, index: usize, mut single
     message.created_ms = created.unwrap_or(message.created_ms);
     // Whether its time has come is decided where it is handed out.
     message.deliver_at_ms = metadata.deliver_at_time.and_then(|time| u64::try_from(time).ok());
-    Arrived { message, again }
+    Arrived { message, again, says_id: id.is_some() }
 }
 
 #[cfg(test)]

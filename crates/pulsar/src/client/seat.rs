@@ -2,7 +2,7 @@
 
 use super::{
     Inner,
-    attempts::Ledger,
+    attempts::{Ledger, REPEATED},
     error::{Answer, PulsarError},
     feed::{Feed, Sink},
     hands::{Acks, Hands},
@@ -128,6 +128,20 @@ impl Seat {
         deliveries
     }
 
+    /// Settles what another message was already: its step was done by half, and done again.
+    fn drop_repeated(&self, repeated: Vec<(Position, u32)>) {
+        if repeated.is_empty() {
+            return;
+        }
+        let Subscription { topic, name, .. } = &*self.subscription;
+        tracing::debug!(%topic, subscription = %name, messages = repeated.len(), "repetitions are dropped");
+        let positions: Vec<Position> = repeated.into_iter().map(|(position, _)| position).collect();
+        for (feed, message_ids) in self.subscription.settle(&positions) {
+            // If this is lost with its connection they come again, and are known.
+            feed.tell(|consumer_id| Command::Ack(Ack { consumer_id, message_ids, ..Ack::default() }));
+        }
+    }
+
     async fn receive_some(&mut self, max: usize) -> Result<Vec<Delivery>> {
         if max == 0 {
             return Ok(Vec::new());
@@ -144,7 +158,11 @@ impl Seat {
                 let positions = std::mem::take(positions);
                 self.noting = None;
                 match attempts {
-                    Ok(attempts) => self.ready.extend(positions.into_iter().zip(attempts)),
+                    Ok(attempts) => {
+                        let (repeated, good) = positions.into_iter().zip(attempts).partition(|(_, attempt)| *attempt == REPEATED);
+                        self.ready.extend::<Vec<_>>(good);
+                        self.drop_repeated(repeated);
+                    }
                     Err(error) => {
                         self.subscription.hands().put_back(&positions);
                         return Err(error.into());
@@ -159,7 +177,7 @@ impl Seat {
             if !picked.is_empty() {
                 let ledger = self.subscription.ledger.get().ok_or(PulsarError::Closed)?;
                 let noted = ledger.take(&picked);
-                self.noting = Some((picked.into_iter().map(|(position, _)| position).collect(), noted));
+                self.noting = Some((picked.into_iter().map(|pick| pick.position).collect(), noted));
                 continue;
             }
             let due = async {

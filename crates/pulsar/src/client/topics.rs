@@ -318,6 +318,9 @@ impl Inner {
         self.ledger(&known).await?;
         let id = self.next_seat.fetch_add(1, Relaxed);
         let wake = Arc::<tokio::sync::Notify>::default();
+        if self.has_repetitions(&topic, &subscription).await? {
+            known.hands().drop_repetitions();
+        }
         known.hands().sit(id, kind, permits, wake.clone());
         // From here on its end, also by an error, makes it leave.
         let seat = Seat { inner: self.clone(), subscription: known.clone(), id, wake, noting: None, ready: VecDeque::new() };
@@ -344,6 +347,12 @@ impl Inner {
             known.hands().add_feed(id, &feed);
         }
         Ok(Box::new(seat))
+    }
+
+    /// Whether what comes twice there with the same id is a repetition. What is redriven, or given back, has its id a second time.
+    async fn has_repetitions(&self, topic: &str, subscription: &str) -> Result<bool> {
+        let kind = self.spec(topic).await?.kind;
+        Ok(matches!(kind, TopicKind::Ingress | TopicKind::Route) && retry_topic(topic, subscription) != topic)
     }
 
     pub(super) async fn peek(

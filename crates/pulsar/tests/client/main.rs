@@ -2,6 +2,7 @@
 
 mod access;
 mod contract;
+mod halves;
 mod recovery;
 mod service;
 mod thin;

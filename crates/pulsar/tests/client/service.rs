@@ -45,16 +45,22 @@ pub(crate) fn unique(name: &str) -> String {
 
 /// Asks the admin API to make something.
 pub(crate) fn put(options: &PulsarOptions, path: &str, body: &str) {
+    ask(options, "PUT", path, body);
+}
+
+/// Asks the admin API for something, which must go well, and gives its answer.
+pub(crate) fn ask(options: &PulsarOptions, method: &str, path: &str, body: &str) -> String {
     use std::io::{Read, Write};
     let address = options.admin_url.as_deref().unwrap_or_default().trim_start_matches("http://").to_owned();
     let mut stream = std::net::TcpStream::connect(&address).unwrap();
     let length = body.len();
     write!(
         stream,
-        "PUT {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
     )
     .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.split(' ').nth(1).is_some_and(|status| status.starts_with('2')), "{path}: {answer}");
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
 }
