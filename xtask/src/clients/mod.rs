@@ -1,5 +1,6 @@
 //! Clients of the Pulsar protocol that nobody here wrote, run against this project's server or against the real one: `cargo xtask clients`.
 
+pub(crate) mod edges;
 pub(crate) mod programs;
 mod scenarios;
 pub(crate) mod server;

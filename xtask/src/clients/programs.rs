@@ -72,8 +72,13 @@ fn python(cache: &Path) -> Result<()> {
 }
 
 fn start_python(cache: &Path) -> Result<Command> {
+    python_program(cache, "scenarios.py")
+}
+
+/// One of the Python programs.
+pub(crate) fn python_program(cache: &Path, name: &str) -> Result<Command> {
     let mut command = Command::new(venv(cache).join("bin/python"));
-    command.arg(source("python/scenarios.py")?).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.arg(source(&format!("python/{name}"))?).env("PYTHONDONTWRITEBYTECODE", "1");
     Ok(command)
 }
 

@@ -15,10 +15,10 @@ use std::{
 };
 
 /// The pipeline does its work in well under a second; a busy machine gets this long.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Handler calls of the email pipeline for its three subscribers.
-const CALLS: u64 = 11;
+pub(super) const CALLS: u64 = 11;
 
 /// Serves the email pipeline, sends the message with `pulsar-client`, and counts the handler calls.
 pub(super) fn check() -> Result<()> {
@@ -46,11 +46,16 @@ pub(super) fn check() -> Result<()> {
     ensure!(sent.status.success(), "pulsar-client ended with {}: {}", sent.status, String::from_utf8_lossy(&sent.stdout));
     wait_for("the end of the pipeline's work", LIMIT, || Ok(is_done(&status(&binary, home.path())?).then_some(())))?;
     let account = pipeline.stop()?;
-    let tasks = account["tasks"].as_object().with_context(|| format!("no tasks in {account}"))?;
-    let calls: u64 = tasks.values().filter_map(|task| task["handled"].as_u64()).sum();
+    let calls = calls(&account)?;
     ensure!(calls == CALLS && account["dead_lettered"] == 0, "one message makes {CALLS} handler calls, not {calls}: {account}");
     println!("ok    trampoline: what pulsar-client sent to email-pipeline-start made {calls} handler calls");
     Ok(())
+}
+
+/// The handler calls of a run, by its report.
+pub(super) fn calls(report: &Value) -> Result<u64> {
+    let tasks = report["tasks"].as_object().with_context(|| format!("no tasks in {report}"))?;
+    Ok(tasks.values().filter_map(|task| task["handled"].as_u64()).sum())
 }
 
 /// Whether what was sent has all been done.
@@ -70,11 +75,11 @@ fn status(binary: &Path, home: &Path) -> Result<Value> {
 }
 
 /// The pipeline's process, ended when it is no longer needed.
-struct Pipeline(Child);
+pub(super) struct Pipeline(pub(super) Child);
 
 impl Pipeline {
     /// Ends it as a terminal would, and gives the account that it prints.
-    fn stop(&mut self) -> Result<Value> {
+    pub(super) fn stop(&mut self) -> Result<Value> {
         run_command(Command::new("kill").args(["-INT", &self.0.id().to_string()]))?;
         let mut text = String::new();
         self.0.stdout.take().context("its output is a pipe")?.read_to_string(&mut text)?;

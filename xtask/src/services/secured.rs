@@ -1,7 +1,7 @@
 //! The client's tests on two real Pulsars: one for everybody, and one that asks for TLS, a token, and rights.
 
 use super::pulsar::{ALL_FEATURES, Options, Pulsar, Secret, free_port};
-use crate::ci::run_command;
+use crate::{ci::run_command, clients};
 use anyhow::{Context, Result};
 use std::{path::Path, process::Command};
 
@@ -11,8 +11,8 @@ const CERTIFICATES: &str = "crates/pulsar/tests/client/tls";
 /// What runs against them: the client by itself, topologies, and the binaries of the showcase.
 const TESTS: [(&str, &str); 3] = [("leatworks-pulsar", "client"), ("leatworks", "pulsar"), ("showcase", "pulsar")];
 
-/// Starts both and runs the tests.
-pub(crate) fn test_client() -> Result<()> {
+/// Starts both and runs the tests. Gives why foreign clients could not take part, if they could not.
+pub(crate) fn test_client() -> Result<Option<String>> {
     let open = Pulsar::start(&Options { settings: ALL_FEATURES, secret: None, as_shipped: false })?;
     let certificates = Path::new(CERTIFICATES).canonicalize().context("the repository's root is where this runs")?;
     let file = |name: &str| certificates.join(name).display().to_string();
@@ -38,5 +38,5 @@ pub(crate) fn test_client() -> Result<()> {
         cargo.env("LEAT_PULSAR_TOKEN_KEY", secret.key);
         run_command(&mut cargo)?;
     }
-    Ok(())
+    clients::edges::check(open.port, open.web_port)
 }

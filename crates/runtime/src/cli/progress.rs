@@ -12,6 +12,9 @@ use std::{
 /// How often bars are drawn: often enough to look alive.
 const DRAW: Duration = Duration::from_millis(100);
 
+/// The same where another system is asked what is pending, which takes a request for each topic.
+const DRAW_FAR: Duration = Duration::from_secs(1);
+
 /// How often a line is written where nobody watches.
 const LINE: Duration = Duration::from_secs(10);
 
@@ -71,8 +74,9 @@ impl Bars {
     }
 
     async fn draw(&self, topology: &'static TopologyDef, counts: &Counts, broker: &dyn Broker) {
+        let pause = if broker.promises().accounts { DRAW } else { DRAW_FAR };
         loop {
-            tokio::time::sleep(DRAW).await;
+            tokio::time::sleep(pause).await;
             // A broker that fails ends the run with its own words.
             let Ok(stats) = broker.stats().await else { return };
             for ((bar, edge), counted) in self.edges.iter().zip(topology.edges).zip(counts.edges()) {

@@ -12,11 +12,15 @@ const LOOK_FIRST: Duration = Duration::from_millis(2);
 /// The longest pause, so that a long run is not disturbed.
 const LOOK_MAX: Duration = Duration::from_millis(50);
 
+/// The longest pause where another system is asked, which takes a request for each topic.
+const LOOK_FAR_MAX: Duration = Duration::from_millis(500);
+
 /// Waits until nothing is pending on these edges.
 ///
 /// Two looks in a row must find nothing pending and nothing published between them: so it does not matter whether the broker looks at all
 /// topics at the same instant.
 pub(super) async fn drained(broker: &dyn Broker, edges: &[&'static EdgeDef]) -> Result<()> {
+    let pause_max = if broker.promises().accounts { LOOK_MAX } else { LOOK_FAR_MAX };
     let mut pause = LOOK_FIRST;
     let mut before = None;
     loop {
@@ -26,7 +30,7 @@ pub(super) async fn drained(broker: &dyn Broker, edges: &[&'static EdgeDef]) -> 
         }
         if pending.messages > 0 {
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LOOK_MAX);
+            pause = (pause * 2).min(pause_max);
         }
         before = Some(pending);
     }
