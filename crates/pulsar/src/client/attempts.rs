@@ -14,10 +14,10 @@ use super::{
     hands::Pick,
     limits::{PREFETCH_MAX, STILL_MAX},
     now_ms,
+    opening::Before,
     pack::{self, Again, Outgoing, Place},
     pool::Pool,
     random,
-    reader::Acknowledged,
     seen::Seen,
     sender::Sender,
 };
@@ -99,8 +99,7 @@ struct State {
     /// Records that are kept, in order, and how many messages and ids are known by each.
     records: VecDeque<(Position, usize)>,
     seen: Seen,
-    /// What was acknowledged when the ledger was opened: it was settled by one who could not tell here any more.
-    acknowledged: Option<Acknowledged>,
+    before: Option<Before>,
     /// The last record of each writer: what comes a second time over a new connection is passed over.
     writers: HashMap<u64, u64>,
     last: Option<Position>,
@@ -152,9 +151,9 @@ impl Ledger {
         topic: String,
         sender: Sender,
         through: (u64, i64),
-        acknowledged: Option<Acknowledged>,
+        before: Option<Before>,
     ) -> Answer<Arc<Self>> {
-        let state = Mutex::new(State { acknowledged, ..State::default() });
+        let state = Mutex::new(State { before, ..State::default() });
         let ledger = Arc::new(Self { sender, writer: random(), state, feeds: Mutex::default() });
         let options = FeedOptions {
             topic,
@@ -299,7 +298,7 @@ impl State {
         if record.forget {
             self.known.clear();
             self.seen.clear();
-            self.acknowledged = None;
+            self.before = None;
             self.records.iter_mut().for_each(|(_, known)| *known = 0);
         }
         self.records.push_back((at, 0));
@@ -311,8 +310,7 @@ impl State {
                 attempts.push(REPEATED);
                 continue;
             }
-            // What was given back is acknowledged where it stood first, and is on a later attempt.
-            if told == 1 && self.acknowledged.as_ref().is_some_and(|known| known.has(Place::of(position).0)) {
+            if self.before.as_ref().is_some_and(|before| before.is_settled(position, at)) {
                 attempts.push(told);
                 continue;
             }
@@ -458,15 +456,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_acknowledged_before_is_not_waited_for() {
-        let cursor = crate::client::admin::Cursor { mark_delete_position: "3:1".to_owned(), ..Default::default() };
-        let mut state = State { acknowledged: Acknowledged::read(&cursor), ..State::default() };
-        let position = |entry| Place { ledger: 3, entry }.position(0).unwrap().0;
-        // The last was given back, so it is acknowledged where it stood first, and is unsettled.
-        let log =
-            [record(&[position(0), position(5)], &[], &[]), record(&[position(1)], &[2], &[]), record(&[], &[], &[position(5)])];
-        log.iter().enumerate().for_each(|(entry, record)| drop(state.count(at(entry as u64), record)));
-        assert_eq!(state.known.keys().map(|position| position.0).collect::<Vec<_>>(), [position(1)]);
-        assert_eq!(state.done(Place { ledger: 9, entry: 0 }).len(), 1);
+    fn what_was_settled_before_is_not_waited_for() {
+        let before = Before { last: (3, 0), acknowledged: None, pending: [Position(11)].into() };
+        let mut state = State { before: Some(before), ..State::default() };
+        assert_eq!(state.count(at(0), &record(&[10, 11], &[], &[])), [1, 1]);
+        assert_eq!(state.count(at(1), &record(&[12], &[], &[11])), [1]);
+        assert_eq!(state.known.keys().collect::<Vec<_>>(), [&Position(12)]);
+        assert_eq!(state.done(Place { ledger: 9, entry: 0 }).len(), 1, "10 is not waited for");
     }
 }

@@ -424,6 +424,12 @@ impl Hands {
         here.or_else(|| self.moved(position)).unwrap_or(position)
     }
 
+    /// Nothing more comes of a message here.
+    pub(crate) fn forget(&mut self, position: Position) {
+        self.attempts.remove(&position);
+        self.moved.retain(|(moved, _)| *moved != position);
+    }
+
     /// Everybody who waits looks again.
     pub(crate) fn wake_all(&self) {
         self.seats.values().for_each(|chair| chair.wake.notify_one());

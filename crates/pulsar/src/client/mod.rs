@@ -11,6 +11,7 @@ mod hands;
 mod limits;
 mod link;
 mod net;
+mod opening;
 mod options;
 mod pack;
 mod pool;
@@ -28,7 +29,6 @@ pub use error::PulsarError;
 pub use options::{PulsarOptions, Secret};
 
 use admin::Admin;
-use attempts::Ledger;
 use leatworks_broker::{
     Account, BoxFuture, Broker, BrokerError, Consumer, ErrorKind, Message, MessageId, Outcome, Position, Promises, Publish,
     Result, Start, Step, Subscribe, TopicSpec, TopicStats,
@@ -132,21 +132,6 @@ impl Inner {
     fn subscription(&self, topic: &str, name: &str) -> Arc<Subscription> {
         let key = (topic.to_owned(), name.to_owned());
         self.known().subscriptions.entry(key).or_insert_with(|| Arc::new(Subscription::new(topic, name))).clone()
-    }
-
-    /// Where the attempts of a subscription are noted.
-    async fn ledger(&self, subscription: &Arc<Subscription>) -> Result<Arc<Ledger>> {
-        let open = async {
-            let topic = attempts::ledger_topic(&subscription.topic, &subscription.name);
-            let cursor = self.admin.internal(&topic).await?.cursors.remove(attempts::CURSOR);
-            let through = cursor.and_then(|cursor| reader::place(&cursor.mark_delete_position));
-            let through = through.ok_or_else(|| PulsarError::NotFound(format!("topic `{topic}` has lost its subscription")))?;
-            let stands = self.admin.internal(&subscription.topic).await?.cursors.remove(&*subscription.name);
-            let acknowledged = stands.as_ref().and_then(reader::Acknowledged::read);
-            let sender = self.sender(&topic, None)?;
-            Ledger::open(self.consuming.clone(), self.options.full(&topic), sender, through, acknowledged).await
-        };
-        Ok(subscription.ledger.get_or_try_init(|| open).await?.clone())
     }
 
     async fn close(&self) -> Result<()> {

@@ -279,6 +279,7 @@ impl Inner {
             match self.publish_again(&subscription, position, &message, attempt, delay).await {
                 Ok(()) => {
                     let acks = subscription.hands().moved_away(position, place, index);
+                    self.told_by_another(&subscription, position).await;
                     self.tell(acks).await
                 }
                 Err(error) => {

@@ -376,7 +376,7 @@ impl Inner {
         Ok(found)
     }
 
-    async fn unsettled(
+    pub(super) async fn unsettled(
         &self,
         topic: &str,
         subscription: &Arc<Subscription>,
@@ -454,7 +454,7 @@ impl Inner {
     }
 
     /// A topic as it was made, unless only this client uses it or it is not there.
-    async fn visible(&self, topic: &str) -> Result<Option<TopicSpec>> {
+    pub(super) async fn visible(&self, topic: &str) -> Result<Option<TopicSpec>> {
         if self.known().internal.get(topic).is_some_and(|seen| seen.elapsed() < INTERNAL_TIME) {
             return Ok(None);
         }

@@ -133,6 +133,41 @@ async fn what_a_half_done_step_has_published_is_handed_out_once_whoever_takes_it
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_waits_for_nothing_that_was_settled_by_who_died_since() {
+    let broker = connected().await;
+    let topic = made(&broker, TopicKind::Plain).await;
+    broker.publish((1..=6).map(|id| publish_of(&topic, id)).collect()).await.unwrap();
+    drop((take(&mut joined(&broker, &topic).await, 6).await, broker));
+    // It settles what it has, one after it was given back, and dies before it tells the ledger.
+    let broker = connected().await;
+    let mut consumer = joined(&broker, &topic).await;
+    let got = take(&mut consumer, 6).await;
+    assert!(got.iter().all(|delivery| delivery.attempt == 2));
+    broker.nack(&topic, "s", got[0].position, Duration::ZERO).await.unwrap();
+    let again = take(&mut consumer, 1).await;
+    assert_eq!(again[0].attempt, 3);
+    broker.commit(Step { acks: acks_of(&topic, &[&got[1..], &again[..]].concat()), ..Step::default() }).await.unwrap();
+    drop((consumer, broker));
+    let ledger = format!("{topic}-s-ATTEMPTS");
+    let entry = |mark: String| mark.split_once(':').and_then(|(_, entry)| entry.parse::<i64>().ok()).unwrap();
+    let told =
+        serde_json::from_str::<serde_json::Value>(&internal(&ledger)).unwrap()["lastConfirmedEntry"].as_str().map(str::to_owned);
+    let told = entry(told.unwrap());
+    let broker = connected().await;
+    let mut consumer = joined(&broker, &topic).await;
+    let start = Instant::now();
+    for id in 100.. {
+        broker.publish(vec![publish_of(&topic, id)]).await.unwrap();
+        let got = take(&mut consumer, 1).await;
+        broker.commit(Step { acks: acks_of(&topic, &got), ..Step::default() }).await.unwrap();
+        if entry(mark(&ledger)) >= told {
+            break;
+        }
+        assert!(start.elapsed() < DEADLINE, "{} of {told} are let go", mark(&ledger));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_its_id_again_with_a_reason_is_handed_out_again() {
     let broker = connected().await;
     for (kind, twice) in [(TopicKind::Route, false), (TopicKind::DeadLetter, true), (TopicKind::Plain, true)] {
@@ -238,14 +273,15 @@ async fn one_process_at_a_time_has_the_state_and_the_next_finds_all_of_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_log_of_state_is_written_anew_and_let_go() {
     let topology = service::unique("state");
+    let state = format!("{topology}-STATE");
     let broker = connected().await;
     let small = (format!("run/{topology}"), Some(Bytes::from_static(b"kept")));
     broker.commit(Step { state: vec![small], ..Step::default() }).await.unwrap();
-    let begins = mark(&topology);
+    let begins = mark(&state);
     let mut round = 0_u32;
     let start = Instant::now();
     // Random bytes, so that nothing gets smaller on the way.
-    while mark(&topology) == begins {
+    while mark(&state) == begins {
         round += 1;
         let mut value = format!("{round:08}").into_bytes();
         let mut random = u64::from(round);
@@ -253,8 +289,8 @@ async fn a_long_log_of_state_is_written_anew_and_let_go() {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             random.to_be_bytes()[..1].to_vec()
         }));
-        let state = vec![(format!("fold/{topology}/f"), Some(Bytes::from(value)))];
-        broker.commit(Step { state, ..Step::default() }).await.unwrap();
+        let write = (format!("fold/{topology}/f"), Some(Bytes::from(value)));
+        broker.commit(Step { state: vec![write], ..Step::default() }).await.unwrap();
         assert!(start.elapsed() < DEADLINE && round < 200, "{round} records, and none is let go");
     }
     broker.close().await.unwrap();
@@ -264,10 +300,14 @@ async fn a_long_log_of_state_is_written_anew_and_let_go() {
     assert_eq!(again.state(&format!("run/{topology}")).await.unwrap().as_deref(), Some(&b"kept"[..]));
 }
 
-/// Up to where the records of a topology's state are let go.
-fn mark(topology: &str) -> String {
-    let path = format!("/admin/v2/persistent/public/default/{topology}-STATE/internalStats");
-    let answer = tokio::task::block_in_place(|| service::ask(&service::options(), "GET", &path, ""));
+fn internal(topic: &str) -> String {
+    let path = format!("/admin/v2/persistent/public/default/{topic}/internalStats");
+    tokio::task::block_in_place(|| service::ask(&service::options(), "GET", &path, ""))
+}
+
+/// Up to where the records of a topic are let go.
+fn mark(topic: &str) -> String {
+    let answer = internal(topic);
     let stats: serde_json::Value = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"));
     stats["cursors"]["leat"]["markDeletePosition"].as_str().unwrap().to_owned()
 }

@@ -1,0 +1,110 @@
+//! How the ledger of a subscription is opened, and what is known of its messages by then.
+
+use super::{
+    Inner,
+    attempts::{self, Ledger},
+    error::PulsarError,
+    pack::Place,
+    reader::{self, Acknowledged},
+    seat::Subscription,
+    topics::retry_topic,
+};
+use leatworks_broker::{BrokerError, ErrorKind, Position, Result};
+use std::{collections::HashSet, sync::Arc};
+
+/// How many messages of a retry topic are looked at: reading them takes well under a second.
+const RETRIED_LOOKED_AT_MAX: usize = 10_000;
+
+/// What is known of the messages of records that were there when a ledger was opened: some were settled by one who could not tell there any
+/// more, and would be waited for without end.
+pub(crate) struct Before {
+    /// The last record that was there.
+    pub(crate) last: (u64, i64),
+    /// What was acknowledged of the topic itself; none if it is a retry topic, where messages have the places they had first.
+    pub(crate) acknowledged: Option<Acknowledged>,
+    /// What was unsettled in the retry topic, by where it stood first.
+    pub(crate) pending: HashSet<Position>,
+}
+
+impl Before {
+    /// Whether a message was settled that this record tells of.
+    pub(crate) fn is_settled(&self, position: Position, record: Position) -> bool {
+        let (place, _) = Place::of(record);
+        let was_there = (place.ledger, place.entry as i64) <= self.last;
+        let acknowledged = |known: &Acknowledged| known.has(Place::of(position).0);
+        was_there && self.acknowledged.as_ref().is_none_or(acknowledged) && !self.pending.contains(&position)
+    }
+}
+
+impl Inner {
+    /// Where the attempts of a subscription are noted.
+    pub(super) async fn ledger(&self, subscription: &Arc<Subscription>) -> Result<Arc<Ledger>> {
+        let open = async {
+            let topic = attempts::ledger_topic(&subscription.topic, &subscription.name);
+            let mut internal = self.admin.internal(&topic).await?;
+            let cursor = internal.cursors.remove(attempts::CURSOR);
+            let through = cursor.and_then(|cursor| reader::place(&cursor.mark_delete_position));
+            let through = through.ok_or_else(|| PulsarError::NotFound(format!("topic `{topic}` has lost its subscription")))?;
+            let before = match reader::place(&internal.last_confirmed_entry) {
+                Some(last) => self.before(subscription, last).await?,
+                None => None,
+            };
+            let sender = self.sender(&topic, None)?;
+            let (pool, topic) = (self.consuming.clone(), self.options.full(&topic));
+            Ledger::open(pool, topic, sender, through, before).await.map_err(BrokerError::from)
+        };
+        Ok(subscription.ledger.get_or_try_init(|| open).await?.clone())
+    }
+
+    /// What is settled of a subscription whose ledger ends with this record. None if too much waits in the retry topic to look at.
+    async fn before(&self, subscription: &Arc<Subscription>, last: (u64, i64)) -> Result<Option<Before>> {
+        let Subscription { topic, name, .. } = &**subscription;
+        let retry = retry_topic(topic, name);
+        let acknowledged = match retry == **topic {
+            true => None,
+            // Before the retry topic: what is given back is there before it is acknowledged here.
+            false => match self.admin.internal(topic).await?.cursors.get(&**name).and_then(Acknowledged::read) {
+                Some(known) => Some(known),
+                None => return Ok(None),
+            },
+        };
+        let waiting = match self.unsettled(&retry, subscription, Position(0), RETRIED_LOOKED_AT_MAX).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            found => found?,
+        };
+        let pending = waiting.iter().map(|(position, _)| *position).collect();
+        Ok((waiting.len() < RETRIED_LOOKED_AT_MAX).then_some(Before { last, acknowledged, pending }))
+    }
+
+    /// If the graph has consumers of its own for what is given back, nothing more is told of it here; its copy says its attempts.
+    pub(super) async fn told_by_another(&self, subscription: &Subscription, position: Position) {
+        let retry = retry_topic(&subscription.topic, &subscription.name);
+        let others = retry != *subscription.topic && matches!(self.visible(&retry).await, Ok(Some(_)));
+        if let (true, Some(ledger)) = (others, subscription.ledger.get()) {
+            ledger.settled(&[position]);
+            subscription.hands().forget(position);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::admin::Cursor;
+
+    #[test]
+    fn what_was_acknowledged_and_does_not_wait_elsewhere_is_settled() {
+        let cursor = Cursor { mark_delete_position: "3:1".to_owned(), ..Cursor::default() };
+        let at = |entry| Place { ledger: 3, entry }.position(0).unwrap();
+        // 0 and 1 are acknowledged where they stood first; 1 was given back, and waits.
+        let before = |own: bool| Before {
+            last: (3, 7),
+            acknowledged: if own { None } else { Acknowledged::read(&cursor) },
+            pending: HashSet::from([at(1)]),
+        };
+        let settled = |own, record| [at(0), at(1), at(5)].map(|position| before(own).is_settled(position, at(record)));
+        assert_eq!(settled(false, 7), [true, false, false]);
+        assert_eq!(settled(false, 8), [false; 3], "what is noted later is in hand");
+        assert_eq!(settled(true, 7), [true, false, true], "in a retry topic only what waits is not settled");
+    }
+}
