@@ -1,7 +1,9 @@
 //! Who is not let in hears why, and that trying again will not help.
 
 use crate::service;
-use leatworks_broker::{Broker, BrokerError, ErrorKind, Message, Publish, Start, TopicSpec};
+use leatworks_broker::{
+    Broker, BrokerError, ErrorKind, HandOff, Message, Publish, Start, Step, Subscribe, SubscriptionKind, TopicKind, TopicSpec,
+};
 use leatworks_pulsar::{PulsarBroker, PulsarError, PulsarOptions, Secret};
 use std::path::PathBuf;
 
@@ -73,4 +75,40 @@ async fn a_role_without_rights_may_do_nothing_and_one_with_rights_all() {
     assert_eq!(admin.peek(&topic, "s", leatworks_broker::Position(0), 9).await.unwrap().len(), 1);
     nobody.close().await.unwrap();
     admin.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_role_that_administers_its_tenant_needs_no_more() {
+    let tenant = service::unique("tenant");
+    let options = service::secured();
+    let body = r#"{"adminRoles": ["shop"], "allowedClusters": ["standalone"]}"#;
+    service::put_as_admin(&options, &format!("/admin/v2/tenants/{tenant}"), body);
+    service::put_as_admin(&options, &format!("/admin/v2/namespaces/{tenant}/orders"), "{}");
+    let options = PulsarOptions {
+        token: Some(service::token("shop", FAR)),
+        ca_file: certificate("ca.pem"),
+        tenant,
+        namespace: "orders".to_owned(),
+        ..options
+    };
+    let shop = PulsarBroker::connect(options).await.unwrap();
+    let spec = TopicSpec { name: "t".to_owned(), kind: TopicKind::Route, topology: "t".to_owned(), ..TopicSpec::default() };
+    shop.create_topic(spec).await.unwrap();
+    shop.create_subscription("t", "s", Start::Earliest).await.unwrap();
+    let publish = || Publish { topic: "t".into(), message: Message::default().into(), sequence: Some(("p".into(), 1)) };
+    let state = vec![("run/t".to_owned(), Some(bytes::Bytes::from_static(b"x")))];
+    shop.commit(Step { publishes: vec![publish()], state, ..Step::default() }).await.unwrap();
+    let subscribe = Subscribe {
+        topic: "t".to_owned(),
+        subscription: "s".to_owned(),
+        kind: SubscriptionKind::Shared,
+        consumer: "c".to_owned(),
+        permits: 1,
+        hand_off: HandOff::Durable,
+    };
+    let mut consumer = shop.subscribe(subscribe).await.unwrap();
+    assert_eq!(consumer.receive(1).await.unwrap().len(), 1);
+    assert_eq!(shop.stats().await.unwrap().len(), 1);
+    drop(consumer);
+    shop.close().await.unwrap();
 }

@@ -31,9 +31,13 @@ pub(crate) fn secured() -> PulsarOptions {
 
 /// A token of a role, which ends at this time.
 pub(crate) fn token(role: &str, end: u64) -> Secret {
+    Secret::new(token_text(role, end))
+}
+
+fn token_text(role: &str, end: u64) -> String {
     let claims = serde_json::json!({ "sub": role, "exp": end });
     let key = jsonwebtoken::EncodingKey::from_secret(variable(TOKEN_KEY).as_bytes());
-    Secret::new(jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap())
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
 }
 
 /// A name that nobody else uses.
@@ -48,15 +52,25 @@ pub(crate) fn put(options: &PulsarOptions, path: &str, body: &str) {
     ask(options, "PUT", path, body);
 }
 
+/// The same of the service that is secured, as the role that may do everything.
+pub(crate) fn put_as_admin(options: &PulsarOptions, path: &str, body: &str) {
+    let authorization = format!("Authorization: Bearer {}\r\n", token_text("admin", u32::MAX.into()));
+    ask_with(options, "PUT", path, body, &authorization);
+}
+
 /// Asks the admin API for something, which must go well, and gives its answer.
 pub(crate) fn ask(options: &PulsarOptions, method: &str, path: &str, body: &str) -> String {
+    ask_with(options, method, path, body, "")
+}
+
+fn ask_with(options: &PulsarOptions, method: &str, path: &str, body: &str, header: &str) -> String {
     use std::io::{Read, Write};
     let address = options.admin_url.as_deref().unwrap_or_default().trim_start_matches("http://").to_owned();
     let mut stream = std::net::TcpStream::connect(&address).unwrap();
     let length = body.len();
     write!(
         stream,
-        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.0\r\nHost: {address}\r\n{header}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
     )
     .unwrap();
     let mut answer = String::new();
