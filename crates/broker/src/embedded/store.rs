@@ -97,9 +97,9 @@ impl JournalGroup {
     }
 }
 
-/// What part of a segment may be pending on a topic to which messages are moved on in the reserve of a full disk, and be moved in one step. Sixteen topics fill half
-/// of the two segments then.
-const WAVE_PART: u64 = 16;
+/// What part of a segment may be pending on a topic to which messages are moved on in the reserve of a full disk, and be moved in one step. Four topics fill half of the
+/// two segments then; the messages of more are behind each other, so that hardly all of them are full at once.
+const WAVE_PART: u64 = 4;
 
 impl JournalStore {
     pub(super) fn new(
