@@ -307,6 +307,12 @@ pub trait Broker: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(Position, Message)>>>;
 
+    /// The positions of what [`peek`](Broker::peek) would give; a broker that can does not read the messages for it.
+    fn unsettled(&self, topic: &str, subscription: &str, from: Position, limit: usize) -> BoxFuture<'_, Result<Vec<Position>>> {
+        let peeked = self.peek(topic, subscription, from, limit);
+        Box::pin(async move { Ok(peeked.await?.into_iter().map(|(position, _)| position).collect()) })
+    }
+
     /// The last sequence number that a named producer has published on a topic.
     fn last_sequence(&self, topic: &str, producer: &str) -> BoxFuture<'_, Result<Option<u64>>>;
 

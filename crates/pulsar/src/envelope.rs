@@ -13,6 +13,8 @@ use xxhash_rust::xxh3::xxh3_128;
 pub(crate) const ID: &str = "leat-id";
 /// The root that a message came of, if that is another one.
 pub(crate) const ROOT: &str = "leat-root";
+/// When a message was made, in milliseconds, if that is not when its entry says.
+pub(crate) const CREATED: &str = "leat-created";
 /// How the payload is encoded, if not as JSON.
 const CODEC: &str = "leat-codec";
 /// The only value of [`CODEC`] so far.
@@ -58,25 +60,26 @@ pub(crate) fn to_message(origin: Origin<'_>, metadata: &MessageMetadata, index: 
             // A clock that is ahead must not make a message younger than those that come after it.
             time => time.min(origin.now_ms),
         },
-        deliver_at_ms: metadata.deliver_at_time.and_then(|time| u64::try_from(time).ok()).filter(|time| *time > origin.now_ms),
+        deliver_at_ms: metadata.deliver_at_time.and_then(|time| u64::try_from(time).ok()),
         payload: single.payload,
         ..Message::default()
     };
+    let (mut id, mut root) = (None, None);
     for KeyValue { key: name, value } in single.properties {
         match name.as_str() {
-            ID if origin.in_topology => message.id = value.parse().unwrap_or_default(),
-            ROOT if origin.in_topology => message.root = value.parse().unwrap_or_default(),
+            ID if origin.in_topology => id = value.parse().ok(),
+            ROOT if origin.in_topology => root = value.parse().ok(),
+            CREATED if value.parse().is_ok_and(|time| (1..=origin.now_ms).contains(&time)) => {
+                message.created_ms = value.parse().unwrap_or(message.created_ms);
+            }
             TRACE if origin.in_topology => message.trace = Some(value),
             CODEC if origin.in_topology && value == MESSAGE_PACK => message.codec = Codec::MessagePack,
             _ => message.properties.push((name, value)),
         }
     }
-    if message.id == MessageId::default() {
-        message.id = root_id(origin, metadata, index);
-    }
-    if message.root == MessageId::default() {
-        message.root = message.id;
-    }
+    // Zero is said of what belongs to no root, which is not the same as saying nothing.
+    message.id = id.unwrap_or_else(|| root_id(origin, metadata, index));
+    message.root = root.unwrap_or(message.id);
     let mut add = |name: &str, value: String| message.properties.push((name.to_owned(), value));
     if single.event_ms != 0 {
         add(EVENT_TIME, single.event_ms.to_string());
@@ -121,6 +124,7 @@ pub(crate) fn to_metadata(message: &Message, position: Position, in_topology: bo
         sequence_id: position.0,
         publish_time: message.created_ms,
         partition_key: message.key.clone(),
+        deliver_at_time: message.deliver_at_ms.and_then(|time| i64::try_from(time).ok()),
         ..MessageMetadata::default()
     };
     let mut add = |name: &str, value: String| metadata.properties.push(KeyValue { key: name.to_owned(), value });

@@ -33,6 +33,16 @@ impl Namespace {
         name.split_once('/') == Some((&self.tenant, &self.namespace))
     }
 
+    /// The tenant.
+    pub(crate) fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
+    /// `TENANT/NAMESPACE`.
+    pub(crate) fn path(&self) -> String {
+        format!("{}/{}", self.tenant, self.namespace)
+    }
+
     /// The full name of a topic.
     pub(crate) fn full(&self, topic: &str) -> String {
         format!("persistent://{}/{}/{topic}", self.tenant, self.namespace)

@@ -17,6 +17,8 @@ pub(super) async fn peeking_takes_nothing(harness: Harness) {
     tap.nack(&got[2], Duration::from_secs(3_600)).await;
     let look = async |from: u64, limit: usize| -> Vec<(u64, String)> {
         let peeked = ok(rig.broker.peek(&rig.name("t"), "s", Position(from), limit).await);
+        let positions = ok(rig.broker.unsettled(&rig.name("t"), "s", Position(from), limit).await);
+        assert!(peeked.iter().map(|(position, _)| position).eq(&positions), "{positions:?}");
         peeked.into_iter().map(|(position, message)| (position.0, text(&message))).collect()
     };
     let all = [0, 2, 3, 4, 5, 6, 7].map(|position| (position, format!("m-{position}")));

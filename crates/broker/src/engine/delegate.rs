@@ -74,6 +74,17 @@ macro_rules! broker_by_engine {
                 Box::pin(async move { self.engine.peek(&topic, &subscription, from, limit).await })
             }
 
+            fn unsettled(
+                &self,
+                topic: &str,
+                subscription: &str,
+                from: $crate::Position,
+                limit: usize,
+            ) -> $crate::BoxFuture<'_, $crate::Result<Vec<$crate::Position>>> {
+                let (topic, subscription) = (topic.to_owned(), subscription.to_owned());
+                Box::pin(async move { self.engine.unsettled(&topic, &subscription, from, limit).await })
+            }
+
             fn last_sequence(&self, topic: &str, producer: &str) -> $crate::BoxFuture<'_, $crate::Result<Option<u64>>> {
                 let (topic, producer) = (topic.to_owned(), producer.to_owned());
                 Box::pin(async move { self.engine.last_sequence(&topic, &producer).await })

@@ -25,6 +25,12 @@ impl<S: Store> Engine<S> {
             .collect()
     }
 
+    pub(crate) async fn unsettled(&self, topic: &str, name: &str, from: Position, limit: usize) -> Result<Vec<Position>> {
+        let (topic, subscription) = self.open()?.subscription(topic, name)?;
+        let held = self.some_held(topic, Some(subscription), from.0, limit).await?;
+        Ok(held.into_iter().map(|(position, _)| Position(position)).collect())
+    }
+
     pub(crate) async fn last_sequence(&self, topic: &str, producer: &str) -> Result<Option<u64>> {
         let found = {
             let core = self.open()?;

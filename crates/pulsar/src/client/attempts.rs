@@ -41,7 +41,7 @@ const SETTLED_MAX: usize = 1_000;
 
 /// The topic that a subscription's attempts are noted in.
 pub(crate) fn ledger_topic(topic: &str, subscription: &str) -> String {
-    format!("{topic}-{subscription}-ATTEMPTS")
+    super::topics::beside(topic, subscription, "ATTEMPTS")
 }
 
 /// What is written at once.

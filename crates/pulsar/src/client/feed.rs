@@ -205,6 +205,21 @@ impl Feed {
         }
     }
 
+    /// The last entry that the service has for it, unless there is none.
+    pub(crate) async fn last(&self) -> Result<Option<(u64, i64)>, PulsarError> {
+        let link = self.link.borrow().clone();
+        let link = link.ok_or_else(|| PulsarError::Away("the connection was lost while a topic was read".to_owned()))?;
+        let ask = |request_id| Command::GetLastMessageId(OfConsumer { consumer_id: self.id, request_id });
+        match link.ask(ask).await? {
+            Command::GetLastMessageIdResponse(found) => {
+                let id = found.last_message_id;
+                // -1 is said of a topic that has nothing.
+                Ok(Some((id.ledger, id.entry as i64)).filter(|(_, entry)| *entry >= 0))
+            }
+            _ => Err(unexpected("the last message")),
+        }
+    }
+
     fn stopped(&self) -> bool {
         *self.stop.borrow()
     }

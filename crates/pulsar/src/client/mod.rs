@@ -27,6 +27,7 @@ mod topics;
 use error::Answer;
 pub use error::PulsarError;
 pub use options::{PulsarOptions, Secret};
+pub(crate) use pack::ENTRY_BITS;
 
 use admin::Admin;
 use leatworks_broker::{

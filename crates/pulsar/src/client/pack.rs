@@ -14,8 +14,6 @@ use leatworks_broker::{Message, MessageId, Position};
 use prost::Message as _;
 use std::sync::Arc;
 
-/// When a message was made, in milliseconds, if that is not when its entry says.
-const CREATED: &str = "leat-created";
 /// How often a message has been handed out before it was put here.
 const ATTEMPT: &str = "leat-attempt";
 /// Where a message stood when it was first published.
@@ -24,7 +22,7 @@ const POSITION: &str = "leat-position";
 /// Bits of a position for the place in the batch, and for the entry in its ledger; the rest is the ledger.
 const INDEX_BITS: u32 = 10;
 /// See [`INDEX_BITS`]. A ledger is closed after ten minutes at the soonest: 28,000 entries a second for so long fit.
-const ENTRY_BITS: u32 = 24;
+pub(crate) const ENTRY_BITS: u32 = 24;
 
 /// Below this a batch does not get smaller enough to be worth it.
 const COMPRESS_BYTES_MIN: usize = 512;
@@ -41,6 +39,12 @@ impl Place {
     pub(crate) fn position(self, index: usize) -> Option<Position> {
         let fits = self.ledger < 1 << (64 - ENTRY_BITS - INDEX_BITS) && self.entry < 1 << ENTRY_BITS && index < 1 << INDEX_BITS;
         fits.then_some(Position((self.ledger << (ENTRY_BITS + INDEX_BITS)) | (self.entry << INDEX_BITS) | index as u64))
+    }
+
+    /// The position of one message of a batch that has become entries one after the other, of which this is the first.
+    pub(crate) fn position_apart(self, index: usize) -> Option<Position> {
+        // The last bit of the entry is followed by the first of the ledger, so what does not fit in this ledger is in the next.
+        self.position(0).map(|first| Position(first.0 + ((index as u64) << INDEX_BITS)))
     }
 
     /// The entry that a position is in, and the place there.
@@ -122,7 +126,7 @@ fn metadata(outgoing: &Outgoing, published: u64) -> MessageMetadata {
         metadata.properties.push(crate::wire::proto::KeyValue { key: name.to_owned(), value });
     };
     if message.created_ms != published {
-        add(CREATED, message.created_ms.to_string());
+        add(envelope::CREATED, message.created_ms.to_string());
     }
     if again.attempt > 0 {
         add(ATTEMPT, again.attempt.to_string());
@@ -202,7 +206,7 @@ fn open_single(topic: &str, metadata: &MessageMetadata, index: usize, mut single
     let mut created = None;
     single.properties.retain(|property| {
         match property.key.as_str() {
-            CREATED => created = property.value.parse().ok(),
+            envelope::CREATED => created = property.value.parse().ok(),
             ATTEMPT => again.attempt = property.value.parse().unwrap_or_default(),
             POSITION => again.position = property.value.parse().ok().map(Position),
             _ => return true,

@@ -97,6 +97,14 @@ impl Reading<'_> {
             from: Some(MessageIdData { ledger: after.0, entry: after.1 as u64, ..MessageIdData::default() }),
         };
         let feed = Feed::open(self.pool.clone(), feed, Arc::new(Line(sender))).await?;
+        // What is settled may be gone, also the last of all: then it would be waited for without end.
+        let last = match feed.last().await {
+            Ok(Some(found)) if after < found => found.min(last),
+            nothing => {
+                feed.close().await;
+                return nothing.map(drop);
+            }
+        };
         let reading = async {
             while let Some(read) = line.recv().await {
                 let (deliver, entry) = read?;

@@ -320,10 +320,14 @@ impl Work {
                     return Ok(());
                 };
                 let Some(pending) = self.pending.remove(at) else { return Ok(()) };
-                let place = receipt.message_id.filter(|id| id.ledger != u64::MAX);
-                let place = place.map(|id| Place { ledger: id.ledger, entry: id.entry });
+                let id = receipt.message_id.filter(|id| id.ledger != u64::MAX);
                 for (index, (job, of_job)) in pending.parts.into_iter().enumerate() {
-                    let position = place.and_then(|place| place.position(index)).unwrap_or(NO_POSITION);
+                    let position = id.as_ref().and_then(|id| {
+                        let place = Place { ledger: id.ledger, entry: id.entry };
+                        // A service that takes batches apart says of the entry that it names that it is one message.
+                        if id.batch_size == Some(1) { place.position_apart(index) } else { place.position(index) }
+                    });
+                    let position = position.unwrap_or(NO_POSITION);
                     self.done(job, of_job, position);
                 }
                 Ok(())

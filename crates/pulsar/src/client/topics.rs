@@ -53,8 +53,20 @@ const NAME_BYTES_MAX: usize = 255;
 
 /// Where messages go that are given back, as Pulsar's own clients name it.
 pub(super) fn retry_topic(topic: &str, subscription: &str) -> String {
-    let suffix = format!("-{subscription}-RETRY");
-    if topic.ends_with(&suffix) { topic.to_owned() } else { topic.to_owned() + &suffix }
+    let own = topic.ends_with(&format!("-{subscription}-RETRY"));
+    if own { topic.to_owned() } else { beside(topic, subscription, "RETRY") }
+}
+
+/// A topic beside a subscription. If its name would be too long, a hash stands for it.
+pub(super) fn beside(topic: &str, subscription: &str, what: &str) -> String {
+    let name = format!("{topic}-{subscription}-{what}");
+    if name.len() <= NAME_BYTES_MAX {
+        return name;
+    }
+    let hash = xxhash_rust::xxh3::xxh3_128(format!("{topic}/{subscription}").as_bytes());
+    // Names are ASCII, so any place in them is one between characters.
+    let begin = topic.get(..NAME_BYTES_MAX / 2).unwrap_or(topic);
+    format!("{begin}-{hash:032x}-{what}")
 }
 
 pub(super) fn sub_type(kind: SubscriptionKind) -> SubType {

@@ -178,7 +178,7 @@ impl Connection {
             }
         };
         let connected = Connected {
-            server_version: concat!("Leatworks ", env!("CARGO_PKG_VERSION")).to_owned(),
+            server_version: super::VERSION.to_owned(),
             protocol_version: Some(connect.protocol_version.unwrap_or_default().clamp(0, PROTOCOL_VERSION)),
             max_message_size: Some(self.shared.broker.max_message_bytes().min(MESSAGE_BYTES_MAX) as i32),
             feature_flags: None,
@@ -246,7 +246,7 @@ impl Connection {
             Command::GetTopics(request) => (request.request_id, requests::topics_of_namespace(&self.shared, request).await),
             Command::GetLastMessageId(request) => {
                 let answer = match self.consumers.get(&request.consumer_id) {
-                    Some(consumer) => requests::last_message_id(&self.shared, &consumer.place, *request).await,
+                    Some(consumer) => requests::last_message_id(&self.shared, consumer, *request).await,
                     None => Err(no_consumer(request.consumer_id)),
                 };
                 (request.request_id, answer)

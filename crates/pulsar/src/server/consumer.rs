@@ -1,20 +1,29 @@
 //! One consumer: takes messages as its client permits, and settles them as it acknowledges.
 
+mod opening;
+
+pub(crate) use opening::{create_subscription, open};
+
 use super::{
     Shared,
     deliver::{self, Appetite},
-    limits::{COMMANDS_MAX, RECEIVE_FAILURES_MAX, UNSETTLED_SHARED_MAX, UNSETTLED_SOLE_MAX},
+    limits::{COMMANDS_MAX, READ_MESSAGES_MAX, RECEIVE_FAILURES_MAX},
     members::{Member, Place, Signal},
     out::{Gone, Outgoing},
-    producer::LEDGER,
+    place,
     settle::{Acks, Settled, Settling},
-    topics::{self, READER, Refusal, Topic},
+    topics::{self, Topic},
 };
-use crate::wire::proto::{self, AckResponse, Command, MessageIdData, OfConsumer, ServerError, SubType, Success};
-use leatworks_broker::{
-    Ack, BrokerError, Consumer as Receiver, Delivery, ErrorKind, HandOff, Position, Start, Subscribe, SubscriptionKind,
+use crate::wire::proto::{self, AckResponse, Command, OfConsumer, ServerError, Success};
+use leatworks_broker::{Ack, BrokerError, Consumer as Receiver, Delivery, ErrorKind, Message, Position, Start, SubscriptionKind};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 
 /// What a consumer is told by its client.
@@ -38,7 +47,11 @@ pub(crate) enum Order {
 /// A consumer as its connection sees it.
 pub(crate) struct Handle {
     pub(crate) place: Place,
+    /// The first ledger of the topic.
+    pub(crate) ledger: u64,
     pub(crate) orders: mpsc::Sender<Order>,
+    /// For a reader, one past the last position that was sent to it.
+    pub(crate) read: Option<Arc<AtomicU64>>,
 }
 
 /// A consumer that is open.
@@ -61,6 +74,10 @@ pub(crate) struct Consumer {
     permits: u64,
     appetite: Appetite,
     held: BTreeSet<u64>,
+    /// From where on a reader still gets what was there when it came.
+    unread: Option<Position>,
+    /// One past the last position that was sent.
+    sent: Arc<AtomicU64>,
     settling: Settling,
     failures: u32,
 }
@@ -79,136 +96,20 @@ enum End {
     Unsubscribe(u64),
 }
 
-/// Makes sure that a subscription exists.
-pub(crate) async fn create_subscription(shared: &Shared, topic: &Topic, name: &str, start: Start) -> Result<(), Refusal> {
-    shared.broker.create_subscription(&topic.name, name, start).await.map_err(|error| topics::refusal(&error))
-}
-
-/// Where a message id points to. An id that a producer got for a message of a batch names the first of it, and the place within.
-fn start(id: &MessageIdData) -> Start {
-    match (id.ledger, id.entry) {
-        // -1 is the earliest, the largest signed number the latest.
-        (u64::MAX, _) => Start::Earliest,
-        (ledger, _) if ledger == i64::MAX as u64 => Start::Latest,
-        (ledger, _) if ledger < LEDGER => Start::Earliest,
-        (ledger, _) if ledger > LEDGER => Start::Latest,
-        (_, u64::MAX) => Start::Earliest,
-        _ => Start::At(position(id)),
-    }
-}
-
-fn position(id: &MessageIdData) -> Position {
-    Position(id.entry.saturating_add(u64::from(id.batch_index.unwrap_or_default().max(0) as u32)))
-}
-
-/// Opens a consumer.
-pub(crate) async fn open(shared: &Arc<Shared>, out: &Outgoing, request: &proto::Subscribe) -> Result<Consumer, Refusal> {
-    let kind = match SubType::try_from(request.sub_type) {
-        Ok(SubType::Exclusive) => SubscriptionKind::Exclusive,
-        Ok(SubType::Shared) => SubscriptionKind::Shared,
-        Ok(SubType::Failover) => SubscriptionKind::Failover,
-        Ok(SubType::KeyShared) => SubscriptionKind::KeyShared,
-        Err(_) => return Err((ServerError::NotAllowed, format!("subscriptions of kind {} are not known", request.sub_type))),
-    };
-    if kind == SubscriptionKind::KeyShared && request.key_shared.as_ref().is_some_and(|key_shared| key_shared.mode != 0) {
-        return Err((ServerError::NotAllowed, "hash ranges cannot be chosen here: keys are split by the broker".to_owned()));
-    }
-    if let Some(schema) = &request.schema {
-        super::requests::check_schema(schema)?;
-    }
-    let is_reader = request.durable == Some(false);
-    let name = match is_reader {
-        true => format!("{READER}{}", request.subscription),
-        false if request.subscription.starts_with(READER) => {
-            return Err((
-                ServerError::NotAllowed,
-                format!("names of subscriptions that begin with `{READER}` are the server's own"),
-            ));
-        }
-        false => request.subscription.clone(),
-    };
-    let opening = shared.topics.opening.read().await;
-    let topic = topics::open(shared, &request.topic, request.force_topic_creation != Some(false)).await?;
-    let from = match (&request.start_message_id, request.initial_position) {
-        (Some(id), _) => start(id),
-        (None, Some(1)) => Start::Earliest,
-        (None, _) => Start::Latest,
-    };
-    let from = match request.start_message_rollback_s {
-        Some(seconds) if seconds > 0 => Start::Time(super::now_ms().saturating_sub(seconds.saturating_mul(1_000))),
-        _ => from,
-    };
-    create_subscription(shared, &topic, &name, from).await?;
-    drop(opening);
-    let number = shared.unique();
-    let place: Place = (topic.name.clone(), name.into());
-    let client = request.consumer_name.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| format!("consumer-{number}"));
-    let (receiver, member, signal) = join(shared, out, &place, kind, &client, number).await?;
-    Ok(Consumer {
-        shared: shared.clone(),
-        out: out.clone(),
-        id: request.consumer_id,
-        name: client,
-        topic,
-        place,
-        kind,
-        is_reader,
-        epoch: request.consumer_epoch,
-        number,
-        receiver: Some(receiver),
-        member: Some(member),
-        signal,
-        permits: 0,
-        appetite: Appetite::default(),
-        held: BTreeSet::new(),
-        settling: Settling::new(shared.broker.clone()),
-        failures: 0,
-    })
-}
-
-type Joined = (Box<dyn Receiver>, Member, watch::Receiver<Signal>);
-
-async fn join(
-    shared: &Shared,
-    out: &Outgoing,
-    place: &Place,
-    kind: SubscriptionKind,
-    client: &str,
-    number: u64,
-) -> Result<Joined, Refusal> {
-    let subscribe = Subscribe {
-        topic: place.0.to_string(),
-        subscription: place.1.to_string(),
-        kind,
-        consumer: client.to_owned(),
-        // A client is outside: what it gets is durable.
-        hand_off: HandOff::Durable,
-        permits: match kind {
-            SubscriptionKind::Shared | SubscriptionKind::KeyShared => UNSETTLED_SHARED_MAX,
-            SubscriptionKind::Exclusive | SubscriptionKind::Failover => UNSETTLED_SOLE_MAX,
-        },
-    };
-    let joining = match kind {
-        SubscriptionKind::Failover => Some(shared.members.joining.lock().await),
-        _ => None,
-    };
-    let moved = || (ServerError::ServiceNotReady, format!("subscription `{}` is being moved", place.1));
-    let (member, signal) = shared.members.join(place, number, out).ok_or_else(moved)?;
-    let mut receiver = shared.broker.subscribe(subscribe.clone()).await;
-    if receiver.as_ref().err().is_some_and(|error| error.kind() == ErrorKind::Conflict) {
-        // A client that comes back may be faster than the end of its lost connection.
-        shared.members.wait_for_gone(place).await;
-        receiver = shared.broker.subscribe(subscribe).await;
-    }
-    drop(joining);
-    Ok((receiver.map_err(|error| topics::refusal(&error))?, member, signal))
+/// What a reader that begins now gets of what is there already, also what waits for its time, as with Pulsar: a subscription of one consumer knows no
+/// delays there. What comes later comes at its time.
+async fn look(shared: &Shared, place: &Place, from: Position, limit: usize) -> Result<Vec<Delivery>, BrokerError> {
+    let found = shared.broker.peek(&place.0, &place.1, from, limit).await?;
+    let delivery = |(position, message): (Position, Message)| Delivery { position, attempt: 1, message: message.into() };
+    Ok(found.into_iter().map(delivery).collect())
 }
 
 impl Consumer {
     /// The task's handle and the queue that [`run`](Self::run) works on.
     pub(crate) fn queue(&self) -> (Handle, mpsc::Receiver<Order>) {
         let (orders, queue) = mpsc::channel(COMMANDS_MAX);
-        (Handle { place: self.place.clone(), orders }, queue)
+        let read = self.is_reader.then(|| self.sent.clone());
+        (Handle { place: self.place.clone(), ledger: self.topic.ledger, orders, read }, queue)
     }
 
     /// Delivers and settles until the consumer ends.
@@ -264,11 +165,15 @@ impl Consumer {
             }
             let ask = self.appetite.ask(self.permits);
             let Some(receiver) = &mut self.receiver else { return Ok(End::Evicted) };
-            let out = &self.out;
+            let (out, unread) = (&self.out, self.unread);
+            let (shared, place) = (&self.shared, &self.place);
             let receive = async {
                 // A client that does not read gets nothing handed out that it would hold unread.
                 out.ready().await?;
-                Ok(receiver.receive(ask.max(1)).await)
+                Ok(match unread {
+                    Some(from) => look(shared, place, from, ask.clamp(1, READ_MESSAGES_MAX)).await,
+                    None => receiver.receive(ask.max(1)).await,
+                })
             };
             tokio::select! {
                 biased;
@@ -289,8 +194,16 @@ impl Consumer {
                     }
                 }
                 settled = self.settling.next(), if self.settling.is_busy() => self.tell_settled(settled).await?,
-                received = receive, if ask > 0 => {
+                received = receive, if ask > 0 && self.settling.has_room() => {
                     let received: Result<Vec<Delivery>, BrokerError> = received?;
+                    if let (Some(_), Ok(found)) = (unread, &received) {
+                        self.unread = found.last().map(|last| Position(last.position.0 + 1));
+                        if self.unread.is_none() {
+                            // What was read must not be received once more.
+                            self.flush().await;
+                            continue;
+                        }
+                    }
                     if !self.deliver(received).await? {
                         return Ok(End::Evicted);
                     }
@@ -311,12 +224,24 @@ impl Consumer {
             }
         };
         self.failures = 0;
-        let frames = deliver::frames(&deliveries, self.id, self.epoch, self.topic.in_topology);
+        let frames = deliver::frames(&deliveries, &self.topic, self.id, self.epoch);
         self.appetite.learn(deliveries.len(), frames.len());
         self.permits = self.permits.saturating_sub(deliveries.len() as u64);
-        self.held.extend(deliveries.iter().map(|delivery| delivery.position.0));
+        if let Some(last) = deliveries.last() {
+            self.sent.fetch_max(last.position.0 + 1, Relaxed);
+        }
+        let positions = deliveries.iter().map(|delivery| delivery.position);
+        // A reader holds nothing, as with Pulsar: one that never acknowledges must not keep what it has read, nor come to an end by it.
+        let mut read = Vec::new();
+        match self.is_reader {
+            true => read.extend(positions.map(|position| self.settled_at(position, false))),
+            false => self.held.extend(positions.map(|position| position.0)),
+        }
         drop(deliveries);
         self.send(frames).await?;
+        if !read.is_empty() {
+            self.settling.add(Acks { acks: read, request: None });
+        }
         Ok(true)
     }
 
@@ -363,20 +288,22 @@ impl Consumer {
         let mut acks = Vec::with_capacity(ack.message_ids.len());
         for id in &ack.message_ids {
             // A bit that is set is a message of the entry that is not acknowledged. An entry is one message here.
-            if id.ledger != LEDGER || id.ack_set.iter().any(|bits| *bits != 0) {
-                continue;
-            }
-            let position = position(id);
+            let whole = id.ack_set.iter().all(|bits| *bits == 0);
+            let Some(position) = place::position(self.topic.ledger, id).filter(|_| whole) else { continue };
             if cumulative {
                 self.held = self.held.split_off(&position.0.saturating_add(1));
             } else {
                 self.held.remove(&position.0);
             }
-            acks.push(Ack { topic: self.place.0.clone(), subscription: self.place.1.clone(), position, cumulative });
+            acks.push(self.settled_at(position, cumulative));
         }
         if !acks.is_empty() || ack.request_id.is_some() {
             self.settling.add(Acks { acks, request: ack.request_id });
         }
+    }
+
+    fn settled_at(&self, position: Position, cumulative: bool) -> Ack {
+        Ack { topic: self.place.0.clone(), subscription: self.place.1.clone(), position, cumulative }
     }
 
     async fn tell_settled(&mut self, settled: Vec<Settled>) -> Result<(), Gone> {
@@ -392,7 +319,11 @@ impl Consumer {
         let each = matches!(self.kind, SubscriptionKind::Shared | SubscriptionKind::KeyShared);
         let again: Vec<u64> = match each && !redeliver.message_ids.is_empty() {
             true => {
-                let ids = redeliver.message_ids.iter().filter(|id| id.ledger == LEDGER).map(|id| position(id).0);
+                let ids = redeliver
+                    .message_ids
+                    .iter()
+                    .filter_map(|id| place::position(self.topic.ledger, id))
+                    .map(|position| position.0);
                 ids.filter(|position| self.held.contains(position)).collect()
             }
             // Where the order counts, all come again, as with Pulsar.
@@ -440,7 +371,7 @@ impl Consumer {
     /// Moves the subscription. All its consumers are closed, also this one, and come back, as with Pulsar.
     async fn seek(&mut self, seek: proto::Seek) -> Result<(), Gone> {
         let to = match (&seek.message_id, seek.publish_time) {
-            (Some(id), _) => start(id),
+            (Some(id), _) => place::start(self.topic.ledger, id),
             (None, Some(time)) => Start::Time(time),
             (None, None) => {
                 self.leave().await;

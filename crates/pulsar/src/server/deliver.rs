@@ -2,13 +2,14 @@
 
 use super::{
     limits::{RECEIVE_BYTES, RECEIVE_MESSAGES_FIRST, RECEIVE_MESSAGES_MAX},
-    producer::LEDGER,
+    place,
+    topics::Topic,
 };
 use crate::{
     envelope,
     wire::{
         frame,
-        proto::{Command, Deliver, MessageIdData},
+        proto::{Command, Deliver},
     },
 };
 use bytes::{Bytes, BytesMut};
@@ -40,18 +41,18 @@ impl Appetite {
 }
 
 /// One entry per message: a client that settles it settles nothing else with it.
-pub(crate) fn frames(deliveries: &[Delivery], consumer_id: u64, epoch: Option<u64>, in_topology: bool) -> Bytes {
+pub(crate) fn frames(deliveries: &[Delivery], topic: &Topic, consumer_id: u64, epoch: Option<u64>) -> Bytes {
     let bytes: usize = deliveries.iter().map(|delivery| delivery.message.payload.len() + 128).sum();
     let mut out = BytesMut::with_capacity(bytes);
     for delivery in deliveries {
         let command = Command::Message(Deliver {
             consumer_id,
-            message_id: MessageIdData { ledger: LEDGER, entry: delivery.position.0, ..MessageIdData::default() },
+            message_id: place::id(topic.ledger, delivery.position.0),
             redelivery_count: Some(delivery.attempt.saturating_sub(1)),
             ack_set: Vec::new(),
             consumer_epoch: epoch,
         });
-        let metadata = envelope::to_metadata(&delivery.message, delivery.position, in_topology);
+        let metadata = envelope::to_metadata(&delivery.message, delivery.position, topic.in_topology);
         frame::encode_with_entry(&mut out, command, &metadata, &delivery.message.payload);
     }
     out.freeze()

@@ -27,6 +27,9 @@ pub(crate) const RECEIVE_BYTES: usize = 256 << 10;
 /// Messages that a consumer takes at once, however small they are.
 pub(crate) const RECEIVE_MESSAGES_MAX: usize = 512;
 
+/// Messages that a reader takes at once of what was there before it, whatever their size: they are not bounded by bytes.
+pub(crate) const READ_MESSAGES_MAX: usize = 32;
+
 /// Messages that a consumer takes at once before it is known how large they are.
 pub(crate) const RECEIVE_MESSAGES_FIRST: usize = 32;
 
@@ -35,6 +38,9 @@ pub(crate) const UNSETTLED_SHARED_MAX: usize = 50_000;
 
 /// Unsettled messages of one consumer that has the subscription for itself. Pulsar has no limit there; each takes some 50 bytes here.
 pub(crate) const UNSETTLED_SOLE_MAX: usize = 1_000_000;
+
+/// Positions of unsettled messages that are looked at together, at eight bytes each.
+pub(crate) const LOOK_MESSAGES: usize = 10_000;
 
 /// Commands of one consumer that wait for it.
 pub(crate) const COMMANDS_MAX: usize = 1_024;

@@ -3,12 +3,15 @@
 //! A connection is a reader and a writer; each producer and each consumer on it is a task with a bounded queue, so that a slow one holds
 //! bounded memory and stops only the reading of its own connection.
 
+mod admin;
 mod connection;
 mod consumer;
 mod deliver;
+mod ledgers;
 mod limits;
 mod members;
 mod out;
+mod place;
 mod producer;
 mod requests;
 mod seats;
@@ -91,18 +94,24 @@ pub enum ServeError {
     Broker(#[from] BrokerError),
 }
 
+/// What the server says that it is.
+pub(crate) const VERSION: &str = concat!("Leatworks ", env!("CARGO_PKG_VERSION"));
+
 /// A server that listens.
 pub struct Server {
     listener: TcpListener,
-    address: SocketAddr,
-    shared: Arc<Shared>,
+    admin: Option<TcpListener>,
+    shared: Shared,
 }
 
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) options: ServerOptions,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin_address: Option<SocketAddr>,
     pub(crate) topics: topics::Topics,
+    pub(crate) ledgers: ledgers::Ledgers,
     pub(crate) seats: seats::Seats,
     pub(crate) members: members::Members,
     /// Bytes of messages that were read and are not published yet.
@@ -135,46 +144,67 @@ impl Server {
     /// # Errors
     /// See [`ServeError`].
     pub async fn bind(address: SocketAddr, broker: Arc<dyn Broker>, options: ServerOptions) -> Result<Self, ServeError> {
-        if !address.ip().is_loopback() && options.token_key.is_none() {
-            return Err(ServeError::NotLoopback(address));
-        }
-        let listen = |error| ServeError::Listen { address, error };
-        let listener = TcpListener::bind(address).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
+        let (listener, address) = listen(address, &options).await?;
         let mut salt = [0u8; 8];
         // Without randomness a name could be given twice, and messages be dropped as repetitions.
         getrandom::fill(&mut salt)
             .map_err(|error| BrokerError::new(ErrorKind::Unavailable, format!("no random bytes for names: {error}")))?;
         topics::remove_readers(broker.as_ref()).await?;
+        let ledgers = ledgers::Ledgers::load(broker.as_ref()).await?;
         let shared = Shared {
             broker,
             options,
+            address,
+            admin_address: None,
             topics: topics::Topics::default(),
+            ledgers,
             seats: seats::Seats::default(),
             members: members::Members::default(),
             incoming: Arc::new(Semaphore::new(limits::INCOMING_BYTES_MAX)),
             salt: u64::from_le_bytes(salt),
             names: AtomicU64::new(0),
         };
-        Ok(Self { listener, address, shared: Arc::new(shared) })
+        Ok(Self { listener, admin: None, shared })
+    }
+
+    /// Serves a part of Pulsar's admin API too, over HTTP at another address.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub async fn with_admin(mut self, address: SocketAddr) -> Result<Self, ServeError> {
+        let (listener, address) = listen(address, &self.shared.options).await?;
+        self.admin = Some(listener);
+        self.shared.admin_address = Some(address);
+        Ok(self)
     }
 
     /// The address, with the port that was given if zero was asked for.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.shared.address
+    }
+
+    /// The address of the admin API, if it is served, with the port that was given.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.shared.admin_address
     }
 
     /// Serves until `stop` resolves. Then it takes nothing in any more, and what was taken is published and acknowledged, within a limit.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
+        let Self { listener, admin, shared } = self;
+        let shared = Arc::new(shared);
         let (stopping, stopped) = watch::channel(false);
-        let cleaning = tokio::spawn(topics::clean(self.shared.clone()));
+        let mut asides = JoinSet::new();
+        if let Some(listener) = admin {
+            asides.spawn(admin::serve(shared.clone(), listener, stopped.clone()));
+        }
+        let cleaning = tokio::spawn(topics::clean(shared.clone()));
         let mut connections = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, peer)) => self.connect(&mut connections, stream, peer, &stopped),
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => connect(&shared, &mut connections, stream, peer, &stopped),
                     // Too many open files, most likely: that passes.
                     Err(error) => {
                         tracing::warn!(%error, "a connection cannot be accepted");
@@ -184,10 +214,13 @@ impl Server {
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
             }
         }
-        drop(self.listener);
+        drop(listener);
         cleaning.abort();
         stopping.send_replace(true);
-        let drained = async { while connections.join_next().await.is_some() {} };
+        let drained = async {
+            while connections.join_next().await.is_some() {}
+            while asides.join_next().await.is_some() {}
+        };
         if tokio::time::timeout(limits::DRAIN_TIME_MAX, drained).await.is_err() {
             tracing::warn!(
                 connections = connections.len(),
@@ -195,12 +228,29 @@ impl Server {
             );
         }
     }
+}
 
-    fn connect(&self, connections: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, stopped: &watch::Receiver<bool>) {
-        if connections.len() >= self.shared.options.connections_max {
-            tracing::warn!(%peer, limit = self.shared.options.connections_max, "refused: there are as many connections as may be");
-            return;
-        }
-        connections.spawn(connection::run(self.shared.clone(), stream, peer, stopped.clone()));
+async fn listen(address: SocketAddr, options: &ServerOptions) -> Result<(TcpListener, SocketAddr), ServeError> {
+    if !address.ip().is_loopback() && options.token_key.is_none() {
+        return Err(ServeError::NotLoopback(address));
     }
+    let failed = |error| ServeError::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn connect(
+    shared: &Arc<Shared>,
+    connections: &mut JoinSet<()>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    stopped: &watch::Receiver<bool>,
+) {
+    let limit = shared.options.connections_max;
+    if connections.len() >= limit {
+        tracing::warn!(%peer, limit, "refused: there are as many connections as may be");
+        return;
+    }
+    connections.spawn(connection::run(shared.clone(), stream, peer, stopped.clone()));
 }

@@ -8,6 +8,7 @@ use super::{
     limits::{PUBLISH_BYTES_MAX, PUBLISH_MESSAGES_MAX, SENDS_MAX},
     now_ms,
     out::{Gone, Outgoing},
+    place,
     seats::{self, Seat},
     topics::{self, Refusal, Topic},
 };
@@ -23,9 +24,6 @@ use bytes::{Bytes, BytesMut};
 use leatworks_broker::{BrokerError, ErrorKind, Position, Publish};
 use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-
-/// The ledger of all message ids: a topic is one log here.
-pub(crate) const LEDGER: u64 = 1;
 
 /// One send as it was read.
 pub(crate) struct Incoming {
@@ -310,11 +308,12 @@ impl Producer {
                 (Answer::Published(count), Ok(positions)) => {
                     let position = positions.get(first).map_or(u64::MAX, |position| position.0);
                     first += count;
-                    Ok((LEDGER, position))
+                    // A batch is taken apart: the entry that is named is its first message alone.
+                    Ok(MessageIdData { batch_size: (count > 1).then_some(1), ..place::id(self.topic.ledger, position) })
                 }
                 (Answer::Published(_), Err(error)) => Err(topics::refusal(error)),
                 // Pulsar too says of a repetition that it has no place.
-                (Answer::Repeated, _) => Ok((u64::MAX, u64::MAX)),
+                (Answer::Repeated, _) => Ok(MessageIdData { ledger: u64::MAX, entry: u64::MAX, ..MessageIdData::default() }),
                 (Answer::Refused(refusal), _) => Err(refusal),
             };
             frame::encode(&mut out, self.answer(&send, answer));
@@ -322,13 +321,13 @@ impl Producer {
         out.freeze()
     }
 
-    fn answer(&self, send: &proto::Send, answer: Result<(u64, u64), Refusal>) -> Command {
+    fn answer(&self, send: &proto::Send, answer: Result<MessageIdData, Refusal>) -> Command {
         let sequence_id = send.sequence_id;
         match answer {
-            Ok((ledger, entry)) => Command::SendReceipt(SendReceipt {
+            Ok(message_id) => Command::SendReceipt(SendReceipt {
                 producer_id: self.id,
                 sequence_id,
-                message_id: Some(MessageIdData { ledger, entry, ..MessageIdData::default() }),
+                message_id: Some(message_id),
                 highest_sequence_id: send.highest_sequence_id,
             }),
             Err((error, message)) => {

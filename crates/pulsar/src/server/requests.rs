@@ -2,9 +2,10 @@
 
 use super::{
     Shared,
-    limits::{PATTERN_BYTES_MAX, PATTERN_MEMORY_MAX},
+    consumer::Handle,
+    limits::{LOOK_MESSAGES, PATTERN_BYTES_MAX, PATTERN_MEMORY_MAX},
     members::Place,
-    producer::LEDGER,
+    place,
     topics::{self, Refusal},
 };
 use crate::wire::proto::{
@@ -12,8 +13,8 @@ use crate::wire::proto::{
     LookupResponse, MessageIdData, OfConsumer, OfTopic, PartitionMetadataResponse, Schema, SchemaResponse, ServerError,
     TcClientConnectResponse, TxnResponse,
 };
-use leatworks_broker::Position;
-use std::net::SocketAddr;
+use leatworks_broker::{BrokerError, Position};
+use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed};
 
 /// Where a topic is served: here, at the address by which the client has come.
 pub(crate) fn lookup(shared: &Shared, request: &Lookup, local: SocketAddr) -> Command {
@@ -90,24 +91,43 @@ fn hash(topics: &[String]) -> String {
     crc32c::crc32c(topics.join(",").as_bytes()).to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The newest message of a topic, and up to where the subscription is settled.
-pub(crate) async fn last_message_id(shared: &Shared, place: &Place, request: OfConsumer) -> Result<Command, Refusal> {
+/// The newest message of a topic, and up to where the subscription is settled. To a reader it is the newest that it gets or has got, since it
+/// waits for that: what all subscriptions have settled is gone.
+pub(crate) async fn last_message_id(shared: &Shared, consumer: &Handle, request: OfConsumer) -> Result<Command, Refusal> {
     let refused = |error| topics::refusal(&error);
+    let place = &consumer.place;
     let all = shared.broker.stats().await.map_err(refused)?;
     let published = all.iter().find(|topic| *topic.spec.name == *place.0).map_or(0, |topic| topic.published);
-    let first = shared.broker.peek(&place.0, &place.1, Position(0), 1).await.map_err(refused)?;
-    let settled = first.first().map_or(published, |(position, _)| position.0);
+    let first = shared.broker.unsettled(&place.0, &place.1, Position(0), 1).await.map_err(refused)?;
+    let settled = first.first().map_or(published, |position| position.0);
+    let last = match &consumer.read {
+        None => published,
+        Some(read) => last_of(shared, place, settled).await.map_err(refused)?.max(read.load(Relaxed)),
+    };
     Ok(Command::GetLastMessageIdResponse(GetLastMessageIdResponse {
-        last_message_id: before(published),
+        last_message_id: before(consumer.ledger, last),
         request_id: request.request_id,
-        mark_delete: Some(before(settled)),
+        mark_delete: Some(before(consumer.ledger, settled)),
     }))
 }
 
+/// One past the last message that a subscription has not settled.
+async fn last_of(shared: &Shared, place: &Place, mut from: u64) -> Result<u64, BrokerError> {
+    let mut last = 0;
+    loop {
+        let found = shared.broker.unsettled(&place.0, &place.1, Position(from), LOOK_MESSAGES).await?;
+        last = found.last().map_or(last, |position| position.0 + 1);
+        if found.len() < LOOK_MESSAGES {
+            return Ok(last);
+        }
+        from = last;
+    }
+}
+
 /// The id of the message before this position; before the first there is -1.
-fn before(position: u64) -> MessageIdData {
+fn before(ledger: u64, position: u64) -> MessageIdData {
     match position.checked_sub(1) {
-        Some(entry) => MessageIdData { ledger: LEDGER, entry, ..MessageIdData::default() },
+        Some(position) => place::id(ledger, position),
         None => MessageIdData { ledger: u64::MAX, entry: u64::MAX, ..MessageIdData::default() },
     }
 }

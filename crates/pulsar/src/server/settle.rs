@@ -4,7 +4,7 @@ use super::{
     limits::{ACK_RETRY, ACKS_MAX},
     topics::{self, Refusal},
 };
-use leatworks_broker::{Ack, BoxFuture, Broker, BrokerError, Step};
+use leatworks_broker::{Ack, BoxFuture, Broker, BrokerError, Confirm, Step};
 use std::sync::Arc;
 
 /// The acknowledgements of one command, and the number of the request if an answer is wanted.
@@ -19,14 +19,15 @@ pub(crate) type Settled = (u64, Result<(), Refusal>);
 /// The acknowledgements of one consumer.
 pub(crate) struct Settling {
     broker: Arc<dyn Broker>,
+    confirm: Confirm,
     waiting: Vec<Acks>,
     count: usize,
     running: Option<BoxFuture<'static, Vec<Settled>>>,
 }
 
 impl Settling {
-    pub(crate) fn new(broker: Arc<dyn Broker>) -> Self {
-        Self { broker, waiting: Vec::new(), count: 0, running: None }
+    pub(crate) fn new(broker: Arc<dyn Broker>, confirm: Confirm) -> Self {
+        Self { broker, confirm, waiting: Vec::new(), count: 0, running: None }
     }
 
     /// Whether more may be added.
@@ -45,12 +46,13 @@ impl Settling {
         self.running.is_some() || !self.waiting.is_empty()
     }
 
-    /// Waits until the step under way is durable. Cancel-safe.
+    /// Waits until the step under way has happened. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Vec<Settled> {
         if self.running.is_none() {
             self.count = 0;
             let (broker, waiting) = (self.broker.clone(), std::mem::take(&mut self.waiting));
-            self.running = Some(Box::pin(async move { settle(broker.as_ref(), waiting).await }));
+            let confirm = self.confirm;
+            self.running = Some(Box::pin(async move { settle(broker.as_ref(), confirm, waiting).await }));
         }
         let Some(running) = &mut self.running else { return Vec::new() };
         let settled = running.await;
@@ -60,16 +62,16 @@ impl Settling {
 }
 
 /// Settles all in one step, or if one of them is refused, each by itself.
-async fn settle(broker: &dyn Broker, waiting: Vec<Acks>) -> Vec<Settled> {
+async fn settle(broker: &dyn Broker, confirm: Confirm, waiting: Vec<Acks>) -> Vec<Settled> {
     let all: Vec<Ack> = waiting.iter().flat_map(|acks| acks.acks.iter().cloned()).collect();
     let mut settled = Vec::new();
-    match commit(broker, all).await {
+    match commit(broker, confirm, all).await {
         Ok(()) => settled.extend(waiting.into_iter().filter_map(|acks| Some((acks.request?, Ok(()))))),
         Err(_) => {
             for Acks { acks, request } in waiting {
                 let mut result = Ok(());
                 for ack in acks {
-                    if let Err(error) = commit(broker, vec![ack]).await {
+                    if let Err(error) = commit(broker, confirm, vec![ack]).await {
                         tracing::debug!(%error, "an acknowledgement is refused");
                         result = Err(topics::refusal(&error));
                     }
@@ -82,12 +84,12 @@ async fn settle(broker: &dyn Broker, waiting: Vec<Acks>) -> Vec<Settled> {
 }
 
 /// A full disk only delays an acknowledgement: without it its message would stay in flight for as long as the client is connected.
-async fn commit(broker: &dyn Broker, acks: Vec<Ack>) -> Result<(), BrokerError> {
+async fn commit(broker: &dyn Broker, confirm: Confirm, acks: Vec<Ack>) -> Result<(), BrokerError> {
     if acks.is_empty() {
         return Ok(());
     }
     loop {
-        match broker.commit(Step { acks: acks.clone(), ..Step::default() }).await {
+        match broker.commit(Step { acks: acks.clone(), confirm, ..Step::default() }).await {
             Err(error) if error.is_retryable() => tokio::time::sleep(ACK_RETRY).await,
             result => return result,
         }

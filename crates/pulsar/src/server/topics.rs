@@ -19,6 +19,8 @@ pub(crate) struct Topic {
     pub(crate) name: Arc<str>,
     /// Whether it belongs to a topology, so that the envelope is read and shown.
     pub(crate) in_topology: bool,
+    /// The first of its ledgers.
+    pub(crate) ledger: u64,
 }
 
 /// Topics that are known to exist. Nobody else removes one, and its kind never changes.
@@ -27,8 +29,8 @@ pub(crate) struct Topics {
     known: Mutex<HashMap<String, Topic>>,
     /// Held to read from when a client names a topic until it has a producer or a subscription there, and to write while topics that have none are removed.
     pub(crate) opening: RwLock<()>,
-    /// One topic is made at a time, so that there are not more than may be.
-    making: tokio::sync::Mutex<()>,
+    /// One topic is made or changed at a time, so that there are not more than may be.
+    pub(crate) making: tokio::sync::Mutex<()>,
 }
 
 impl Topics {
@@ -36,12 +38,12 @@ impl Topics {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    fn forget(&self, name: &str) {
+    pub(crate) fn forget(&self, name: &str) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
-    fn put(&self, name: &str, in_topology: bool) -> Topic {
-        let topic = Topic { name: name.into(), in_topology };
+    fn put(&self, name: &str, in_topology: bool, ledger: u64) -> Topic {
+        let topic = Topic { name: name.into(), in_topology, ledger };
         self.known.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_insert(topic).clone()
     }
 }
@@ -59,7 +61,8 @@ pub(crate) async fn open(shared: &Shared, name: &str, create: bool) -> Result<To
     let _alone = shared.topics.making.lock().await;
     let all = shared.broker.stats().await.map_err(refused)?;
     if let Ok(found) = all.binary_search_by(|topic| topic.spec.name.as_str().cmp(local)) {
-        return Ok(shared.topics.put(local, all[found].spec.kind != TopicKind::Plain));
+        let ledger = shared.ledgers.of(shared.broker.as_ref(), local).await.map_err(refused)?;
+        return Ok(shared.topics.put(local, all[found].spec.kind != TopicKind::Plain, ledger));
     }
     if !create {
         return Err((ServerError::TopicNotFound, format!("topic `{name}` does not exist")));
@@ -74,7 +77,8 @@ pub(crate) async fn open(shared: &Shared, name: &str, create: bool) -> Result<To
     // Nothing is kept beyond its acknowledgement, as with Pulsar.
     let spec = TopicSpec { name: local.to_owned(), kind: TopicKind::Plain, ..TopicSpec::default() };
     shared.broker.create_topic(spec).await.map_err(refused)?;
-    Ok(shared.topics.put(local, false))
+    let ledger = shared.ledgers.of(shared.broker.as_ref(), local).await.map_err(refused)?;
+    Ok(shared.topics.put(local, false, ledger))
 }
 
 /// A broker's error with Pulsar's code for it.
@@ -89,6 +93,13 @@ pub(crate) fn refusal(error: &BrokerError) -> Refusal {
         _ => ServerError::Unknown,
     };
     (code, error.to_string())
+}
+
+/// Removes a topic without subscriptions, while nobody can open it.
+pub(crate) async fn delete(shared: &Shared, topic: &str) -> Result<(), BrokerError> {
+    shared.topics.forget(topic);
+    shared.broker.delete_topic(topic).await?;
+    shared.ledgers.forget(shared.broker.as_ref(), topic).await
 }
 
 /// Removes topics outside of any topology that nobody uses, as Pulsar's broker does with `brokerDeleteInactiveTopicsEnabled`, until it is aborted.
@@ -117,13 +128,16 @@ async fn remove_unused(shared: &Shared, unused: &mut HashMap<String, u64>) -> Re
     };
     let before = std::mem::take(unused);
     for TopicStats { spec, published, .. } in all.into_iter().filter(idle) {
+        // One that somebody has made, and not only named, is there until somebody removes it.
+        if super::admin::is_made(shared.broker.as_ref(), &spec.name).await? {
+            continue;
+        }
         if before.get(&spec.name) != Some(&published) {
             unused.insert(spec.name, published);
             continue;
         }
         tracing::debug!(topic = spec.name, "removed: nobody uses it");
-        shared.topics.forget(&spec.name);
-        shared.broker.delete_topic(&spec.name).await?;
+        delete(shared, &spec.name).await?;
     }
     Ok(())
 }

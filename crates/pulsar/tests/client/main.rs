@@ -3,6 +3,7 @@
 mod access;
 mod contract;
 mod halves;
+mod numbered;
 mod recovery;
 mod service;
 mod thin;

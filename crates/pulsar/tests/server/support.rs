@@ -20,6 +20,9 @@ use tokio::{
 /// Long enough for a machine that is busy with other things; whoever waits so long has found a defect.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The ledger of the first topic that a server has.
+const LEDGER: u64 = 1 << 12;
+
 /// A server with the broker behind it.
 pub(crate) struct Rig {
     pub(crate) broker: Arc<dyn Broker>,
@@ -234,7 +237,7 @@ impl Client {
 }
 
 pub(crate) fn id(entry: u64) -> MessageIdData {
-    MessageIdData { ledger: 1, entry, ..Default::default() }
+    MessageIdData { ledger: LEDGER, entry, ..Default::default() }
 }
 
 pub(crate) fn subscribe(consumer_id: u64, request_id: u64, topic: &str, subscription: &str, kind: SubType) -> Subscribe {

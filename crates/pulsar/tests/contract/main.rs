@@ -1,0 +1,64 @@
+//! The contract suite through the client and our own server: one named test for each scenario. What it needs of a Pulsar is there without one.
+
+#[path = "../client/numbered.rs"]
+mod numbered;
+mod service;
+
+use leatworks_broker::{
+    BoxFuture, Broker, Limits, Result,
+    contract::{self, Place, Promises},
+    contract_scenarios,
+};
+use leatworks_pulsar::PulsarBroker;
+use numbered::{Book, Numbered};
+use service::Service;
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// One `#[tokio::test]` for each scenario.
+macro_rules! suite {
+    (() anew: [$($file:ident::$name:ident,)*] reopened: [$($other:ident::$more:ident,)*]) => {
+        suite! { @ $($name,)* $($more,)* }
+    };
+    (@ $($name:ident,)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                contract::run(stringify!($name), Served::new()).await;
+            }
+        )*
+    };
+}
+
+contract_scenarios!(suite!());
+
+/// A journal, and who serves it. With each broker that is opened the service starts anew, on what the one before has left.
+struct Served {
+    dir: tempfile::TempDir,
+    service: Mutex<Option<Service>>,
+    book: Arc<Book>,
+}
+
+impl Served {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), service: Mutex::default(), book: Arc::default() }
+    }
+}
+
+impl Place for Served {
+    fn promises(&self) -> Promises {
+        Promises { reopen: true, crash: true, broker: PulsarBroker::promised(), limits: false }
+    }
+
+    fn open(&self, _: Limits) -> BoxFuture<'_, Result<Arc<dyn Broker>>> {
+        Box::pin(async move {
+            let mut service = self.service.lock().await;
+            if let Some(service) = service.take() {
+                service.stop().await;
+            }
+            let started = service.insert(Service::start(self.dir.path()).await);
+            let inner = PulsarBroker::connect(started.options()).await?;
+            Ok(Arc::new(Numbered { inner, book: self.book.clone() }) as Arc<dyn Broker>)
+        })
+    }
+}

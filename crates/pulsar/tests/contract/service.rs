@@ -1,0 +1,47 @@
+//! An embedded broker that is served, with its admin API.
+
+use leatworks_broker::{Broker, Durability, Embedded, EmbeddedOptions};
+use leatworks_pulsar::{PulsarOptions, Server, ServerOptions};
+use std::{net::SocketAddr, path::Path, sync::Arc};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+/// A service, as another process would be.
+pub(crate) struct Service {
+    pub(crate) broker: Embedded,
+    address: SocketAddr,
+    admin: SocketAddr,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+}
+
+impl Service {
+    /// Serves the journal in a folder.
+    pub(crate) async fn start(dir: &Path) -> Self {
+        // What is written outlives the service, and no power is cut here.
+        let options = EmbeddedOptions { durability: Durability::Process, ..EmbeddedOptions::new(dir) };
+        let broker = tokio::task::spawn_blocking(move || Embedded::open(options)).await.unwrap().unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let options = ServerOptions { deduplicate: true, ..ServerOptions::default() };
+        let server = Server::bind(any, Arc::new(broker.clone()), options).await.unwrap().with_admin(any).await.unwrap();
+        let (address, admin) = (server.address(), server.admin_address().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = tokio::spawn(server.serve(async { drop(stopped.await) }));
+        Self { broker, address, admin, stop, serving }
+    }
+
+    /// How to reach it.
+    pub(crate) fn options(&self) -> PulsarOptions {
+        PulsarOptions {
+            url: format!("pulsar://{}", self.address),
+            admin_url: Some(format!("http://{}", self.admin)),
+            ..PulsarOptions::default()
+        }
+    }
+
+    /// Ends it; the journal can be opened again.
+    pub(crate) async fn stop(self) {
+        let _ = self.stop.send(());
+        self.serving.await.unwrap();
+        self.broker.close().await.unwrap();
+    }
+}
