@@ -47,7 +47,10 @@ impl Served {
 
 impl Place for Served {
     fn promises(&self) -> Promises {
-        Promises { reopen: true, crash: true, broker: PulsarBroker::promised(), limits: false }
+        let mut broker = PulsarBroker::promised();
+        // State is kept in a topic that one process has for itself, and the server lets nobody have a topic so.
+        broker.state = false;
+        Promises { reopen: true, crash: true, broker, limits: false }
     }
 
     fn open(&self, _: Limits) -> BoxFuture<'_, Result<Arc<dyn Broker>>> {
