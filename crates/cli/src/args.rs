@@ -345,6 +345,9 @@ pub(crate) struct BrokerServe {
     /// The address to listen on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6650")]
     pub(crate) listen: std::net::SocketAddr,
+    /// Serve a part of Pulsar's admin API over HTTP at this address too, such as 127.0.0.1:8080
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) admin: Option<std::net::SocketAddr>,
     /// The journal's folder, made if it is not there
     #[arg(long, default_value = "journal", value_hint = ValueHint::DirPath)]
     pub(crate) dir: PathBuf,

@@ -29,8 +29,9 @@ pub(super) async fn until_stopped(args: BrokerServe, global: &Global) -> Result<
     let token_key = args.token_key.as_deref().map(TokenKey::read).transpose();
     let token_key = token_key.map_err(|error| Failure::new(Code::Invalid, error))?;
     // Before the journal is touched: it would be refused anyway.
-    if !args.listen.ip().is_loopback() && token_key.is_none() {
-        return Err(Failure::new(Code::Refused, ServeError::NotLoopback(args.listen)));
+    let open_to_all = [Some(args.listen), args.admin].into_iter().flatten().find(|address| !address.ip().is_loopback());
+    if let (Some(address), None) = (open_to_all, &token_key) {
+        return Err(Failure::new(Code::Refused, ServeError::NotLoopback(address)));
     }
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -39,14 +40,16 @@ pub(super) async fn until_stopped(args: BrokerServe, global: &Global) -> Result<
     let broker = opened.map_err(|error| Failure::new(Code::Internal, error))?.map_err(|error| broken(&error))?;
     let failed = broker.failed();
     let options = ServerOptions { token_key, deduplicate: args.deduplicate, ..ServerOptions::default() };
-    let server = Server::bind(args.listen, Arc::new(broker.clone()), options).await.map_err(|error| match &error {
-        ServeError::NotLoopback(_) => Failure::new(Code::Refused, error),
-        ServeError::Broker(inner) => broken(inner),
-        _ => Failure::new(Code::Unreachable, error),
-    })?;
+    let mut server = Server::bind(args.listen, Arc::new(broker.clone()), options).await.map_err(unserved)?;
+    if let Some(address) = args.admin {
+        server = server.with_admin(address).await.map_err(unserved)?;
+    }
     if !global.quiet {
         let (level, dir) = (broker.durability(), args.dir.display());
         eprintln!("{:>12} on pulsar://{}, durability {level}, journal in {dir}", "Listening", server.address());
+        if let Some(address) = server.admin_address() {
+            eprintln!("{:>12} on http://{address}", "Admin API");
+        }
     }
     let (tell, mut told) = tokio::sync::oneshot::channel();
     let stop = async move {
@@ -63,6 +66,14 @@ pub(super) async fn until_stopped(args: BrokerServe, global: &Global) -> Result<
     }
     broker.close().await.map_err(|error| broken(&error))?;
     Ok(ExitCode::from(told.try_recv().unwrap_or_default()))
+}
+
+fn unserved(error: ServeError) -> Failure {
+    match &error {
+        ServeError::NotLoopback(_) => Failure::new(Code::Refused, error),
+        ServeError::Broker(inner) => broken(inner),
+        _ => Failure::new(Code::Unreachable, error),
+    }
 }
 
 fn broken(error: &BrokerError) -> Failure {

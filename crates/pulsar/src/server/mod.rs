@@ -7,6 +7,7 @@ mod admin;
 mod connection;
 mod consumer;
 mod deliver;
+mod epochs;
 mod ledgers;
 mod limits;
 mod members;

@@ -4,12 +4,12 @@
 //! second publish would wait for the same sync; and if one fails, nothing behind it has overtaken it.
 
 use super::{
-    Shared,
+    Shared, epochs,
     limits::{PUBLISH_BYTES_MAX, PUBLISH_MESSAGES_MAX, SENDS_MAX},
     now_ms,
     out::{Gone, Outgoing},
     place,
-    seats::{self, Seat},
+    seats::{self, Seat, Wish},
     topics::{self, Refusal, Topic},
 };
 use crate::{
@@ -24,6 +24,9 @@ use bytes::{Bytes, BytesMut};
 use leatworks_broker::{BrokerError, ErrorKind, Position, Publish};
 use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+/// That a producer wants the topic for itself, on the wire.
+const EXCLUSIVE: i32 = 1;
 
 /// One send as it was read.
 pub(crate) struct Incoming {
@@ -71,9 +74,15 @@ pub(crate) async fn open(
     request: &proto::Producer,
 ) -> Result<(Producer, proto::ProducerSuccess), Refusal> {
     let not_allowed = |why: &str| Err((ServerError::NotAllowed, why.to_owned()));
-    if request.access_mode.unwrap_or_default() != 0 {
-        return not_allowed("a topic is shared by its producers here: there is no exclusive access");
-    }
+    let alone = match request.access_mode.unwrap_or_default() {
+        0 => false,
+        EXCLUSIVE => true,
+        _ => {
+            return not_allowed(
+                "a topic is shared, or a producer has it for itself: nobody waits for that here, or is driven away",
+            );
+        }
+    };
     if request.encrypted == Some(true) {
         return not_allowed("encrypted messages are not supported here");
     }
@@ -90,14 +99,19 @@ pub(crate) async fn open(
     }
     let name = request.producer_name.clone().filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| shared.producer_name());
-    let seat = shared.seats.take(&topic.name, &name, request.epoch.unwrap_or_default(), out).await?;
+    let wish = Wish { topic: &topic.name, name: &name, epoch: request.epoch.unwrap_or_default(), alone };
+    let seat = shared.seats.take(wish, out).await?;
     drop(opening);
+    let topic_epoch = match alone {
+        true => Some(epochs::next(shared.broker.as_ref(), &topic.name, request.topic_epoch).await?),
+        false => None,
+    };
     let tracked = seats::is_assigned(&name) || shared.options.deduplicate;
     let last = match tracked {
         true => shared.broker.last_sequence(&topic.name, &name).await.map_err(|error| topics::refusal(&error))?,
         false => None,
     };
-    let success = proto::ProducerSuccess::new(request.request_id, name.clone(), last);
+    let success = proto::ProducerSuccess { topic_epoch, ..proto::ProducerSuccess::new(request.request_id, name.clone(), last) };
     let producer = Producer {
         shared: shared.clone(),
         out: out.clone(),

@@ -1,6 +1,6 @@
 //! The broker's topics as a client sees them: found, or made when a client names them first.
 
-use super::Shared;
+use super::{Shared, epochs};
 use crate::wire::proto::ServerError;
 use leatworks_broker::{Broker, BrokerError, ErrorKind, TopicKind, TopicSpec, TopicStats};
 use std::{
@@ -99,6 +99,7 @@ pub(crate) fn refusal(error: &BrokerError) -> Refusal {
 pub(crate) async fn delete(shared: &Shared, topic: &str) -> Result<(), BrokerError> {
     shared.topics.forget(topic);
     shared.broker.delete_topic(topic).await?;
+    epochs::forget(shared.broker.as_ref(), topic).await?;
     shared.ledgers.forget(shared.broker.as_ref(), topic).await
 }
 

@@ -47,10 +47,7 @@ impl Served {
 
 impl Place for Served {
     fn promises(&self) -> Promises {
-        let mut broker = PulsarBroker::promised();
-        // State is kept in a topic that one process has for itself, and the server lets nobody have a topic so.
-        broker.state = false;
-        Promises { reopen: true, crash: true, broker, limits: false }
+        Promises { reopen: true, crash: true, broker: PulsarBroker::promised(), limits: false }
     }
 
     fn open(&self, _: Limits) -> BoxFuture<'_, Result<Arc<dyn Broker>>> {

@@ -1,6 +1,9 @@
 //! Tokens: who gets in, and for how long.
 
-use crate::support::{Client, Rig};
+use crate::{
+    admin::ask_with,
+    support::{Client, Rig},
+};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use leatworks_pulsar::{ServeError, Server, ServerOptions, TokenKey, wire::proto::*};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -28,7 +31,11 @@ fn secret(claims: serde_json::Value) -> String {
 async fn outcome(rig: &Rig, token: Option<&str>) -> Result<(), i32> {
     let mut client = Client::open(rig.address).await;
     client.send_connect(token).await;
-    match client.receive().await.0 {
+    let headers = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
+    let admin = ask_with(rig.admin, "GET /admin/v2/tenants", &format!("Host: any\r\n{headers}"), "").await.0;
+    let outcome = client.receive().await.0;
+    assert_eq!(admin, if matches!(outcome, Command::Connected(_)) { 200 } else { 401 }, "both ask for the same");
+    match outcome {
         Command::Connected(_) => Ok(()),
         Command::Error(error) => {
             assert!(client.next().await.is_none(), "who is refused is let go");
@@ -103,6 +110,9 @@ async fn without_a_key_only_this_machine_is_listened_to() {
     let refused = Server::bind(all, broker.clone(), ServerOptions::default()).await;
     assert!(matches!(refused, Err(ServeError::NotLoopback(_))));
     let options = ServerOptions { token_key: Some(key(SECRET).unwrap()), ..ServerOptions::default() };
+    let this = "127.0.0.1:0".parse().unwrap();
+    let server = Server::bind(this, broker.clone(), ServerOptions::default()).await.unwrap();
+    assert!(matches!(server.with_admin(all).await, Err(ServeError::NotLoopback(address)) if address == all));
     assert!(Server::bind(all, broker, options).await.is_ok());
 }
 

@@ -1,5 +1,6 @@
 //! The server by raw frames, so that what is tested is what is on the wire.
 
+mod admin;
 mod auth;
 mod consumers;
 mod frames;

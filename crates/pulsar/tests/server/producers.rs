@@ -106,6 +106,43 @@ async fn a_name_is_for_one_at_a_time_and_goes_to_the_later_epoch_of_its_client()
     rig.stop().await;
 }
 
+fn alone(name: Option<&str>, topic_epoch: Option<u64>) -> Command {
+    let Command::Producer(producer) = named(name, 0) else { unreachable!() };
+    Command::Producer(Producer { access_mode: Some(1), topic_epoch, ..producer })
+}
+
+#[tokio::test]
+async fn a_topic_that_a_producer_has_for_itself_has_no_other_and_knows_who_has_had_it_since() {
+    let rig = Rig::start(ServerOptions::default()).await;
+    let (mut first, mut second) = (rig.client().await, rig.client().await);
+    let epoch = |answer| match answer {
+        Command::ProducerSuccess(success) => success.topic_epoch,
+        other => panic!("{other:?}"),
+    };
+    let close = || Command::CloseProducer(CloseProducer { producer_id: 1, request_id: 8 });
+    assert_eq!(epoch(first.ask(named(None, 0)).await), None);
+    assert_eq!(second.ask_in_vain(alone(None, None)).await, ServerError::ProducerFenced, "it is shared now");
+    first.ask(close()).await;
+    let had = epoch(second.ask(alone(None, None)).await);
+    assert!(had.is_some());
+    assert_eq!(first.ask_in_vain(named(None, 0)).await, ServerError::ProducerBusy);
+    assert_eq!(first.ask_in_vain(alone(None, None)).await, ServerError::ProducerFenced);
+    second.ask(close()).await;
+    assert_eq!(epoch(second.ask(alone(None, had)).await), had, "nobody has had it since");
+    second.ask(close()).await;
+    // The server that begins anew on the same broker knows it too.
+    let broker = rig.broker.clone();
+    rig.stop().await;
+    let rig = Rig::on(broker, ServerOptions::default()).await;
+    let (mut first, mut second) = (rig.client().await, rig.client().await);
+    let later = epoch(first.ask(alone(None, None)).await);
+    assert!(later > had);
+    first.ask(close()).await;
+    assert_eq!(second.ask_in_vain(alone(None, had)).await, ServerError::ProducerFenced);
+    assert_eq!(epoch(second.ask(alone(None, later)).await), later);
+    rig.stop().await;
+}
+
 #[tokio::test]
 async fn what_comes_again_after_a_lost_connection_is_the_same_root() {
     let rig = Rig::start(ServerOptions::default()).await;

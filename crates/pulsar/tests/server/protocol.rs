@@ -159,7 +159,7 @@ async fn what_is_not_supported_is_refused_with_pulsars_code() {
         (producer("non-persistent://public/default/x"), ServerError::NotAllowed),
         (producer("persistent://public/default/x-partition-1"), ServerError::TopicNotFound),
         (producer("persistent://public/default"), ServerError::InvalidTopicName),
-        (Producer { access_mode: Some(1), ..producer(T) }, ServerError::NotAllowed),
+        (Producer { access_mode: Some(2), ..producer(T) }, ServerError::NotAllowed),
         (Producer { encrypted: Some(true), ..producer(T) }, ServerError::NotAllowed),
         (Producer { txn_enabled: Some(true), ..producer(T) }, ServerError::NotAllowed),
         (Producer { schema: Some(avro.clone()), ..producer(T) }, ServerError::IncompatibleSchema),

@@ -27,6 +27,7 @@ const LEDGER: u64 = 1 << 12;
 pub(crate) struct Rig {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<()>,
 }
@@ -37,13 +38,14 @@ impl Rig {
     }
 
     pub(crate) async fn on(broker: Arc<dyn Broker>, options: ServerOptions) -> Self {
-        let server = Server::bind("127.0.0.1:0".parse().unwrap(), broker.clone(), options).await.unwrap();
-        let address = server.address();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let server = Server::bind(any, broker.clone(), options).await.unwrap().with_admin(any).await.unwrap();
+        let (address, admin) = (server.address(), server.admin_address().unwrap());
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server.serve(async {
             let _ = stopped.await;
         }));
-        Self { broker, address, stop: Some(stop), serving }
+        Self { broker, address, admin, stop: Some(stop), serving }
     }
 
     /// Stops the server and waits until it has ended.
