@@ -322,6 +322,12 @@ pub trait Broker: Send + Sync + 'static {
     /// All topics with their subscriptions, sorted by name.
     fn stats(&self) -> BoxFuture<'_, Result<Vec<TopicStats>>>;
 
+    /// One topic as [`stats`](Broker::stats) reports it, if there is one of this name.
+    fn topic_stats(&self, topic: &str) -> BoxFuture<'_, Result<Option<TopicStats>>> {
+        let topic = topic.to_owned();
+        Box::pin(async move { Ok(self.stats().await?.into_iter().find(|found| found.spec.name == topic)) })
+    }
+
     /// The account of a topology's roots.
     fn account(&self, topology: &str) -> BoxFuture<'_, Result<Account>>;
 

@@ -52,6 +52,10 @@ pub(super) async fn statistics_tell_what_there_is(harness: Harness) {
     assert_eq!(specs, [("a", TopicKind::Ingress), ("b", TopicKind::Route), ("c", TopicKind::Plain)].map(|(t, k)| rig.spec(t, k)));
     assert_eq!(topics.iter().map(|topic| topic.published).collect::<Vec<_>>(), [7, 0, 2]);
     assert!(topics.iter().all(|topic| topic.subscriptions.keys().eq(["one", "two"])));
+    for topic in &topics {
+        assert_eq!(ok(rig.broker.topic_stats(&topic.spec.name).await).as_ref(), Some(topic), "alone as among all");
+    }
+    assert_eq!(ok(rig.broker.topic_stats(&rig.name("none")).await), None);
     let idle = SubscriptionStats::default();
     assert_eq!(topics[0].subscriptions["one"], SubscriptionStats { backlog: 4, in_flight: 2, delayed: 1, consumers: 2 });
     assert_eq!(topics[0].subscriptions["two"], SubscriptionStats { backlog: 7, ..idle });

@@ -99,6 +99,11 @@ macro_rules! broker_by_engine {
                 Box::pin(self.engine.stats())
             }
 
+            fn topic_stats(&self, topic: &str) -> $crate::BoxFuture<'_, $crate::Result<Option<$crate::TopicStats>>> {
+                let topic = topic.to_owned();
+                Box::pin(async move { self.engine.topic_stats(&topic).await })
+            }
+
             fn account(&self, topology: &str) -> $crate::BoxFuture<'_, $crate::Result<$crate::Account>> {
                 let topology = topology.to_owned();
                 Box::pin(async move { self.engine.account(&topology).await })

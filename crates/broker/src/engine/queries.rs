@@ -6,7 +6,6 @@ use crate::{
     state::{Looked, SubscriptionId, TopicId},
 };
 use bytes::Bytes;
-use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 
 /// Messages that are read back at once while a start is looked for by time.
@@ -61,18 +60,21 @@ impl<S: Store> Engine<S> {
         Ok(stats)
     }
 
+    pub(crate) async fn topic_stats(&self, topic: &str) -> Result<Option<TopicStats>> {
+        let stats = {
+            let core = self.open()?;
+            core.state.find_topic(topic).map(|topic| core.topic_stats(topic, self.clock.now_ms()))
+        };
+        self.store.all_durable().await?;
+        Ok(stats)
+    }
+
     fn stats_now(&self) -> Result<Vec<TopicStats>> {
         let core = self.open()?;
         let now_ms = self.clock.now_ms();
-        let mut all: Vec<TopicStats> = Vec::with_capacity(core.state.topics.len());
         // Of a topic that was removed there is only the number.
-        for (number, topic) in core.state.topics.iter().enumerate().filter(|(_, topic)| !topic.spec.name.is_empty()) {
-            let numbers = core.state.topics[number].subscriptions.iter();
-            let subscriptions: BTreeMap<String, SubscriptionStats> = numbers
-                .filter_map(|subscription| core.subscription_stats(TopicId(number as u32), *subscription, now_ms))
-                .collect();
-            all.push(TopicStats { spec: topic.spec.clone(), published: topic.log.next(), damaged: topic.damaged, subscriptions });
-        }
+        let topics = core.state.topics.iter().enumerate().filter(|(_, topic)| !topic.spec.name.is_empty());
+        let mut all: Vec<TopicStats> = topics.map(|(number, _)| core.topic_stats(TopicId(number as u32), now_ms)).collect();
         all.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         Ok(all)
     }
@@ -150,6 +152,13 @@ impl<H, G> super::Core<H, G> {
         waiting.retain(|tell| !tell.is_closed());
         waiting.push(tell);
         told
+    }
+
+    fn topic_stats(&self, number: TopicId, now_ms: u64) -> TopicStats {
+        let topic = &self.state.topics[number.0 as usize];
+        let subscriptions =
+            topic.subscriptions.iter().filter_map(|found| self.subscription_stats(number, *found, now_ms)).collect();
+        TopicStats { spec: topic.spec.clone(), published: topic.log.next(), damaged: topic.damaged, subscriptions }
     }
 
     fn subscription_stats(&self, topic: TopicId, number: SubscriptionId, now_ms: u64) -> Option<(String, SubscriptionStats)> {

@@ -343,9 +343,8 @@ impl Consumer {
     }
 
     async fn stats(&mut self, request_id: u64) -> Result<(), Gone> {
-        let all = self.shared.broker.stats().await.unwrap_or_default();
-        let topic = all.iter().find(|topic| *topic.spec.name == *self.place.0);
-        let subscription = topic.and_then(|topic| topic.subscriptions.get(&*self.place.1));
+        let topic = self.shared.broker.topic_stats(&self.place.0).await.unwrap_or_default();
+        let subscription = topic.as_ref().and_then(|topic| topic.subscriptions.get(&*self.place.1));
         let answer = proto::ConsumerStatsResponse {
             request_id,
             consumer_name: Some(self.name.clone()),

@@ -96,8 +96,7 @@ fn hash(topics: &[String]) -> String {
 pub(crate) async fn last_message_id(shared: &Shared, consumer: &Handle, request: OfConsumer) -> Result<Command, Refusal> {
     let refused = |error| topics::refusal(&error);
     let place = &consumer.place;
-    let all = shared.broker.stats().await.map_err(refused)?;
-    let published = all.iter().find(|topic| *topic.spec.name == *place.0).map_or(0, |topic| topic.published);
+    let published = shared.broker.topic_stats(&place.0).await.map_err(refused)?.map_or(0, |topic| topic.published);
     let first = shared.broker.unsettled(&place.0, &place.1, Position(0), 1).await.map_err(refused)?;
     let settled = first.first().map_or(published, |position| position.0);
     let last = match &consumer.read {

@@ -59,14 +59,14 @@ pub(crate) async fn open(shared: &Shared, name: &str, create: bool) -> Result<To
     }
     let refused = |error: BrokerError| refusal(&error);
     let _alone = shared.topics.making.lock().await;
-    let all = shared.broker.stats().await.map_err(refused)?;
-    if let Ok(found) = all.binary_search_by(|topic| topic.spec.name.as_str().cmp(local)) {
+    if let Some(found) = shared.broker.topic_stats(local).await.map_err(refused)? {
         let ledger = shared.ledgers.of(shared.broker.as_ref(), local).await.map_err(refused)?;
-        return Ok(shared.topics.put(local, all[found].spec.kind != TopicKind::Plain, ledger));
+        return Ok(shared.topics.put(local, found.spec.kind != TopicKind::Plain, ledger));
     }
     if !create {
         return Err((ServerError::TopicNotFound, format!("topic `{name}` does not exist")));
     }
+    let all = shared.broker.stats().await.map_err(refused)?;
     let limit = shared.options.auto_topics_max;
     if all.iter().filter(|topic| topic.spec.kind == TopicKind::Plain).count() >= limit {
         return Err((

@@ -35,14 +35,8 @@ pub(super) async fn list(shared: &Shared) -> Result<Answer, Refused> {
 
 /// A topic that is there.
 pub(super) async fn find(shared: &Shared, topic: &str) -> Result<TopicStats, Refused> {
-    find_in(shared.broker.stats().await?, topic)
-}
-
-fn find_in(mut all: Vec<TopicStats>, topic: &str) -> Result<TopicStats, Refused> {
-    match all.binary_search_by(|found| found.spec.name.as_str().cmp(topic)) {
-        Ok(found) => Ok(all.swap_remove(found)),
-        Err(_) => Err(Refused::missing(format!("there is no topic `{topic}`"))),
-    }
+    let found = shared.broker.topic_stats(topic).await?;
+    found.ok_or_else(|| Refused::missing(format!("there is no topic `{topic}`")))
 }
 
 pub(super) async fn create(shared: &Shared, topic: &str, body: &Value) -> Result<Answer, Refused> {
@@ -50,11 +44,10 @@ pub(super) async fn create(shared: &Shared, topic: &str, body: &Value) -> Result
     let mut spec = TopicSpec { name: topic.to_owned(), ..TopicSpec::default() };
     properties::apply(&properties, &mut spec)?;
     let _alone = shared.topics.making.lock().await;
-    let all = shared.broker.stats().await?;
-    let (count, limit) = (all.len(), shared.options.auto_topics_max);
-    if find_in(all, topic).is_ok() {
+    if shared.broker.topic_stats(topic).await?.is_some() {
         return Err(Refused::exists(format!("topic `{topic}` is there already")));
     }
+    let (count, limit) = (shared.broker.stats().await?.len(), shared.options.auto_topics_max);
     if count >= limit {
         return Err(Refused::bad(format!("topic `{topic}` is not made: there are {count}, and {limit} may be made by clients")));
     }
