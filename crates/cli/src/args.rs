@@ -1,5 +1,6 @@
 //! What a person can type: the commands of `leat` with their options and examples.
 
+use crate::broker::BrokerServe;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 
@@ -338,28 +339,6 @@ pub(crate) enum BrokerCommand {
     /// Exits with 10 if something is damaged. Nobody may have the journal open meanwhile.
     #[command(after_help = "Examples:\n  leat broker verify\n  leat broker verify --dir /var/lib/shop/journal -o json")]
     Verify(BrokerVerify),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BrokerServe {
-    /// The address to listen on
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6650")]
-    pub(crate) listen: std::net::SocketAddr,
-    /// Serve a part of Pulsar's admin API over HTTP at this address too, such as 127.0.0.1:8080
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) admin: Option<std::net::SocketAddr>,
-    /// The journal's folder, made if it is not there
-    #[arg(long, default_value = "journal", value_hint = ValueHint::DirPath)]
-    pub(crate) dir: PathBuf,
-    /// What an acknowledged write survives
-    #[arg(long, value_enum, default_value_t = Level::Power)]
-    pub(crate) durability: Level,
-    /// Ask for tokens signed with this key: a file with a secret, or with an RSA public key in PEM
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) token_key: Option<PathBuf>,
-    /// Drop what producers with a name of their own send again with a sequence that is not higher
-    #[arg(long)]
-    pub(crate) deduplicate: bool,
 }
 
 #[derive(Debug, Args)]

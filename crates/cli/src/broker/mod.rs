@@ -3,6 +3,8 @@
 mod serve;
 mod verify;
 
+pub(crate) use serve::BrokerServe;
+
 use crate::{
     args::{Broker, BrokerCommand, Global},
     exit::Result,

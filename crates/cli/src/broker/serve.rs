@@ -1,18 +1,42 @@
 //! `leat broker serve`: serves the embedded broker over the Pulsar protocol.
 
 use crate::{
-    args::{BrokerServe, Global, Level},
+    args::{Global, Level},
     exit::{Code, Failure, Result},
 };
+use clap::{Args, ValueHint};
 use leatworks_broker::{Broker as _, BrokerError, Durability, Embedded, EmbeddedOptions, ErrorKind};
 use leatworks_pulsar::{ServeError, Server, ServerOptions, TokenKey};
-use std::{process::ExitCode, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Ended by SIGINT, as a shell reports it.
 const INTERRUPTED: u8 = 130;
 /// Ended by SIGTERM.
 const TERMINATED: u8 = 143;
+
+/// How the broker is served.
+#[derive(Debug, Args)]
+pub(crate) struct BrokerServe {
+    /// The address to listen on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6650")]
+    pub(crate) listen: SocketAddr,
+    /// Serve a part of Pulsar's admin API over HTTP at this address too, such as 127.0.0.1:8080
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// The journal's folder, made if it is not there
+    #[arg(long, default_value = "journal", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: PathBuf,
+    /// What an acknowledged write survives
+    #[arg(long, value_enum, default_value_t = Level::Power)]
+    pub(crate) durability: Level,
+    /// Ask for tokens signed with this key: a file with a secret, or with an RSA public key in PEM
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) token_key: Option<PathBuf>,
+    /// Drop what producers with a name of their own send again with a sequence that is not higher
+    #[arg(long)]
+    pub(crate) deduplicate: bool,
+}
 
 impl From<Level> for Durability {
     fn from(level: Level) -> Self {
