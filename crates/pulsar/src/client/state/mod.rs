@@ -14,7 +14,7 @@ use super::{
     admin::{At, Internal},
     error::{Answer, PulsarError},
     feed::{Feed, FeedOptions},
-    limits::{SETTLED_TIME, STILL_MAX},
+    limits::STILL_MAX,
     now_ms,
     pack::{Again, NO_POSITION, Outgoing, Place},
     random,
@@ -38,12 +38,6 @@ const CURSOR: &str = "leat";
 
 /// The most bytes of one value, as the contract says.
 const VALUE_BYTES_MAX: usize = 16 << 20;
-
-/// What is written anew when the log has so many times its bytes, and so many bytes at least: then it costs a quarter of what is written, and
-/// opening reads five times of what counts at most.
-const LOG_TIMES_MAX: usize = 4;
-/// See [`LOG_TIMES_MAX`]. Reading a mebibyte takes some milliseconds.
-const LOG_BYTES_MIN: usize = 1 << 20;
 
 /// The topic that a key's value is kept in: all keys of one topology are kept together, so that a step can write several of them at once.
 pub(super) fn topic_of(key: &str) -> String {
@@ -144,7 +138,7 @@ impl Store {
         let (known_as, long) = {
             let mut kept = self.kept();
             let known_as = kept.apply(record, bytes);
-            (known_as, kept.log_bytes > LOG_BYTES_MIN + LOG_TIMES_MAX * kept.bytes())
+            (known_as, kept.is_long())
         };
         if long && let Err(error) = self.renew(inner, &mut number).await {
             // What is there already goes on to count, and it is tried again with the next record.
@@ -179,8 +173,7 @@ impl Store {
         self.look_at_acks(inner).await;
         let record = {
             let mut kept = self.kept();
-            // The service writes acknowledgements down about once a second, so until then they may be lost with it.
-            kept.settled.retain(|settled| settled.told.is_none_or(|told| told.elapsed() < SETTLED_TIME));
+            kept.let_go();
             kept.snapshot()
         };
         let before = *self.last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
 //! What is written to a state topic, and what comes of reading it.
 
-use super::runs::Runs;
+use super::{super::limits::SETTLED_TIME, runs::Runs};
 use bytes::Bytes;
 use leatworks_broker::Message;
 use prost::Message as _;
@@ -12,6 +12,12 @@ use tokio::time::Instant;
 
 /// The most bytes of a record in one message: a record may be larger than any message.
 pub(super) const PART_BYTES_MAX: usize = 1 << 20;
+
+/// What is written anew when the log has so many times its bytes, and so many bytes at least: then it costs a quarter of what is written, and
+/// opening reads five times of what counts at most.
+const LOG_TIMES_MAX: usize = 4;
+/// See [`LOG_TIMES_MAX`]. Reading a mebibyte takes some milliseconds.
+const LOG_BYTES_MIN: usize = 1 << 20;
 
 /// A piece of a record.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -85,6 +91,13 @@ pub(super) struct Settled {
     pub(super) number: u64,
 }
 
+impl Settled {
+    /// The service writes acknowledgements down about once a second, so until then they may be lost with it.
+    fn is_kept(&self) -> bool {
+        self.told.is_none_or(|told| told.elapsed() < SETTLED_TIME)
+    }
+}
+
 /// What a state topic says.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -139,7 +152,9 @@ impl Kept {
                 None => drop(self.values.remove(&key)),
             }
         }
-        self.settled.retain(|settled| !record.moved.iter().any(|moved| settled.inputs.is_of(moved)));
+        for moved in &record.moved {
+            self.settled.retain(|settled| !settled.inputs.is_of(moved));
+        }
         self.next += 1;
         let number = self.next;
         self.settled.extend(record.settled.into_iter().map(|inputs| Settled { inputs, told: None, number }));
@@ -156,11 +171,21 @@ impl Kept {
         }
     }
 
+    /// Whether so much was written since the last snapshot that another is due.
+    pub(super) fn is_long(&self) -> bool {
+        self.log_bytes > LOG_BYTES_MIN && self.log_bytes > LOG_BYTES_MIN + LOG_TIMES_MAX * self.bytes()
+    }
+
     /// The bytes of a snapshot, about.
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         let values: usize = self.values.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let settled: usize = self.settled.iter().map(|settled| 8 * settled.inputs.positions.len() + 64).sum();
-        values + settled
+        let kept = self.settled.iter().filter(|settled| settled.is_kept());
+        values + kept.map(|settled| 4 * settled.inputs.positions.len() + 64).sum::<usize>()
+    }
+
+    /// Lets go of inputs that will not come again.
+    pub(super) fn let_go(&mut self) {
+        self.settled.retain(Settled::is_kept);
     }
 
     /// The positions that are settled, by topic and subscription.
@@ -260,6 +285,26 @@ mod tests {
         assert_eq!(told(&read(&torn[1..])).0, [], "its beginning is gone");
         let mut kept = Kept::default();
         assert!(kept.read(&Message { payload: Bytes::from_static(&[0xff]), ..Message::default() }).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_small_steps_are_due_to_be_written_anew() {
+        let mut kept = Kept::default();
+        let step = |kept: &mut Kept, number: u64, told: bool| {
+            let record =
+                Record { writes: vec![write("a", Some(b"1"))], settled: vec![inputs("s", &[number])], ..Record::default() };
+            let bytes = record.encoded_len();
+            kept.apply(record, bytes);
+            let now = told.then(Instant::now);
+            kept.settled.last_mut().into_iter().for_each(|settled| settled.told = now);
+        };
+        (0..100_000).for_each(|number| step(&mut kept, number, true));
+        assert!(!kept.is_long(), "what was acknowledged just now is kept");
+        tokio::time::advance(SETTLED_TIME).await;
+        step(&mut kept, 100_000, false);
+        assert!(kept.is_long());
+        kept.let_go();
+        assert_eq!(kept.settled.len(), 1, "what is not known to be acknowledged is kept");
     }
 
     #[test]
