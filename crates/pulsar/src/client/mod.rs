@@ -141,8 +141,9 @@ impl Inner {
         }
         let Known { senders, subscriptions, stores, .. } = std::mem::take(&mut *self.known());
         drop(senders);
-        for store in stores.into_values() {
-            if let Some(store) = store.get() {
+        for cell in stores.into_values() {
+            // A step that is under way lets go of it when it has ended.
+            if let Some(store) = Arc::into_inner(cell).and_then(OnceCell::into_inner).and_then(Arc::into_inner) {
                 store.close().await;
             }
         }

@@ -7,8 +7,9 @@ use leatworks_broker::{MessageId, Position};
 use std::collections::{HashMap, VecDeque};
 
 /// The most ids that are remembered of a subscription. A repetition is behind what was published while its step came again: at 25,000 messages
-/// a second this is the last ten seconds. They take 10 MiB, and 3 MiB in the ledger, which a new process reads first.
-const IDS_MAX: usize = 262_144;
+/// a second this is the last ten seconds. They take 13 MiB, and 3 MiB in the ledger, which a new process reads first. With the one that is
+/// coming they fill a power of two.
+const IDS_MAX: usize = (1 << 18) - 1;
 
 /// The ids that were noted last.
 #[derive(Debug)]

@@ -229,8 +229,9 @@ impl Store {
         }
     }
 
-    pub(super) async fn close(&self) {
-        self.sender.clone().end().await;
+    /// Lets go of the topic, and waits until the service knows, so that the next process has it at once.
+    pub(super) async fn close(self) {
+        self.sender.end().await;
     }
 }
 
