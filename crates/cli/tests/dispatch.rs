@@ -1,4 +1,4 @@
-//! `leat dispatch` with the example's workers: Python's standard library on one side, the embedded broker on the other.
+//! `leat dispatch` with the example's workers, in Python and in Rust, on the embedded broker.
 
 use std::{
     fs,
@@ -36,22 +36,37 @@ fn after(lines: &mut impl BufRead, what: &str) -> String {
     }
 }
 
-/// The example's workers at a free port; none if there is no Python, which must not be in continuous integration.
-fn workers() -> Option<(Running, String)> {
-    let spawned = Command::new("python3").arg(example().join("worker.py")).arg("0").stdout(Stdio::piped()).spawn();
-    let mut child = match spawned {
-        Ok(child) => child,
+/// The example's workers in Python; none if there is no Python, which must not be in continuous integration.
+fn in_python() -> Option<(Running, String)> {
+    match serve(Command::new("python3").arg(example().join("worker.py"))) {
+        Ok(workers) => Some(workers),
         Err(error) => {
             assert!(std::env::var_os("CI").is_none(), "python3 cannot be started: {error}");
             eprintln!("NOT RUN: python3 cannot be started: {error}");
-            return None;
+            None
         }
-    };
+    }
+}
+
+/// The same in Rust.
+fn in_rust() -> (Running, String) {
+    let name = "email-pipeline-worker";
+    // It is there when all is tested, and not when this test is run alone.
+    let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", name]).status().expect("cargo starts");
+    assert!(built.success());
+    let binary = Path::new(env!("CARGO_BIN_EXE_leat")).with_file_name("examples").join(name);
+    serve(&mut Command::new(binary)).expect("the example starts")
+}
+
+/// Starts workers at a free port, and waits until they say where they are.
+fn serve(command: &mut Command) -> std::io::Result<(Running, String)> {
+    let mut child = command.arg("0").stdout(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped"));
+    let running = Running(child);
     let url = after(&mut lines, "workers on ");
     // Read on, or it would wait for a reader.
     std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-    Some((Running(child), url))
+    Ok((running, url))
 }
 
 fn post(address: &str, path: &str, body: &str) -> String {
@@ -66,12 +81,22 @@ fn post(address: &str, path: &str, body: &str) -> String {
 
 #[test]
 fn one_task_makes_eleven_calls_of_plain_python_workers() {
-    let Some((_workers, url)) = workers() else { return };
+    let Some((_workers, url)) = in_python() else { return };
+    one_task_makes_eleven_calls(&url);
+}
+
+#[test]
+fn one_task_makes_eleven_calls_of_plain_rust_workers() {
+    let (_workers, url) = in_rust();
+    one_task_makes_eleven_calls(&url);
+}
+
+fn one_task_makes_eleven_calls(url: &str) {
     let dir = tempfile::tempdir().expect("a temporary folder can be made");
     let text = fs::read_to_string(example().join("dispatcher.toml")).expect("the example is there");
     let text = text
         .replace("embedded:target/email-pipeline-worker", &format!("embedded:{}", dir.path().join("journal").display()))
-        .replace("http://127.0.0.1:3000", &url)
+        .replace("http://127.0.0.1:3000", url)
         .replace("127.0.0.1:2000", "127.0.0.1:0")
         .replace("127.0.0.1:6650", "127.0.0.1:0");
     let config = dir.path().join("dispatcher.toml");
