@@ -1,6 +1,6 @@
 //! What a person can type: the commands of `leat` with their options and examples.
 
-use crate::broker::BrokerServe;
+use crate::{broker::BrokerServe, dispatch::Dispatch};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 
@@ -215,6 +215,9 @@ pub(crate) struct Run {
     /// Build with optimisations
     #[arg(short, long)]
     pub(crate) release: bool,
+    /// Run each task and each edge in a process of its own
+    #[arg(long)]
+    pub(crate) processes: bool,
     /// Arguments of the topology's own `run`; `leat run TOPOLOGY -- --help` lists them
     #[arg(last = true)]
     pub(crate) args: Vec<String>,
@@ -339,39 +342,6 @@ pub(crate) enum BrokerCommand {
     /// Exits with 10 if something is damaged. Nobody may have the journal open meanwhile.
     #[command(after_help = "Examples:\n  leat broker verify\n  leat broker verify --dir /var/lib/shop/journal -o json")]
     Verify(BrokerVerify),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Dispatch {
-    /// The edge, in quotes: 'TOPOLOGY/A-->B', 'TOPOLOGY/A-->|label|B', or 'TOPOLOGY/[*]-->A' for the way in
-    #[arg(conflicts_with_all = ["config", "allow_remote"])]
-    pub(crate) edge: Option<String>,
-    /// Where the worker of the edge's target listens
-    #[arg(long, value_name = "URL", requires = "edge")]
-    pub(crate) worker: Option<String>,
-    /// The broker, pulsar://HOST:PORT or pulsar+ssl://HOST:PORT, unless leat.toml names it
-    #[arg(long, requires = "edge")]
-    pub(crate) broker: Option<String>,
-    /// Where the admin API of that broker is
-    #[arg(long, value_name = "URL", requires = "edge")]
-    pub(crate) admin_url: Option<String>,
-    /// A file with the token that says who asks
-    #[arg(long, value_name = "FILE", requires = "edge", value_hint = ValueHint::FilePath)]
-    pub(crate) token_file: Option<PathBuf>,
-    /// A file with the certificates, in PEM, that the broker's is checked by
-    #[arg(long, value_name = "FILE", requires = "edge", value_hint = ValueHint::FilePath)]
-    pub(crate) ca_file: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) data: Data,
-    /// What to take, whom to call, and where the broker is
-    #[arg(long, default_value = "dispatcher.toml", value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) config: PathBuf,
-    /// Take tasks over HTTP from other machines too: nobody is asked who they are
-    #[arg(long)]
-    pub(crate) allow_remote: bool,
-    /// How to write what was handled
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Output,
 }
 
 #[derive(Debug, Args)]

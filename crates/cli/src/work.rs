@@ -55,10 +55,13 @@ pub(crate) fn build(args: &Build, found: &Found) -> Result {
 /// `leat run`: builds, then hands over to the topology's own binary, whose exit code is ours.
 pub(crate) fn run(args: &Run, found: &Found) -> Result<ExitCode> {
     let name = found.topology(args.topology.as_deref())?.name().as_str().to_owned();
-    let options = BuildOptions { release: args.release, bin: Some(name.clone()), ..BuildOptions::default() };
+    // The tasks' own binaries are needed where they are processes of their own.
+    let bin = (!args.processes).then(|| name.clone());
+    let options = BuildOptions { release: args.release, bin, ..BuildOptions::default() };
     let built = leatworks_build::build(&found.root, &options).map_err(|error| Failure::new(Code::Build, error))?;
     let binary = built.target_dir.join(&name);
-    hand_over(Command::new(&binary).arg("run").args(&args.args)).doing(|| format!("starting `{}`", binary.display()))
+    hand_over(Command::new(&binary).arg("run").args(args.processes.then_some("--processes")).args(&args.args))
+        .doing(|| format!("starting `{}`", binary.display()))
 }
 
 /// Replaces this process, so that signals, the terminal and the exit code are the topology's own.

@@ -1,8 +1,8 @@
 //! Who may connect: whoever has a token (JWT) that is signed with the server's key.
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Deserialize;
-use std::{fmt, path::Path};
+use std::{fmt, io, path::Path};
 
 /// The least bytes of a secret: as many as the hash that it keys, as its standard asks for.
 const SECRET_BYTES_MIN: usize = 32;
@@ -56,6 +56,18 @@ impl TokenKey {
         Ok(Self { key: DecodingKey::from_secret(bytes), algorithm: Algorithm::HS256 })
     }
 
+    /// A key that nobody else has, and a token that is signed with it: for processes that know each other by being started together.
+    ///
+    /// # Errors
+    /// If the system gives no random bytes.
+    pub fn random() -> io::Result<(Self, String)> {
+        let mut secret = [0; SECRET_BYTES_MIN];
+        getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
+        let claims = serde_json::json!({ "sub": "leatworks" });
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(&secret));
+        Ok((Self { key: DecodingKey::from_secret(&secret), algorithm: Algorithm::HS256 }, token.map_err(io::Error::other)?))
+    }
+
     /// Checks a token and gives the time at which it ends, in seconds since the Unix epoch, if it does.
     pub(crate) fn check(&self, token: &[u8]) -> Result<Option<u64>, String> {
         let mut validation = Validation::new(self.algorithm);
@@ -67,5 +79,19 @@ impl TokenKey {
         let refused = |error: jsonwebtoken::errors::Error| format!("the token is not valid: {error}");
         let token = jsonwebtoken::decode::<Claims>(token, &self.key, &validation).map_err(refused)?;
         Ok(token.claims.exp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_random_key_takes_its_own_token_only() {
+        let (key, token) = TokenKey::random().unwrap();
+        let (other, others) = TokenKey::random().unwrap();
+        assert_eq!(key.check(token.as_bytes()), Ok(None));
+        assert_eq!(other.check(others.as_bytes()), Ok(None));
+        assert!(key.check(others.as_bytes()).is_err() && other.check(token.as_bytes()).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! What the tasks of a run have done, counted.
 
-use crate::def::TopologyDef;
-use serde::Serialize;
+use crate::def::{EdgeDef, TopologyDef};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -34,7 +34,7 @@ pub(crate) struct EdgeCounts {
 }
 
 /// What a task has done since its process started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskTally {
     /// Messages that were handled: their step has committed.
     pub handled: u64,
@@ -44,6 +44,15 @@ pub struct TaskTally {
     pub failed: u64,
     /// Those of the failed attempts after which the message was given back to be tried again.
     pub retried: u64,
+}
+
+/// What one dispatcher has counted, as it tells it to the process that has started it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EdgeTally {
+    #[serde(flatten)]
+    pub(crate) task: TaskTally,
+    pub(crate) settled: u64,
+    pub(crate) dead: u64,
 }
 
 impl Counts {
@@ -85,6 +94,28 @@ impl Counts {
     /// Messages that this process has given up.
     pub fn dead_letters(&self) -> u64 {
         self.edges.iter().map(|edge| edge.dead.load(Relaxed)).sum()
+    }
+
+    /// What the dispatcher of one edge has counted in this process, where there is no other of its task.
+    pub(crate) fn of_edge(&self, edge: &EdgeDef) -> EdgeTally {
+        let on_edge = self.edge(self.edge_index(edge.id));
+        EdgeTally {
+            task: self.task(self.task_index(edge.to)).tally(),
+            settled: on_edge.settled.load(Relaxed),
+            dead: on_edge.dead.load(Relaxed),
+        }
+    }
+
+    /// Adds what another process has counted since it told `before`.
+    pub(crate) fn add(&self, edge: &EdgeDef, before: &EdgeTally, now: &EdgeTally) {
+        let (task, on_edge) = (self.task(self.task_index(edge.to)), self.edge(self.edge_index(edge.id)));
+        let more = |counter: &AtomicU64, before: u64, now: u64| _ = counter.fetch_add(now.saturating_sub(before), Relaxed);
+        more(&task.handled, before.task.handled, now.task.handled);
+        more(&task.emitted, before.task.emitted, now.task.emitted);
+        more(&task.failed, before.task.failed, now.task.failed);
+        more(&task.retried, before.task.retried, now.task.retried);
+        more(&on_edge.settled, before.settled, now.settled);
+        more(&on_edge.dead, before.dead, now.dead);
     }
 
     /// The tasks by name.

@@ -1,7 +1,8 @@
 //! `leat dispatch TOPOLOGY/EDGE`: one dispatcher of one edge, by what the project says of it.
 
+use super::Dispatch;
 use crate::{
-    args::{Dispatch, Output},
+    args::Output,
     exit::{Code, Failure, Result},
     project::Found,
 };
@@ -32,7 +33,8 @@ pub(super) fn run(args: &Dispatch, target: &str, quiet: bool, found: &Found) -> 
     if let Some(file) = &args.token_file {
         (pulsar.token, pulsar.token_file) = (None, Some(file.clone()));
     }
-    let job = EdgeJob { edge: edge.to_owned(), worker: args.worker.clone(), json: args.output == Output::Json, quiet };
+    let mut job = EdgeJob::new(edge);
+    (job.worker, job.json, job.quiet) = (args.worker.clone(), args.output == Output::Json, quiet);
     Ok(dispatch_edge(topology, &config, &job))
 }
 

@@ -1,9 +1,12 @@
 //! `leat dispatch`: a dispatcher by itself, on the embedded broker or on Pulsar, by a configuration or by an edge of the project.
 
+mod args;
 mod edge;
 
+pub(crate) use args::Dispatch;
+
 use crate::{
-    args::{Dispatch, Global, Output},
+    args::{Global, Output},
     exit::{Code, Failure, Result},
     project,
 };

@@ -1,6 +1,7 @@
 //! `dispatch EDGE`: one dispatcher of one edge, in a process of its own. The binaries of topologies have it, and so has `leat`.
 
 use super::{
+    Common,
     exit::{Failure, INTERNAL, INVALID, NOTHING, OK},
     log::{self, LogFormat},
     output::{self, Output},
@@ -10,13 +11,14 @@ use crate::{
     Counts,
     config::Config,
     control,
+    counts::EdgeTally,
     def::{EdgeDef, TopologyDef},
     host,
     run::Stop,
     settings,
     standalone::{self, DispatchError, Handled, Log},
 };
-use std::{future::Future, io::Write, process::ExitCode, sync::Arc};
+use std::{future::Future, io::Write, process::ExitCode, sync::Arc, time::Duration};
 
 /// What a dispatcher of one edge is to do.
 #[derive(Clone, Debug)]
@@ -29,7 +31,19 @@ pub struct EdgeJob {
     pub json: bool,
     /// Errors only on standard error.
     pub quiet: bool,
+    /// Tell the counters from time to time in place of each message: this is a child of the topology's run.
+    pub(crate) child: bool,
 }
+
+impl EdgeJob {
+    /// An edge, with nothing else said.
+    pub fn new(edge: impl Into<String>) -> Self {
+        Self { edge: edge.into(), worker: None, json: false, quiet: false, child: false }
+    }
+}
+
+/// How often a child tells its counters, if they have changed: often enough for a person who watches.
+const TELL: Duration = Duration::from_millis(200);
 
 /// Dispatches one edge until a signal ends it, and gives the exit code of the process.
 pub fn dispatch_edge(topology: &'static TopologyDef, config: &Config, job: &EdgeJob) -> ExitCode {
@@ -55,7 +69,8 @@ pub(super) async fn run(topology: &'static TopologyDef, config: &Config, job: &E
         return Err(Failure::new(INVALID, text));
     }
     let plan = config.plan(topology)?;
-    let signals = Signals::listen().map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
+    let signals =
+        Signals::listen(!job.child).map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
     let opening = host::open_when_free(config, async || control::answers(&config.data).await);
     let broker = tokio::select! {
         opened = opening => opened?,
@@ -68,12 +83,16 @@ pub(super) async fn run(topology: &'static TopologyDef, config: &Config, job: &E
     }
     let json = job.json;
     let counts = Arc::new(Counts::new(topology));
-    let log: Log = Arc::new(move |handled| tell(json, handled));
-    let serving =
-        standalone::run_edge(broker.clone(), &plan, edge, job.worker.as_deref(), counts, Some(log), asked(&signals, Stop::Drain));
+    let log = (!job.child).then(|| Arc::new(move |handled: &Handled<'_>| tell(json, handled)) as Log);
+    let (stop, worker) = (asked(&signals, Stop::Drain), job.worker.as_deref());
+    let serving = standalone::run_edge(broker.clone(), &plan, edge, worker, counts.clone(), log, stop);
     tokio::select! {
         ended = serving => ended?,
         () = asked(&signals, Stop::Now) => {}
+        () = tell_counters(&counts, edge), if job.child => {}
+    }
+    if job.child {
+        write(&counts.of_edge(edge));
     }
     broker.close().await?;
     Ok(signals.code().unwrap_or(OK))
@@ -97,6 +116,23 @@ fn find(topology: &'static TopologyDef, text: &str) -> Result<&'static EdgeDef, 
         let known: Vec<&str> = topology.edges.iter().map(|edge| edge.id).collect();
         Failure::new(NOTHING, format!("`{}` has no edge `{wanted}`{}", topology.name, settings::hint(&wanted, &known)))
     })
+}
+
+/// Tells the counters for as long as it is polled.
+async fn tell_counters(counts: &Counts, edge: &EdgeDef) {
+    let mut told = EdgeTally::default();
+    loop {
+        tokio::time::sleep(TELL).await;
+        let now = counts.of_edge(edge);
+        if now != told {
+            write(&now);
+            told = now;
+        }
+    }
+}
+
+fn write(tally: &EdgeTally) {
+    let _ = writeln!(std::io::stdout().lock(), "{}", serde_json::to_string(tally).unwrap_or_default());
 }
 
 /// One line for each message. Whether somebody reads it is no concern of the messages.
@@ -127,7 +163,13 @@ pub(super) struct DispatchFlags {
 
 impl DispatchFlags {
     /// With what all commands are told.
-    pub(super) fn job(self, output: Output, quiet: bool) -> EdgeJob {
-        EdgeJob { edge: self.edge, worker: self.worker, json: output == Output::Json, quiet }
+    pub(super) fn job(self, common: &Common) -> EdgeJob {
+        EdgeJob {
+            edge: self.edge,
+            worker: self.worker,
+            json: common.output == Output::Json,
+            quiet: common.quiet,
+            child: common.child_of.is_some(),
+        }
     }
 }

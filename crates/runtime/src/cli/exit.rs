@@ -133,7 +133,7 @@ impl From<ServeError> for Failure {
         let code = match &error {
             ServeError::NotLoopback(_) => REFUSED,
             ServeError::Listen { .. } => CONNECT,
-            ServeError::Start { .. } => INVALID,
+            ServeError::Start { .. } | ServeError::Inherit(_) => INVALID,
             ServeError::Serve(_) => INTERNAL,
         };
         Self::new(code, error)

@@ -6,6 +6,7 @@ mod inspect;
 mod listen;
 mod log;
 mod output;
+mod processes;
 mod progress;
 mod signals;
 mod task;
@@ -44,6 +45,9 @@ struct Common {
     /// How log lines are written
     #[arg(long, value_enum, default_value_t, global = true)]
     log_format: LogFormat,
+    /// End with this process, which has started this one
+    #[arg(long, value_name = "PID", hide = true, global = true)]
+    child_of: Option<u32>,
 }
 
 impl Common {

@@ -19,8 +19,8 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Listens from now on.
-    pub(crate) fn listen() -> std::io::Result<Self> {
+    /// Listens from now on. `told`: whether people are told what a signal does.
+    pub(crate) fn listen(told: bool) -> std::io::Result<Self> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let (sender, stop) = watch::channel(Stop::Run);
@@ -37,7 +37,9 @@ impl Signals {
                 let what = if next == Stop::Drain { "Draining" } else { "Stopping" };
                 let how = if next == Stop::Drain { "what is pending; once more stops at once" } else { "at once" };
                 sender.send_replace(next);
-                super::output::tell(&format!("{what:>12} {how} (nothing is lost either way)"));
+                if told {
+                    super::output::tell(&format!("{what:>12} {how} (nothing is lost either way)"));
+                }
             }
         });
         Ok(Self { stop, code })

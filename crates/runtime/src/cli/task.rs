@@ -3,7 +3,7 @@
 use super::{
     Common,
     exit::{Failure, INTERNAL, INVALID, OK},
-    log,
+    log, processes,
     signals::Signals,
     topology::usage,
 };
@@ -12,7 +12,8 @@ use crate::{
     def::{Kind, TaskDef},
     plan::TaskPlan,
     run::Stop,
-    worker,
+    setup::Results,
+    worker::{self, Bound},
 };
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::{net::SocketAddr, process::ExitCode};
@@ -39,6 +40,9 @@ enum Command {
         /// Listen on an address that other machines can reach; nobody is asked who they are
         #[arg(long)]
         allow_remote: bool,
+        /// Take calls from the listening socket that is standard input
+        #[arg(long, hide = true, conflicts_with = "listen")]
+        inherit: bool,
     },
 }
 
@@ -59,8 +63,12 @@ pub(crate) fn main(task: &'static TaskDef) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new(INTERNAL, format!("starting threads: {error}")).report(),
     };
-    let Command::Serve { listen, allow_remote } = cli.command;
-    let served = runtime.block_on(serve(task, &cli.common, listen, allow_remote));
+    let Command::Serve { listen, allow_remote, inherit } = cli.command;
+    let served = runtime.block_on(async {
+        processes::tie(&cli.common)?;
+        let bound = if inherit { worker::inherited()? } else { worker::bind(listen, allow_remote).await? };
+        serve(task, &cli.common, bound).await
+    });
     // A task that never awaits must not keep the process.
     runtime.shutdown_background();
     match served {
@@ -69,7 +77,7 @@ pub(crate) fn main(task: &'static TaskDef) -> ExitCode {
     }
 }
 
-async fn serve(task: &'static TaskDef, common: &Common, listen: SocketAddr, allow_remote: bool) -> Result<u8, Failure> {
+async fn serve(task: &'static TaskDef, common: &Common, bound: Bound) -> Result<u8, Failure> {
     let open = match task.kind {
         Kind::Rust(open) => open,
         Kind::Fold(_) => return Err(Failure::new(INVALID, "a fold keeps a state, so its topology runs it")),
@@ -80,10 +88,13 @@ async fn serve(task: &'static TaskDef, common: &Common, listen: SocketAddr, allo
     };
     let config = Config::load(task.project, &common.flags())?;
     let plan: TaskPlan = config.task_plan(task)?;
-    let setup = crate::Setup::new(task, plan.settings.clone(), config.data.clone());
-    let mut signals = Signals::listen().map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
-    let bound = worker::bind(listen, allow_remote).await?;
-    super::output::tell(&format!("{:>12} {} on http://{}", "Serving", task.name, bound.address()));
+    let results = Results::default();
+    let setup = crate::Setup::new(task, plan.settings.clone(), config.data.clone()).with_results(results.clone());
+    let mut signals = Signals::listen(common.child_of.is_none())
+        .map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
+    if !common.quiet || common.child_of.is_none() {
+        super::output::tell(&format!("{:>12} {} on http://{}", "Serving", task.name, bound.address()));
+    }
     let mut stop = signals.stop.clone();
     let first = async move {
         // If the listener of signals were gone, nobody could stop the server.
@@ -99,6 +110,10 @@ async fn serve(task: &'static TaskDef, common: &Common, listen: SocketAddr, allo
     tokio::select! {
         served = bound.serve(plan, open(&setup), first) => served?,
         () = second => {}
+    }
+    if common.child_of.is_some() && !common.quiet {
+        // Whoever runs the topology cannot know it.
+        results.all().iter().for_each(|(_, path)| super::output::tell(&format!("{:>12} in {}", "Results", path.display())));
     }
     Ok(signals.code().unwrap_or(OK))
 }

@@ -8,6 +8,7 @@ use super::{
     listen::ListenFlags,
     log,
     output::{self, Output},
+    processes::{self, Processes},
     progress,
     signals::Signals,
 };
@@ -18,11 +19,12 @@ use crate::{
     def::{Kind, TopologyDef},
     host,
     plan::{Plan, TaskPlan},
-    run::{self, RunError, RunOptions},
+    run::{self, Prepared, Report, RunOptions},
     settings::DurationText,
     sink, source,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use leatworks_broker::Broker;
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 #[derive(Parser)]
@@ -82,6 +84,9 @@ struct RunFlags {
     /// End with exit code 102 if messages were given up
     #[arg(long)]
     fail_on_dlq: bool,
+    /// Run each task and each edge in a process of its own
+    #[arg(long, conflicts_with = "listen")]
+    processes: bool,
     /// How long to finish what is pending after the first Ctrl-C
     #[arg(long, value_name = "TIME", value_parser = duration)]
     drain: Option<Duration>,
@@ -99,6 +104,7 @@ impl RunFlags {
             fail_on_dlq: self.fail_on_dlq || before.fail_on_dlq,
             drain: self.drain.or(before.drain),
             fresh: self.fresh || before.fresh,
+            processes: self.processes || before.processes,
         }
     }
 }
@@ -164,13 +170,14 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
 
 async fn perform(topology: &'static TopologyDef, cli: Cli) -> Result<u8, Failure> {
     let Cli { common, run: flags, command } = cli;
+    processes::tie(&common)?;
     let config = || Config::load(topology.project, &common.flags()).map_err(Failure::from);
     match command {
         None => execute(topology, &common, config()?, Run { input: None, flags }).await,
         Some(Command::Run(Run { input, flags: own })) => {
             execute(topology, &common, config()?, Run { input, flags: own.over(flags) }).await
         }
-        Some(Command::Dispatch(flags)) => dispatch::run(topology, &config()?, &flags.job(common.output, common.quiet)).await,
+        Some(Command::Dispatch(flags)) => dispatch::run(topology, &config()?, &flags.job(&common)).await,
         Some(Command::Graph { format }) => graph(topology, format),
         Some(Command::Check) => check(topology, common.output, &config()?),
         Some(Command::Send(send)) => inspect::send(topology, common.output, &config()?, send).await,
@@ -239,7 +246,7 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     // With `-o json` standard output is one JSON value: the report.
     plan.console.on_stderr = common.output == Output::Json;
     let options = options(&run)?;
-    let signals = Signals::listen().map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
+    let signals = Signals::listen(true).map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
     let mut stop = signals.stop.clone();
     let broker = tokio::select! {
         opened = host::open_when_free(&config, async || control::answers(&config.data).await) => opened?,
@@ -254,18 +261,7 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     });
     let served = run.flags.listen.start(topology, &broker, signals.stop.clone()).await?;
     if !common.quiet {
-        let level = match plan.durability {
-            Some(level) if config.broker == "embedded" => level.name(),
-            _ => broker.durability(),
-        };
-        super::output::tell(&format!(
-            "{:>12} {} on the {} broker, durability {}, data in {}",
-            "Running",
-            topology.name,
-            config.broker,
-            level,
-            config.data.display()
-        ));
+        tell_running(&plan, &config, broker.as_ref());
         if let Some(served) = &served {
             super::output::tell(&format!("{:>12} on pulsar://{}", "Listening", served.address));
         }
@@ -274,17 +270,22 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     let sinks = sink_files(&plan);
     let counts = Arc::new(Counts::new(topology));
     let progress = progress::show(topology, counts.clone(), broker.clone(), common.quiet);
-    let result = run::run(broker.clone(), plan, options, counts, signals.stop.clone()).await;
+    let result = if run.flags.processes {
+        in_processes(common, &config, plan, options, &broker, counts, &signals).await
+    } else {
+        run::run(broker.clone(), plan, options, counts, signals.stop.clone()).await.map_err(Failure::from)
+    };
     drop(progress);
     drop(listening);
     if let Some(served) = served {
         served.end(&signals.stop).await;
     }
     let closed = broker.close().await;
-    if matches!(result, Err(RunError::OutputClosed)) {
-        return Ok(OUTPUT_CLOSED);
-    }
-    let report = result?;
+    let report = match result {
+        Ok(report) => report,
+        Err(failure) if failure.code == OUTPUT_CLOSED => return Ok(OUTPUT_CLOSED),
+        Err(failure) => return Err(failure),
+    };
     closed?;
     output::show(common.output, &report, |report| format!("{report}\n"))?;
     if !common.quiet {
@@ -300,6 +301,47 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
         super::output::tell(&format!("{:>12} {given_up} given up: `{} dlq list` shows why", "Note", topology.name));
     }
     Ok(if run.flags.fail_on_dlq && given_up > 0 { DEAD_LETTERS } else { OK })
+}
+
+fn tell_running(plan: &Plan, config: &Config, broker: &dyn Broker) {
+    let level = match plan.durability {
+        Some(level) if config.broker == "embedded" => level.name(),
+        _ => broker.durability(),
+    };
+    super::output::tell(&format!(
+        "{:>12} {} on the {} broker, durability {level}, data in {}",
+        "Running",
+        plan.topology.name,
+        config.broker,
+        config.data.display()
+    ));
+}
+
+/// Runs a topology whose tasks and edges have processes of their own.
+async fn in_processes(
+    common: &Common,
+    config: &Config,
+    plan: Plan,
+    options: RunOptions,
+    broker: &Arc<dyn Broker>,
+    counts: Arc<Counts>,
+    signals: &Signals,
+) -> Result<Report, Failure> {
+    let options = RunOptions { elsewhere: true, ..options };
+    let stop = signals.stop.clone();
+    // What `--fresh` drops is dropped before anybody takes it.
+    let prepared = Prepared::new(broker.clone(), plan.clone(), options, counts.clone(), stop.clone()).await?;
+    let mut processes = Processes::start(common, config, &plan, broker, &counts, &stop).await?;
+    let result = tokio::select! {
+        result = prepared.run() => result.map_err(Failure::from),
+        failure = processes.failed() => Err(failure),
+    };
+    // What they have counted last comes with their end.
+    processes.end().await;
+    result.map(|mut report| {
+        report.recount(&counts);
+        report
+    })
 }
 
 /// The files that sinks write.

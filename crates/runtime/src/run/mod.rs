@@ -51,6 +51,8 @@ pub struct RunOptions {
     pub drain_limit: Duration,
     /// Do not go on with an unfinished run: drop what is pending of it, and begin anew.
     pub fresh: bool,
+    /// Leave the edges to Rust tasks and HTTP workers to dispatchers in other processes.
+    pub elsewhere: bool,
 }
 
 impl Default for RunOptions {
@@ -61,6 +63,7 @@ impl Default for RunOptions {
             serve: false,
             drain_limit: DRAIN_LIMIT,
             fresh: false,
+            elsewhere: false,
         }
     }
 }
@@ -134,18 +137,46 @@ pub async fn run(
     counts: Arc<Counts>,
     stop: watch::Receiver<Stop>,
 ) -> Result<Report, RunError> {
-    let started = Instant::now();
-    topics::create_at(broker.as_ref(), &plan.topology.into(), plan.durability).await?;
-    let mut run = Run::open(broker, plan, options, counts, stop).await?;
-    let (mut stop, drain_limit) = (run.stop.clone(), run.options.drain_limit);
-    let open = tokio::select! {
-        open = run.start() => { open?; true }
-        () = wait::stopped(&mut stop, drain_limit) => false,
-    };
-    if open {
-        run.drive().await?;
+    Prepared::new(broker, plan, options, counts, stop).await?.run().await
+}
+
+/// A run that can begin: its topics are there, and what an earlier run has left is taken up or dropped.
+pub(crate) struct Prepared {
+    run: Run,
+    started: Instant,
+}
+
+impl Prepared {
+    pub(crate) async fn new(
+        broker: Arc<dyn Broker>,
+        plan: Plan,
+        options: RunOptions,
+        counts: Arc<Counts>,
+        stop: watch::Receiver<Stop>,
+    ) -> Result<Self, RunError> {
+        let started = Instant::now();
+        topics::create_at(broker.as_ref(), &plan.topology.into(), plan.durability).await?;
+        Ok(Self { run: Run::open(broker, plan, options, counts, stop).await?, started })
     }
-    run.report(started).await
+
+    /// As [`run`] does.
+    pub(crate) async fn run(self) -> Result<Report, RunError> {
+        let Self { mut run, started } = self;
+        let (mut stop, drain_limit) = (run.stop.clone(), run.options.drain_limit);
+        let open = tokio::select! {
+            open = run.start() => { open?; true }
+            () = wait::stopped(&mut stop, drain_limit) => false,
+        };
+        if open {
+            run.drive().await?;
+        }
+        run.report(started).await
+    }
+}
+
+/// Whether another process can dispatch to a task: it is called over HTTP, and keeps nothing of the topology's.
+pub(crate) fn is_remote(task: &TaskPlan) -> bool {
+    matches!(task.def.kind, Kind::Rust(_) | Kind::Worker { .. })
 }
 
 /// One run in this process.
@@ -215,6 +246,9 @@ impl Run {
     /// Opens the tasks, then starts the dispatchers, then the sources.
     async fn start(&mut self) -> Result<(), RunError> {
         for task in self.plan.tasks.clone() {
+            if self.options.elsewhere && is_remote(&task) {
+                continue;
+            }
             let edges: Vec<&'static EdgeDef> = self.plan.topology.edges.iter().filter(|edge| edge.to == task.def.name).collect();
             if let Kind::Fold(open) = task.def.kind {
                 let handler =

@@ -58,6 +58,14 @@ impl Report {
         Self { counted: Some(counted), ..Self::new(topology, Account::default(), counts, elapsed) }
     }
 
+    /// Takes over what was counted since the report was made.
+    pub(crate) fn recount(&mut self, counts: &Counts) {
+        self.tasks = counts.tasks();
+        if let Some(counted) = &mut self.counted {
+            counted.given_up = counts.dead_letters();
+        }
+    }
+
     /// Roots that were given up; where no account is kept, messages that this process has given up.
     pub fn given_up(&self) -> u64 {
         self.counted.as_ref().map_or(self.dead_lettered, |counted| counted.given_up)

@@ -5,6 +5,7 @@ mod client;
 mod server;
 
 pub(crate) use client::{Endpoint, Reply, open as client, open_with as client_with};
+pub(crate) use server::inherited;
 pub use server::{Bound, ServeError, bind};
 
 /// The header with the message's identity.

@@ -33,6 +33,7 @@ use serde_json::{
 use std::{
     future::Future,
     net::SocketAddr,
+    os::fd::AsFd,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -68,6 +69,9 @@ pub enum ServeError {
         /// Why.
         error: std::io::Error,
     },
+    /// Standard input is no socket.
+    #[error("standard input is not the listening socket that it should be: {0}")]
+    Inherit(std::io::Error),
     /// The server failed.
     #[error("serving: {0}")]
     Serve(std::io::Error),
@@ -99,6 +103,21 @@ pub async fn bind(address: SocketAddr, allow_remote: bool) -> Result<Bound, Serv
     let listener = tokio::net::TcpListener::bind(address).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     Ok(Bound { listener, address })
+}
+
+/// Takes over the listening socket that is standard input. Whoever holds it too keeps its callers waiting while no worker is there.
+///
+/// # Errors
+/// [`ServeError::Inherit`].
+pub(crate) fn inherited() -> Result<Bound, ServeError> {
+    let take = || {
+        let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
+        let listener = std::net::TcpListener::from(socket);
+        let address = listener.local_addr()?;
+        listener.set_nonblocking(true)?;
+        Ok(Bound { listener: tokio::net::TcpListener::from_std(listener)?, address })
+    };
+    take().map_err(ServeError::Inherit)
 }
 
 impl Bound {
