@@ -25,12 +25,9 @@ pub(crate) fn start(
     options: Options,
     found: Option<Found>,
 ) -> Result<(Shared, Recovered), JournalError> {
-    let found = match found {
-        Some(found) => found,
-        None => create(&*fs, options.segment_bytes)?,
-    };
-    let (snapshot_bytes, torn) = (found.snapshot_bytes, found.torn);
-    let recovered = Recovered { records: found.records, snapshot_bytes, torn, lost: found.lost };
+    let found = found.map_or_else(|| create(&*fs, options.segment_bytes), Ok)?;
+    let Found { snapshot_bytes, records, lost, .. } = found;
+    let recovered = Recovered { records, snapshot_bytes, torn: found.torn, lost };
     let number = found.tail.address / found.segment_bytes;
     let Some(file) = found.segments.get(&number).cloned() else {
         return Err(JournalError::damaged(segment_name(number), 0, "there is no such segment"));

@@ -14,6 +14,7 @@ mod hand;
 mod image;
 mod index;
 mod place;
+mod read_back;
 mod record;
 #[cfg(test)]
 mod replayed;

@@ -5,6 +5,7 @@ use super::{
     limits::{ANSWER_TIME_MAX, AWAY_TIME_MAX, backoff},
     net,
     options::PulsarOptions,
+    pack::Place,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -13,6 +14,7 @@ use hyper::{
     header::{AUTHORIZATION, CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
+use leatworks_broker::Position;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -31,6 +33,12 @@ pub(crate) struct At {
 impl At {
     pub(crate) const EARLIEST: Self = Self { ledger: -1, entry: -1 };
     pub(crate) const LATEST: Self = Self { ledger: i64::MAX, entry: i64::MAX };
+
+    /// The entry of a position, which is read next then.
+    pub(crate) fn entry_of(position: Position) -> Self {
+        let (place, _) = Place::of(position);
+        Self { ledger: place.ledger as i64, entry: place.entry as i64 }
+    }
 
     fn json(self) -> Value {
         json!({ "ledgerId": self.ledger, "entryId": self.entry, "partitionIndex": -1 })

@@ -197,7 +197,7 @@ impl Inner {
         let at = match start {
             Start::Earliest | Start::Time(_) => At::EARLIEST,
             Start::Latest => At::LATEST,
-            Start::At(position) => entry_of(position),
+            Start::At(position) => At::entry_of(position),
         };
         match (self.admin.create_subscription(topic, subscription, at).await?, start) {
             (true, Start::Time(time)) => self.seek_time(topic, subscription, time).await,
@@ -310,7 +310,7 @@ impl Inner {
             Start::Earliest => Ok(self.admin.seek(topic, subscription, At::EARLIEST).await?),
             Start::Latest => Ok(self.admin.skip_all(topic, subscription).await?),
             Start::At(position) => {
-                self.admin.seek(topic, subscription, entry_of(position)).await?;
+                self.admin.seek(topic, subscription, At::entry_of(position)).await?;
                 self.settle_before(topic, subscription, position).await
             }
             Start::Time(time) => self.seek_time(topic, subscription, time).await,
@@ -492,10 +492,4 @@ fn count(found: &super::admin::SubscriptionStats) -> SubscriptionStats {
         delayed: found.msg_delayed,
         consumers: found.consumers.len(),
     }
-}
-
-/// The entry of a position, which is read next then.
-fn entry_of(position: Position) -> At {
-    let (place, _) = Place::of(position);
-    At { ledger: place.ledger as i64, entry: place.entry as i64 }
 }
