@@ -187,6 +187,24 @@ fn count(edge: &Edge, settle: &Settle) {
     }
 }
 
+/// Asks again, without end, as long as the service is away: what runs goes on when it is back.
+pub(crate) async fn patiently<T, F>(mut ask: impl FnMut() -> F) -> Result<T, BrokerError>
+where
+    F: Future<Output = Result<T, BrokerError>>,
+{
+    let mut wait = RETRY_FIRST;
+    loop {
+        match ask().await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                tracing::warn!(%error, ?wait, "the broker is away, and is waited for");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(RETRY_MAX);
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Commits a step, and tries again as long as the broker says that it may succeed later.
 pub(crate) async fn commit(broker: &dyn Broker, step: Step) -> Result<(), BrokerError> {
     commit_made(broker, || step.clone()).await

@@ -9,7 +9,7 @@ mod edge;
 mod lane;
 
 pub(crate) use attempt::{Outcome, backoff, died, fail, guard_panic, panic_error};
-pub(crate) use commit::{commit, give_back};
+pub(crate) use commit::{commit, give_back, patiently};
 pub use dead::DeadLetter;
 pub(crate) use dead::clean;
 pub(crate) use edge::{Edge, Queue, Taken};
@@ -71,16 +71,15 @@ impl Closing {
 
 /// Joins the subscription of one of the two topics of an edge.
 pub(crate) async fn subscribe(edge: &Edge, queue: Queue, permits: usize) -> Result<Box<dyn Consumer>, BrokerError> {
-    edge.broker
-        .subscribe(Subscribe {
-            topic: edge.topic(queue).to_string(),
-            subscription: edge.subscription.to_string(),
-            kind: SubscriptionKind::Shared,
-            consumer: format!("{}/{}", edge.topology, edge.def.id),
-            permits,
-            hand_off: edge.hand_off,
-        })
-        .await
+    let subscribe = || Subscribe {
+        topic: edge.topic(queue).to_string(),
+        subscription: edge.subscription.to_string(),
+        kind: SubscriptionKind::Shared,
+        consumer: format!("{}/{}", edge.topology, edge.def.id),
+        permits,
+        hand_off: edge.hand_off,
+    };
+    patiently(|| edge.broker.subscribe(subscribe())).await
 }
 
 struct Dispatcher {

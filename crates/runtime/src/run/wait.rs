@@ -1,7 +1,7 @@
 //! Waiting: until nothing is pending, or until a run is stopped.
 
 use super::Stop;
-use crate::{def::EdgeDef, topics};
+use crate::{def::EdgeDef, dispatch, topics};
 use leatworks_broker::{Broker, Result};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -24,7 +24,7 @@ pub(super) async fn drained(broker: &dyn Broker, edges: &[&'static EdgeDef]) -> 
     let mut pause = LOOK_FIRST;
     let mut before = None;
     loop {
-        let pending = topics::pending(broker, edges).await?;
+        let pending = dispatch::patiently(|| topics::pending(broker, edges)).await?;
         if pending.messages == 0 && before == Some(pending) {
             return Ok(());
         }

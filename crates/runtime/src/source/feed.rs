@@ -175,7 +175,8 @@ impl Feed {
                 Unlooked::Accounts => LOOK,
                 Unlooked::Roots(given) if given < ROOTS_BETWEEN_LOOKS => return Ok(true),
                 Unlooked::Roots(_) => {
-                    if topics::pending(self.broker.as_ref(), &self.edges).await?.messages < PENDING_MAX {
+                    let look = || topics::pending(self.broker.as_ref(), &self.edges);
+                    if dispatch::patiently(look).await?.messages < PENDING_MAX {
                         self.unlooked = Unlooked::Roots(0);
                         return Ok(true);
                     }
