@@ -201,6 +201,7 @@ impl Hands {
         if !self.seats.contains_key(&seat) {
             return came;
         }
+        self.settled.came();
         let (total, epoch) = (messages.len(), feed.epoch());
         let slot = self.entries.entry(place).or_insert_with(|| Slot::new(feed.clone(), total));
         (slot.feed, slot.epoch) = (feed.clone(), epoch);
@@ -285,6 +286,7 @@ impl Hands {
 
     /// The connection of a feed is lost: what was not handed out comes again.
     pub(crate) fn lost(&mut self, feed: &Arc<Feed>) {
+        self.settled.lost();
         let entries = &self.entries;
         let of_feed = |held: &Held| entries.get(&held.place).is_some_and(|slot| Arc::ptr_eq(&slot.feed, feed));
         let gone: Vec<Position> = (self.held.iter())

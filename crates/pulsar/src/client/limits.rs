@@ -29,6 +29,10 @@ pub(crate) const MOVED_MAX: usize = 10_000;
 /// while consumers are connected does not get the last seconds again.
 pub(crate) const SETTLED_TIME: Duration = Duration::from_secs(10);
 
+/// How long all that is remembered of it stays so when the service is back: it hands out again what it had not written down before anything else,
+/// but a thousand at a time, each when one of them is settled.
+pub(crate) const SETTLED_AGAIN_TIME: Duration = Duration::from_secs(60);
+
 /// The most that is remembered of it, at some 40 bytes each.
 pub(crate) const SETTLED_MAX: usize = 250_000;
 

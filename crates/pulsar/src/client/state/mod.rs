@@ -196,11 +196,12 @@ impl Store {
         Ok(told?)
     }
 
-    /// Finds out which of the inputs are acknowledged of which that is not known: those that another process has settled.
+    /// Finds out which of the inputs are acknowledged: those that another process has settled, and those that would be let go of, since a service
+    /// that has died in between has perhaps lost that.
     async fn look_at_acks(&self, inner: &Inner) {
         let unknown: Vec<(u64, Inputs)> = {
             let kept = self.kept();
-            let unknown = kept.settled.iter().filter(|settled| settled.told.is_none());
+            let unknown = kept.settled.iter().filter(|settled| settled.told.is_none() || !settled.is_kept());
             unknown.map(|settled| (settled.number, settled.inputs.clone())).collect()
         };
         let mut topics: HashMap<String, Answer<Internal>> = HashMap::new();
@@ -221,11 +222,15 @@ impl Store {
                 // What is gone with its topic does not come again.
                 Err(error) => matches!(error, PulsarError::NotFound(_)),
             };
-            if has_all {
-                let mut kept = self.kept();
-                let same = kept.settled.iter_mut().find(|settled| settled.number == number && settled.inputs == inputs);
-                same.into_iter().for_each(|settled| settled.told = Some(Instant::now()));
-            }
+            let mut kept = self.kept();
+            // They are in the order of their numbers.
+            let from = kept.settled.partition_point(|settled| settled.number < number);
+            let same = kept.settled[from..].iter_mut().take_while(|settled| settled.number == number);
+            let same = same.filter(|settled| settled.inputs == inputs);
+            same.for_each(|settled| match has_all {
+                true => drop(settled.told.get_or_insert_with(Instant::now)),
+                false => settled.told = None,
+            });
         }
     }
 

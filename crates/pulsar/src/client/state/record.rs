@@ -93,7 +93,7 @@ pub(super) struct Settled {
 
 impl Settled {
     /// The service writes acknowledgements down about once a second, so until then they may be lost with it.
-    fn is_kept(&self) -> bool {
+    pub(super) fn is_kept(&self) -> bool {
         self.told.is_none_or(|told| told.elapsed() < SETTLED_TIME)
     }
 }
