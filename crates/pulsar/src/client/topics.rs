@@ -128,9 +128,8 @@ impl Inner {
             self.admin.set_retention(&spec.name, minutes, megabytes).await?;
         }
         let spec = TopicSpec { kind, topology, ..spec };
-        let mut known = self.known();
-        known.internal.remove(&spec.name);
-        known.topics.insert(spec.name.clone(), spec);
+        self.known().internal.remove(&spec.name);
+        self.known().topics.insert(spec.name.clone(), spec);
         Ok(())
     }
 
