@@ -71,7 +71,7 @@ pub(super) async fn settle(edge: Arc<Edge>, outcomes: Vec<Outcome>) -> Result<()
 async fn settle_some(edge: &Edge, settles: Vec<Settle>) -> Result<(), BrokerError> {
     let made = match settles.len() {
         1 => commit_made(edge.broker.as_ref(), || step(&settles)).await,
-        _ => edge.broker.commit(step(&settles)).await,
+        _ => patiently(|| edge.broker.commit(step(&settles))).await,
     };
     match made {
         Ok(()) => {
@@ -79,7 +79,7 @@ async fn settle_some(edge: &Edge, settles: Vec<Settle>) -> Result<(), BrokerErro
             Ok(())
         }
         // On a full disk small steps may find room where a large one does not.
-        Err(error) if error.is_retryable() && settles.len() > 1 => {
+        Err(error) if error.kind() == ErrorKind::Full && settles.len() > 1 => {
             let mut settles = settles;
             let rest = settles.split_off(settles.len() / 2);
             Box::pin(settle_some(edge, settles)).await?;
