@@ -21,6 +21,8 @@ usage: cargo xtask <task>
   bench pulsar [--rounds N] [--only leat|pulsar] [--output FILE]
                 load `leat broker` and the real Pulsar with the `pulsar` crate and with pulsar-perf, and print how they compare;
                 a round takes about eight minutes, the result is written to FILE as JSON
+  bench edge [--url pulsar://HOST:PORT] [--leat BINARY]
+                measure one edge on a Pulsar service by the dispatcher, by the `pulsar` crate and by pulsar-perf, in about two minutes
   clients [--against leat|pulsar] [python|go|java|rust|tools|trampoline …]
                 run foreign Pulsar clients through their scenarios against the embedded broker, or against the real Pulsar
   faults [--tier pr|nightly] [--seed N] [--teeth] [--report PAGE] [RULE …]
@@ -55,6 +57,7 @@ fn run(args: &[&str]) -> Result<()> {
         ["ci", "--list"] => ci::list(),
         ["ci", parts @ ..] => ci::run(parts)?,
         ["bench", "stores", rest @ ..] => bench::stores(rest)?,
+        ["bench", "edge", rest @ ..] => bench::edge(rest)?,
         ["bench", "pulsar", rest @ ..] => bench::pulsar(rest)?,
         ["clients", rest @ ..] => clients::run(rest).map(drop)?,
         ["services", rest @ ..] => services::run(rest)?,

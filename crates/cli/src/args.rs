@@ -1,6 +1,6 @@
 //! What a person can type: the commands of `leat` with their options and examples.
 
-use crate::{broker::BrokerServe, dispatch::Dispatch};
+use crate::{bench::Bench, broker::BrokerServe, dispatch::Dispatch};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 
@@ -121,9 +121,10 @@ pub(crate) enum Command {
     /// Measure speed and cost beside the machine's own limit
     ///
     /// Sends messages through a diamond of four edges and measures the disk in the same run. Each target is printed as met or missed, and a missed one with
-    /// what the process and the disk were doing.
+    /// what the process and the disk were doing. On a Pulsar service one edge is measured in place of the diamond, beside the client that the dispatcher is
+    /// built on; there and in memory also the hop to an HTTP worker.
     #[command(
-        after_help = "Examples:\n  leat bench\n  leat bench --all -o json\n  leat bench --messages 200000 --size 200\n  leat bench --broker memory"
+        after_help = "Examples:\n  leat bench\n  leat bench --all -o json\n  leat bench --messages 200000 --size 200\n  leat bench --broker memory\n  leat bench --broker pulsar://127.0.0.1:6650"
     )]
     Bench(Bench),
     /// Print a completion script
@@ -354,49 +355,6 @@ pub(crate) struct Explain {
     pub(crate) list: bool,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Bench {
-    /// How many messages enter the diamond
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) messages: u64,
-    /// Bytes of each message
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
-    pub(crate) size: u64,
-    /// Messages a second while latency is measured
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub(crate) rate: u64,
-    /// The broker
-    #[arg(long, value_enum, default_value_t = BenchBroker::Embedded)]
-    pub(crate) broker: BenchBroker,
-    /// What an acknowledged write survives on the embedded broker
-    #[arg(long, value_enum, default_value_t = Level::Power)]
-    pub(crate) durability: Level,
-    /// Also measure many topics and subscriptions, recovery and start-up; about a minute
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// Also publish so many messages before the first is consumed, and measure memory; 50M takes about 13 GB of disk
-    #[arg(long, value_name = "MESSAGES", value_parser = count)]
-    pub(crate) backlog: Option<u64>,
-    /// Where to make the folder for the journals and the disk's test file, which is removed afterwards; by default here
-    #[arg(long, value_hint = ValueHint::DirPath)]
-    pub(crate) dir: Option<PathBuf>,
-    /// Fill a journal and wait to be killed: the other half of measuring recovery
-    #[arg(long, hide = true)]
-    pub(crate) fill: Option<PathBuf>,
-    /// How to print the result
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Output,
-}
-
-/// The broker that is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum BenchBroker {
-    /// The journal on this machine's disk
-    Embedded,
-    /// Memory only
-    Memory,
-}
-
 /// What an acknowledged write survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Level {
@@ -428,16 +386,6 @@ pub(crate) struct Version {
     /// How to print the result
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,
-}
-
-/// A number that may end with `k` for thousands or `M` for millions.
-fn count(text: &str) -> Result<u64, String> {
-    let (digits, factor) = match text.strip_suffix('M') {
-        Some(digits) => (digits, 1_000_000),
-        None => text.strip_suffix('k').map_or((text, 1), |digits| (digits, 1_000)),
-    };
-    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).filter(|number| *number > 0);
-    number.ok_or_else(|| "not a number such as 500k or 50M".to_owned())
 }
 
 fn styles() -> clap::builder::Styles {

@@ -44,6 +44,7 @@ fn each_kind_of_end_has_its_exit_code() {
         (good.path(), &["explain", "LW9999"], 4, "explain --list"),
         (good.path(), &["bench", "--messages", "0"], 2, "--messages"),
         (good.path(), &["bench", "--backlog", "5G"], 2, "50M"),
+        (good.path(), &["bench", "--broker", "kafka://127.0.0.1:1"], 2, "pulsar://HOST:PORT"),
     ];
     for (dir, args, code, words) in cases {
         let output = leat(dir, args);
@@ -149,9 +150,18 @@ fn bench_accounts_for_every_message_and_has_every_key() {
         let output = leat(dir.path(), &["bench", "--messages", "500", "--rate", "50", "--broker", broker, "-o", "json", "-q"]);
         assert!(output.status.success(), "{}", text(&output.stderr));
         let result: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON value");
-        for key in
-            ["messages", "throughput", "latency_ms", "peak_rss_bytes", "account", "disk_limit", "scale", "recovery", "backlog"]
-        {
+        for key in [
+            "messages",
+            "throughput",
+            "latency_ms",
+            "peak_rss_bytes",
+            "account",
+            "disk_limit",
+            "scale",
+            "recovery",
+            "backlog",
+            "http",
+        ] {
             assert!(result.get(key).is_some(), "`{key}` is missing in {result}");
         }
         let account = &result["account"];
@@ -168,7 +178,10 @@ fn bench_accounts_for_every_message_and_has_every_key() {
         );
         assert_eq!(result["throughput"]["ratio_to_limit"].is_number(), has_disk, "{result}");
         let targets = result["targets"].as_array().expect("an array");
-        assert_eq!(targets.is_empty(), !has_disk, "{result}");
+        assert!(!targets.is_empty(), "{result}");
+        let hops = result["http"].as_array().map_or(&[][..], Vec::as_slice);
+        assert_eq!(hops.len(), if has_disk { 0 } else { 2 }, "one for each form: {result}");
+        assert!(hops.iter().all(|hop| hop["rate"]["per_s"].as_f64().is_some_and(|rate| rate > 0.0)), "{result}");
         for target in targets {
             let (figure, limit) = (target["figure"].as_f64().expect("a figure"), target["target"].as_f64().expect("a target"));
             let met = if target["comparison"] == "at least" { figure >= limit } else { figure <= limit };

@@ -118,6 +118,39 @@ impl Clients {
         }
     }
 
+    /// Messages a second that the crate passes on from one topic to another, from what it has filled the first with.
+    pub(super) fn hop(&self, url: &str, topic: &str, bytes: u64, fill_s: u32, measured_s: u32) -> Result<f64> {
+        self.load(&["subscribe", topic], url)?;
+        let (bytes, to) = (format!("bytes={bytes}"), format!("to={topic}-out"));
+        self.load(&["produce", topic, &bytes, "warm=0", &format!("seconds={fill_s}")], url)?;
+        let figures = self.load(&["hop", topic, &to, &bytes, "warm=1", &format!("seconds={measured_s}")], url)?;
+        figures.get("hopped_per_s").copied().context("the crate has not said how many it passed on")
+    }
+
+    /// The slowest hundredth of what the crate sends, passes on and receives, in milliseconds.
+    pub(super) fn hop_p99_ms(&self, url: &str, topic: &str, warm_s: u32, measured_s: u32) -> Result<f64> {
+        let (out, to) = (format!("{topic}-out"), format!("to={topic}-out"));
+        self.load(&["subscribe", topic], url)?;
+        self.load(&["subscribe", &out], url)?;
+        let settings = [("bytes", MESSAGE_BYTES as u32), ("rate", RATE), ("warm", warm_s), ("seconds", measured_s)];
+        let settings = settings.map(|(key, value)| format!("{key}={value}"));
+        let words: Vec<&str> = [topic, &to, "batches=0"].into_iter().chain(settings.iter().map(String::as_str)).collect();
+        std::thread::scope(|scope| {
+            let passing = scope.spawn(|| self.load(&[&["hop"], &words[..]].concat(), url));
+            let figures = self.load(&[&["latency"], &words[..]].concat(), url)?;
+            passing.join().map_err(|_| anyhow::anyhow!("passing messages on has panicked"))??;
+            figures.get("p99_ms").copied().context("the crate has not said how long messages took")
+        })
+    }
+
+    /// Messages a second that `pulsar-perf` produces and consumes at once.
+    pub(super) fn perf_at_once(&self, url: &str, topic: &str) -> Result<[f64; 2]> {
+        self.load(&["subscribe", topic], url)?;
+        let figures = self.perf(Job::Both, url, topic, 0.0)?;
+        let rate = |name: &str| figures.get(name).copied().with_context(|| format!("pulsar-perf has not said {name}"));
+        Ok([rate("produced_per_s")?, rate("consumed_per_s")?])
+    }
+
     fn load(&self, words: &[&str], url: &str) -> Result<Figures> {
         let mut command = Command::new("timeout");
         command.arg(CLIENT_LIMIT.as_secs().to_string()).arg(&self.program).arg("load").args(words);

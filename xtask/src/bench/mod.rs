@@ -1,10 +1,13 @@
-//! Benchmarks that `leat bench` and criterion do not hold: the workload of the broker on other stores, and its protocol beside the real Pulsar.
+//! Benchmarks that `leat bench` and criterion do not hold: the workload of the broker on other stores, its protocol beside the real Pulsar, and the
+//! dispatcher beside foreign clients.
 
+mod edge;
 mod load;
 mod machine;
 mod pulsar;
 mod table;
 
+pub(crate) use edge::run as edge;
 pub(crate) use pulsar::run as pulsar;
 
 use crate::ci::run_command;

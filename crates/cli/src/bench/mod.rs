@@ -2,6 +2,8 @@
 
 mod diamond;
 mod disk;
+mod edge;
+mod flags;
 mod load;
 mod pacer;
 mod payload;
@@ -13,11 +15,13 @@ mod timed;
 mod usage;
 
 use crate::{
-    args::{Bench, BenchBroker, Global, Level, Output},
+    args::{Global, Level, Output},
     exit::{Code, Doing, Failure, Result, say},
 };
 use diamond::HOPS_PER_ROOT;
 use disk::{OneSync, Syncs};
+pub(crate) use flags::Bench;
+use flags::BenchBroker;
 use leatworks_broker::Account;
 use load::Load;
 use payload::Payloads;
@@ -42,18 +46,41 @@ pub(crate) fn run(args: &Bench, global: &Global) -> Result {
     if let Some(dir) = &args.fill {
         return runtime.block_on(recovery::fill(args, dir)).map_err(failed);
     }
+    if let Some(form) = args.serve_worker {
+        return runtime.block_on(edge::serve(form)).map_err(failed);
+    }
     let dir = Folder::new(args)?;
+    if let BenchBroker::Pulsar(url) = &args.broker {
+        let edges = edge::Measuring { args, url, data: &dir.path, quiet: global.quiet };
+        let edges = runtime.block_on(edges.measure())?;
+        match args.output {
+            Output::Json => say!("{}", json(&edges)?),
+            Output::Table => edges.print(),
+        }
+        return Ok(());
+    }
     let bench = Measuring { args, dir: &dir, quiet: global.quiet };
     let report = runtime.block_on(bench.measure())?;
     drop(dir);
     match args.output {
-        Output::Json => say!("{}", serde_json::to_string(&report).map_err(|error| Failure::new(Code::Internal, error))?),
+        Output::Json => say!("{}", json(&report)?),
         Output::Table => report.print(),
     }
     if report.account.sent != report.account.done {
         return Err(Failure::new(Code::Internal, "the account does not balance: every message that was sent must be done"));
     }
     Ok(())
+}
+
+fn json(report: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(report).map_err(|error| Failure::new(Code::Internal, error))
+}
+
+/// Says what is being measured.
+fn note(quiet: bool, text: &str) {
+    if !quiet {
+        eprintln!("{:>12} {text}", "Measuring");
+    }
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {
@@ -90,9 +117,7 @@ struct Measuring<'a> {
 
 impl Measuring<'_> {
     fn note(&self, text: &str) {
-        if !self.quiet {
-            eprintln!("{:>12} {text}", "Measuring");
-        }
+        note(self.quiet, text);
     }
 
     fn has_disk(&self) -> bool {
@@ -131,6 +156,7 @@ impl Measuring<'_> {
             peak_rss_bytes: usage::peak_rss_bytes(),
             account,
             disk_limit,
+            http: None,
             targets: Vec::new(),
         };
         if self.has_disk() {
@@ -138,6 +164,10 @@ impl Measuring<'_> {
             if self.args.durability == Level::Power && size == TARGET_BYTES {
                 report.targets = report.targets();
             }
+        } else {
+            let hops = edge::hops(messages, size, &self.dir.path, self.quiet).await?;
+            report.targets = hops.iter().filter_map(edge::Hop::target).collect();
+            report.http = Some(hops);
         }
         Ok(report)
     }

@@ -6,8 +6,9 @@ use super::{
     usage::{Snapshot, Spent},
 };
 use crate::{
-    args::{Bench, BenchBroker, Level},
-    exit::Result,
+    args::Level,
+    bench::flags::{Bench, BenchBroker},
+    exit::{Code, Failure, Result},
 };
 use leatworks_broker::{Broker, Durability, Embedded, EmbeddedOptions, Limits, MemoryBroker};
 use serde::Serialize;
@@ -40,7 +41,8 @@ pub(crate) fn options(args: &Bench, dir: &Path, elision: Elision) -> EmbeddedOpt
 impl Rig {
     /// A new broker on a new directory.
     pub(crate) fn open(args: &Bench, dir: &Path, elision: Elision) -> Result<Self> {
-        match args.broker {
+        match &args.broker {
+            BenchBroker::Pulsar(url) => Err(Failure::new(Code::Internal, format!("`{url}` has no diamond"))),
             BenchBroker::Memory => Ok(Self { broker: Arc::new(MemoryBroker::new(Limits::default())), clock: None }),
             BenchBroker::Embedded => Self::embedded(options(args, dir, elision)),
         }
@@ -67,6 +69,11 @@ pub(crate) struct Phase {
 }
 
 impl Phase {
+    /// Begins to measure what has no disk of its own.
+    pub(crate) fn begin() -> Self {
+        Self { before: Snapshot::take(), disk: None }
+    }
+
     /// What it took.
     pub(crate) fn end(self) -> Profile {
         let spent = self.before.spent();

@@ -2,10 +2,10 @@
 
 use super::{
     Failed,
+    flags::Bench,
     payload::Payloads,
     phase::{Elision, Profile, Rig, options},
 };
-use crate::args::Bench;
 use leatworks_broker::{
     Ack, Broker, Consumer, Message, MessageId, Publish, Start, Step, Subscribe, SubscriptionKind, TopicKind, TopicSpec,
 };

@@ -2,12 +2,13 @@
 
 use super::{
     Failed,
+    flags::Bench,
     payload::Payloads,
     phase::{Elision, Profile, Rig, options},
     plain::{self, Topics},
     usage::Snapshot,
 };
-use crate::args::{Bench, Level};
+use crate::args::Level;
 use leatworks_broker::{Broker, Embedded, TopicKind};
 use serde::Serialize;
 use std::{

@@ -3,6 +3,7 @@
 use super::{
     HOPS_PER_ROOT,
     disk::{OneSync, Syncs},
+    edge::Hop,
     load::Latency,
     phase::Profile,
     plain::{Backlog, Shape, Writes},
@@ -32,6 +33,8 @@ pub(crate) struct Report {
     pub(crate) peak_rss_bytes: Option<u64>,
     pub(crate) account: Counted,
     pub(crate) disk_limit: Vec<Syncs>,
+    /// The hop to an HTTP worker; with the broker in memory only.
+    pub(crate) http: Option<Vec<Hop>>,
     pub(crate) targets: Vec<Target>,
 }
 
@@ -88,11 +91,11 @@ impl Throughput {
     }
 }
 
-const AT_LEAST: &str = "at least";
-const AT_MOST: &str = "at most";
+pub(crate) const AT_LEAST: &str = "at least";
+pub(crate) const AT_MOST: &str = "at most";
 
 /// A figure that may not have been measured, beside its target.
-fn target(
+pub(crate) fn target(
     name: impl Into<String>,
     figure: Option<f64>,
     (comparison, target): (&'static str, f64),
@@ -177,6 +180,7 @@ impl Report {
                 syncs.p99_ms
             );
         }
+        self.http.iter().flatten().for_each(Hop::print);
         self.targets.iter().for_each(Target::print);
     }
 
@@ -244,7 +248,7 @@ impl Throughput {
 }
 
 impl Target {
-    fn print(&self) {
+    pub(crate) fn print(&self) {
         let Self { name, met, figure, unit, comparison, target, profile } = self;
         let digits = if *figure >= 1_000.0 { 0 } else { 2 };
         let word = if *met { "met" } else { "missed" };

@@ -6,7 +6,8 @@
 //! | `produce` | batches, as many as the server takes | `produced_per_s`, `produced` |
 //! | `consume` | drains the subscription, each message acknowledged by itself | `consumed_per_s`, `consumed` |
 //! | `both` | both at once, on two connections | all four |
-//! | `latency` | one message at a time at a fixed rate, no batches | `messages`, `p50_ms`, `p99_ms`, `p999_ms`, `sent_p99_ms` |
+//! | `hop` | takes from the topic, publishes the same bytes in batches to the topic `to=`, and acknowledges when there is the receipt | `hopped_per_s`, `hopped` |
+//! | `latency` | one message at a time at a fixed rate, no batches; with `to=` it comes out of that topic | `messages`, `p50_ms`, `p99_ms`, `p999_ms`, `sent_p99_ms` |
 //!
 //! Rates are counted after `warm=` seconds, for `seconds=` seconds or until a drained subscription has given nothing for a second. A latency is from
 //! when a message was due to be sent, not from when the client came to it, until it is received; `sent` is until its receipt.
@@ -42,6 +43,8 @@ struct Settings {
     seconds: f64,
     warm: f64,
     rate: f64,
+    /// Whether what is passed on goes in batches.
+    batches: bool,
 }
 
 impl Settings {
@@ -50,7 +53,8 @@ impl Settings {
             words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok()).unwrap_or(default)
         };
         let (bytes, rate) = (value("bytes", 200.0) as usize, value("rate", 1_000.0));
-        Self { bytes, seconds: value("seconds", 10.0), warm: value("warm", 3.0), rate }
+        let batches = value("batches", 1.0) > 0.0;
+        Self { bytes, seconds: value("seconds", 10.0), warm: value("warm", 3.0), rate, batches }
     }
 }
 
@@ -58,6 +62,7 @@ impl Settings {
 pub async fn run(words: &[String]) -> Outcome<String> {
     let [job, topic, settings @ ..] = words else { return Err(Failure("load JOB TOPIC key=value…".to_owned())) };
     let settings = Settings::read(settings);
+    let to = words.iter().find_map(|word| word.strip_prefix("to=")).map(str::to_owned);
     let rig = || Rig::new(std::env::var("PULSAR_TOKEN").ok(), topic.clone());
     match job.as_str() {
         "subscribe" => {
@@ -73,7 +78,15 @@ pub async fn run(words: &[String]) -> Outcome<String> {
             let consumed = consume(receiving, &settings).await?;
             Ok(format!("{{{}, {consumed}}}", producing.await??))
         }
-        "latency" => latency(rig().await?, rig().await?, &settings).await,
+        "hop" => {
+            let to = to.ok_or_else(|| Failure("hop TOPIC to=TOPIC key=value…".to_owned()))?;
+            let sending = Rig::new(std::env::var("PULSAR_TOKEN").ok(), to).await?;
+            Ok(format!("{{{}}}", hop(rig().await?, sending, &settings).await?))
+        }
+        "latency" => {
+            let out = to.unwrap_or_else(|| topic.clone());
+            latency(rig().await?, Rig::new(std::env::var("PULSAR_TOKEN").ok(), out).await?, &settings).await
+        }
         other => Err(Failure(format!("no such job: {other}"))),
     }
 }
@@ -165,6 +178,58 @@ async fn consume(rig: Rig, settings: &Settings) -> Outcome<String> {
     // does not get to its end.
     let _ = tokio::time::timeout(DRAINED, consumer.close()).await;
     Ok(format!("\"consumed_per_s\": {:.0}, \"consumed\": {}", window.per_s(), window.total))
+}
+
+/// Passes messages on: each is acknowledged when its copy has a receipt, as somebody would who wants to lose nothing.
+async fn hop(receiving: Rig, sending: Rig, settings: &Settings) -> Outcome<String> {
+    let options = ProducerOptions {
+        batch_size: settings.batches.then_some(BATCH),
+        batch_timeout: settings.batches.then_some(BATCH_DELAY),
+        block_queue_if_full: true,
+        ..ProducerOptions::default()
+    };
+    let mut producer = sending.producer(options).await?;
+    let mut consumer = receiving.consumer(SubType::Shared).await?;
+    let (sender, mut receipts) = mpsc::channel(OUTSTANDING_MAX);
+    let mut window = Window::new(settings);
+    // Dropping the sender ends the task that waits for receipts, and that ends what it sends back.
+    let (confirmed, mut confirmations) = mpsc::channel(OUTSTANDING_MAX);
+    let waiting = tokio::spawn(async move {
+        while let Some((id, receipt)) = receipts.recv().await {
+            let receipt: pulsar::producer::SendFuture = receipt;
+            receipt.await?;
+            if confirmed.send(id).await.is_err() {
+                break;
+            }
+        }
+        Outcome::Ok(())
+    });
+    loop {
+        tokio::select! {
+            Some(message) = confirmations.recv() => {
+                let message: pulsar::consumer::Message<Vec<u8>> = message;
+                consumer.ack(&message).await?;
+                if !window.count() {
+                    break;
+                }
+            }
+            next = tokio::time::timeout(DRAINED, consumer.try_next()) => match next {
+                Ok(message) => {
+                    let Some(message) = message? else { break };
+                    let receipt = producer.send_non_blocking(message.deserialize()).await?;
+                    if sender.send((message, receipt)).await.is_err() {
+                        break;
+                    }
+                }
+                Err(_) if Instant::now() < window.start => {}
+                Err(_) => break,
+            }
+        }
+    }
+    drop(sender);
+    waiting.abort();
+    let _ = tokio::time::timeout(DRAINED, consumer.close()).await;
+    Ok(format!("\"hopped_per_s\": {:.0}, \"hopped\": {}", window.per_s(), window.total))
 }
 
 /// Bytes that do not compress away.
