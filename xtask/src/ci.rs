@@ -138,12 +138,17 @@ fn foreign_clients() -> Result<Outcome> {
     Ok(if missing.is_empty() { Outcome::Passed } else { Outcome::Skipped(missing.join("; ")) })
 }
 
-/// The broker contract and whole topologies on a real Pulsar. Without Java it cannot run; where `CI` is set that fails.
+/// The rules of the fault harness that run on a real Pulsar.
+const PULSAR_FAULTS: &[&str] = &["R8", "R9"];
+
+/// The broker contract and whole topologies on a real Pulsar, and then faults of it. Without Java it cannot run; where `CI` is set that fails.
 fn real_pulsar() -> Result<Outcome> {
     if let Err(why) = services::JAVA.check() {
         return if std::env::var_os("CI").is_some() { Err(why) } else { Ok(Outcome::Skipped(why.to_string())) };
     }
-    match services::secured::test_client()? {
+    let not_read = services::secured::test_client()?;
+    faults::run(&[&["--tier", "pr"], PULSAR_FAULTS].concat())?;
+    match not_read {
         None => Ok(Outcome::Passed),
         Some(why) if std::env::var_os("CI").is_some() => bail!("Python has not read along: {why}"),
         Some(why) => Ok(Outcome::Skipped(format!("all but reading along in Python: {why}"))),

@@ -1,6 +1,8 @@
-//! The process that faults come to: this binary in another role, running the topology on the embedded broker with the runtime's own dispatchers.
+//! The process that faults come to: this binary in another role, running the topology on the embedded broker, or on a Pulsar service, with the runtime's own
+//! dispatchers.
 
 use super::{
+    far::{self, Arrivals, Service},
     log::{self, Log},
     lying::{Lie, Lying},
     oracle::{Dead, End},
@@ -14,7 +16,8 @@ use leatworks::{
     topics::{self, DEAD_LETTER_SUBSCRIPTION, TopologyRef},
 };
 use leatworks_broker::{
-    Broker, BrokerError, Embedded, EmbeddedOptions, ErrorKind, Limits, Message, MessageId, Position, Publish, STORAGE_EXIT_CODE,
+    Account, Broker, BrokerError, Embedded, EmbeddedOptions, ErrorKind, Limits, Message, MessageId, Position, Publish,
+    STORAGE_EXIT_CODE,
 };
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
@@ -41,6 +44,8 @@ const REFUSED_WAIT: Duration = Duration::from_millis(20);
 /// What the child is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
+    /// The service to run on; without one it is the embedded broker.
+    pub(crate) service: Option<Service>,
     /// The journal's directory.
     pub(crate) journal: PathBuf,
     /// `power`, `interval`, `process` or `memory`.
@@ -86,6 +91,7 @@ impl Job {
     /// A load on a journal with small segments, with its logs in this folder.
     pub(crate) fn new(journal: impl Into<PathBuf>, logs: impl Into<PathBuf>) -> Self {
         Self {
+            service: None,
             journal: journal.into(),
             durability: "power".to_owned(),
             segment_bytes: 1 << 20,
@@ -135,22 +141,27 @@ pub(crate) fn main(job: &str) -> ExitCode {
 }
 
 async fn run(job: Arc<Job>) -> Result<()> {
-    let broker = open(&job)?;
     let opened = Log::open(&job.orders.logs, log::OPENED)?;
-    let last = announce(&broker, &job, &opened).await?;
-    let failed = broker.failed();
-    tokio::spawn(async move {
-        let error = failed.await;
-        opened.append(&format!("h {}", log::now_ms()));
-        eprintln!("{error}");
-    });
+    let broker: Arc<dyn Broker> = match &job.service {
+        Some(service) => Arc::new(far::open(service).await?),
+        None => {
+            let broker = open(&job)?;
+            let (failed, failures) = (broker.failed(), Log::open(&job.orders.logs, log::OPENED)?);
+            tokio::spawn(async move {
+                let error = failed.await;
+                failures.append(&format!("h {}", log::now_ms()));
+                eprintln!("{error}");
+            });
+            Arc::new(broker)
+        }
+    };
+    let last = announce(broker.as_ref(), &job, &opened).await?;
     if !job.dispatch {
-        send(Arc::new(broker), job.clone(), last + 1).await?;
+        send(broker, job.clone(), last + 1).await?;
         return std::future::pending().await;
     }
     let (stop, stopped) = watch::channel(Stop::Run);
     let options = RunOptions { serve: true, ..RunOptions::default() };
-    let broker: Arc<dyn Broker> = Arc::new(broker);
     let mut running = tokio::spawn(run::run(broker.clone(), plan(&job), options, Arc::new(Counts::new(&TOPOLOGY)), stopped));
     let feeding = async {
         send(broker.clone(), job.clone(), last + 1).await?;
@@ -193,16 +204,21 @@ fn open(job: &Job) -> Result<Embedded> {
 }
 
 /// Makes the topics, tells the oracle what is there, and gives the last root that the broker has.
-async fn announce(broker: &Embedded, job: &Job, opened: &Log) -> Result<u64> {
-    topics::create(broker, &TopologyRef::from(&TOPOLOGY)).await?;
-    let last = broker.last_sequence(INGRESS, PRODUCER).await?.unwrap_or(0);
+async fn announce(broker: &dyn Broker, job: &Job, opened: &Log) -> Result<u64> {
+    far::until_there(async || topics::create(broker, &TopologyRef::from(&TOPOLOGY)).await).await?;
+    let last = far::until_there(async || broker.last_sequence(INGRESS, PRODUCER).await).await?.unwrap_or(0);
     for name in [log::ACKED, log::OBSERVED] {
         Log::open(&job.orders.logs, name)?.append(&format!("o {last}"));
     }
-    let account = broker.account(NAME).await?;
+    let account = account(broker).await?;
     let line = format!("o {} {} {} {}", account.sent, account.done, account.dead_lettered, account.in_flight);
     opened.append(&format!("{line} {} {}", log::now_ms(), std::process::id()));
     Ok(last)
+}
+
+/// The broker's account, or an empty one where none is kept.
+async fn account(broker: &dyn Broker) -> Result<Account> {
+    Ok(if broker.promises().accounts { broker.account(NAME).await? } else { Account::default() })
 }
 
 fn plan(job: &Job) -> Plan {
@@ -228,12 +244,17 @@ async fn send(broker: Arc<dyn Broker>, job: Arc<Job>, from: u64) -> Result<()> {
     let mut ticks = tokio::time::interval(period.unwrap_or(LOOK));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next = from;
+    let mut arrivals = Arrivals::new(&job.orders.logs);
     while next <= job.roots {
         if period.is_some() {
             ticks.tick().await;
         }
-        while broker.account(NAME).await?.in_flight > job.window {
-            tokio::time::sleep(LOOK).await;
+        if job.service.is_some() {
+            far::room(&mut arrivals, next - 1, &job, LOOK).await?;
+        } else {
+            while broker.account(NAME).await?.in_flight > job.window {
+                tokio::time::sleep(LOOK).await;
+            }
         }
         let count = job.batch.min(job.roots - next + 1);
         let batch: Vec<Publish> = (next..next + count).map(|sequence| root(sequence, job.bytes)).collect::<Result<_>>()?;
@@ -271,11 +292,28 @@ async fn rest(broker: &dyn Broker, job: &Job) -> Result<()> {
     if !job.drain {
         return std::future::pending().await;
     }
+    let mut end = if job.service.is_some() { end_far(broker).await? } else { end_near(broker).await? };
+    for edge in TOPOLOGY.edges {
+        let look = async || broker.peek(edge.dead_letter_topic, DEAD_LETTER_SUBSCRIPTION, Position(0), usize::MAX).await;
+        let letters = far::until_there(look).await?;
+        for (_, message) in letters {
+            end.dead.push(dead(edge.id, &message));
+        }
+    }
+    if job.service.is_some() {
+        end.account_by_letters();
+    }
+    std::fs::write(job.orders.logs.join(END_FILE), serde_json::to_vec_pretty(&end)?)?;
+    Ok(())
+}
+
+/// What the embedded broker says when nothing is in flight.
+async fn end_near(broker: &dyn Broker) -> Result<End> {
     while broker.account(NAME).await?.in_flight > 0 {
         tokio::time::sleep(LOOK).await;
     }
     let account = broker.account(NAME).await?;
-    let mut end = End {
+    Ok(End {
         sent: account.sent,
         done: account.done,
         dead_lettered: account.dead_lettered,
@@ -283,15 +321,14 @@ async fn rest(broker: &dyn Broker, job: &Job) -> Result<()> {
         last_sequence: broker.last_sequence(INGRESS, PRODUCER).await?.unwrap_or(0),
         published: broker.stats().await?.into_iter().map(|topic| (topic.spec.name, topic.published)).collect(),
         dead: Vec::new(),
-    };
-    for edge in TOPOLOGY.edges {
-        let letters = broker.peek(edge.dead_letter_topic, DEAD_LETTER_SUBSCRIPTION, Position(0), usize::MAX).await?;
-        for (_, message) in letters {
-            end.dead.push(dead(edge.id, &message));
-        }
-    }
-    std::fs::write(job.orders.logs.join(END_FILE), serde_json::to_vec_pretty(&end)?)?;
-    Ok(())
+    })
+}
+
+/// The same of a service, whose counts of what was published begin anew with it.
+async fn end_far(broker: &dyn Broker) -> Result<End> {
+    far::rest(broker).await?;
+    let last = far::until_there(async || broker.last_sequence(INGRESS, PRODUCER).await).await?;
+    Ok(End { last_sequence: last.unwrap_or(0), ..End::default() })
 }
 
 fn dead(edge: &str, message: &Message) -> Dead {

@@ -1,13 +1,15 @@
-//! The fault harness of the embedded broker: `cargo xtask faults`. Each rule lets faults of one kind come to a process under load and has an oracle judge
+//! The fault harness of the embedded broker, and of the client of a real Pulsar: `cargo xtask faults`. Each rule lets faults of one kind come to a process under load and has an oracle judge
 //! what is there afterwards. `docs/reliability.md` is what it has seen.
 
 mod child;
 mod disk;
+mod far;
 mod log;
 mod lying;
 mod memory;
 mod oracle;
 mod product;
+mod proxy;
 mod r01;
 mod r02;
 mod r03;
@@ -15,6 +17,8 @@ mod r04;
 mod r05;
 mod r06;
 mod r07;
+mod r08;
+mod r09;
 mod r10;
 mod r12;
 mod r13;
@@ -22,11 +26,13 @@ mod r16;
 mod random;
 mod report;
 mod rig;
+mod service;
 mod workload;
 
 pub(crate) use child::{ROLE, main as child};
 pub(crate) use product::{ROLE as BINARY, main as binary};
 
+use crate::services::pulsar;
 use anyhow::{Context, Result, bail};
 use leatworks_broker::BoxFuture;
 use std::{
@@ -102,6 +108,8 @@ struct Rule {
     programs: &'static [&'static str],
     /// Whether it mounts or limits something, which only root may.
     root: bool,
+    /// Whether it runs on an Apache Pulsar of its own, which needs Java, and Maven to fetch it. Such a rule is run when it is named.
+    service: bool,
     run: for<'a> fn(&'a Setting) -> BoxFuture<'a, Result<Finding>>,
     /// With this word the oracle must object when the product is broken by `--teeth`; nothing if there is no such switch.
     bite: Option<&'static str>,
@@ -114,6 +122,7 @@ const RULES: &[Rule] = &[
         target: "1,000 kills while 1,000,000 roots cross five tasks: nothing lost, phantom or corrupt; repetitions at most kills x messages in flight, and none after removing them by id",
         programs: &[],
         root: false,
+        service: false,
         run: |setting| Box::pin(r01::run(setting)),
         bite: Some("lost"),
     },
@@ -123,6 +132,7 @@ const RULES: &[Rule] = &[
         target: "3,000 calls that change the disk: every opening afterwards is clean, nothing acknowledged is lost",
         programs: &["strace"],
         root: false,
+        service: false,
         run: |setting| Box::pin(r02::run(setting)),
         bite: None,
     },
@@ -132,6 +142,7 @@ const RULES: &[Rule] = &[
         target: "300 cuts under load: nothing acknowledged is lost; the same run with the sync switched off loses",
         programs: &["mount", "umount", "mkfs.ext4", "perl"],
         root: true,
+        service: false,
         run: |setting| Box::pin(r03::run(setting)),
         bite: Some("lost"),
     },
@@ -141,6 +152,7 @@ const RULES: &[Rule] = &[
         target: "cut at each of the last 65,536 bytes, and 10,000 bits flipped: no wrong message, all damage told of, loss limited to the damaged record, none by a damaged checkpoint",
         programs: &[],
         root: false,
+        service: false,
         run: |setting| Box::pin(r04::run(setting)),
         bite: None,
     },
@@ -150,6 +162,7 @@ const RULES: &[Rule] = &[
         target: "n = 1 to 200: acknowledging stops at once, no sync is tried again, exit code 74 within 1 s, nothing acknowledged is lost in a power cut behind it",
         programs: &["mount", "umount", "mkfs.ext4", "perl", "strace"],
         root: true,
+        service: false,
         run: |setting| Box::pin(r05::run(setting)),
         bite: Some("goes on"),
     },
@@ -159,6 +172,7 @@ const RULES: &[Rule] = &[
         target: "50 times full and with space again: senders get a typed error within 1 s, consumers go on, senders are served again within 5 s of space, no restart, nothing acknowledged is lost",
         programs: &["mount", "umount"],
         root: true,
+        service: false,
         run: |setting| Box::pin(r06::run(setting)),
         bite: None,
     },
@@ -168,7 +182,28 @@ const RULES: &[Rule] = &[
         target: "with 1,000,000 unacknowledged messages the first delivery comes within 2 s of the start of a killed process (99th percentile), with a short backlog within 500 ms",
         programs: &[],
         root: false,
+        service: false,
         run: |setting| Box::pin(r07::run(setting)),
+        bite: None,
+    },
+    Rule {
+        name: "R8",
+        title: "kill -9 of the Pulsar broker, and topics that move",
+        target: "100 kills of the Pulsar broker and 300 unloads of topics while 200,000 roots cross five tasks on it: nothing lost or stuck, no process started again, work goes on within 10 s (99th percentile); repetitions at most faults x messages in flight, and none after removing them by id",
+        programs: &[],
+        root: false,
+        service: true,
+        run: |setting| Box::pin(r08::run(setting)),
+        bite: Some("lost"),
+    },
+    Rule {
+        name: "R9",
+        title: "faults of the network to Pulsar",
+        target: "300 faults by a proxy between the client and a Pulsar broker (blackhole, reset, half-open, cut within a frame, 1 byte a second, latency): nothing lost or stuck, no process started again, work goes on within 15 s (99th percentile)",
+        programs: &[],
+        root: false,
+        service: true,
+        run: |setting| Box::pin(r09::run(setting)),
         bite: None,
     },
     Rule {
@@ -177,6 +212,7 @@ const RULES: &[Rule] = &[
         target: "a message that fails by error, panic, abort, lack of memory or hanging is a dead letter after exactly its attempts, with the process and the broker alone killed between every two of them",
         programs: &[],
         root: false,
+        service: false,
         run: |setting| Box::pin(r10::run(setting)),
         bite: Some("its attempts were"),
     },
@@ -186,6 +222,7 @@ const RULES: &[Rule] = &[
         target: "one below each limit and at it is taken, one above is refused with a typed error before anything is written, and holds nobody up",
         programs: &[],
         root: false,
+        service: false,
         run: |setting| Box::pin(r12::run(setting)),
         bite: None,
     },
@@ -195,6 +232,7 @@ const RULES: &[Rule] = &[
         target: "a sink at 1 % of the source's speed for 10 minutes with 1,000,000 messages queued: the process stays within 256 MiB, nothing is dropped, the source is slowed, and afterwards the sink does 90 % of its former rate",
         programs: &[],
         root: false,
+        service: false,
         run: |setting| Box::pin(r13::run(setting)),
         bite: None,
     },
@@ -204,6 +242,7 @@ const RULES: &[Rule] = &[
         target: "jumps of an hour, five minutes and ten years, also between two processes: nothing lost, no wait before a retry off by more than 10 %, nothing waits for ever",
         programs: &[],
         root: false,
+        service: false,
         run: |setting| Box::pin(r16::run(setting)),
         bite: None,
     },
@@ -243,7 +282,7 @@ fn parse(words: &[&str]) -> Result<Request> {
         }
     }
     if request.rules.is_empty() {
-        request.rules = RULES.iter().filter(|rule| !request.teeth || rule.bite.is_some()).collect();
+        request.rules = RULES.iter().filter(|rule| !rule.service && (!request.teeth || rule.bite.is_some())).collect();
     }
     Ok(request)
 }
@@ -305,6 +344,11 @@ fn cannot_run(rule: &Rule) -> Option<String> {
             "{} not installed; `.ci/install-fault-tools` installs what is needed on Debian",
             missing.join(", ")
         ));
+    }
+    if rule.service
+        && let Err(missing) = pulsar::can_run()
+    {
+        return Some(format!("it needs Java, and Maven to fetch an Apache Pulsar: {missing}"));
     }
     if rule.name == "R16" && r16::library().is_none() {
         return Some("libfaketime not installed; `.ci/install-fault-tools` installs what is needed on Debian".to_owned());

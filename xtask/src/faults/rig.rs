@@ -100,24 +100,7 @@ impl Rig {
     /// Lets everything finish without faults. `Ok` also if it does not: then there is no end, and the oracle says so.
     pub(crate) async fn drain(&mut self) -> Result<()> {
         self.job.drain = true;
-        let mut running = self.start()?;
-        let progress = |rig: &Rig| rig.count(log::OBSERVED) + rig.count(log::ATTEMPTS) + rig.count(log::ACKED);
-        let (mut before, mut since) = (progress(self), Instant::now());
-        loop {
-            if let Some(status) = running.wait(Duration::from_millis(200)).await? {
-                if !status.success() {
-                    eprintln!("the child that was to drain ended with {status}: {}", self.last_words());
-                }
-                return Ok(());
-            }
-            let now = progress(self);
-            if now != before {
-                (before, since) = (now, Instant::now());
-            } else if since.elapsed() > STUCK {
-                running.kill().await?;
-                return Ok(());
-            }
-        }
+        self.start()?.until_drained().await
     }
 
     /// What the child said last.
@@ -171,7 +154,11 @@ impl Rig {
             // What was handled and taken back by a crash begins anew.
             attempts_survive: attempts_survive && self.job.sink_waits,
             duplicates_max: faults * held,
-            published: vec![(start, 1, 1), (fork, 1, 1), (left, 1, 1), (right, 1, 0), (join, 2, 1)],
+            // A service counts anew with each start of its own.
+            published: match self.job.service {
+                Some(_) => Vec::new(),
+                None => vec![(start, 1, 1), (fork, 1, 1), (left, 1, 1), (right, 1, 0), (join, 2, 1)],
+            },
         };
         Ok(judge(&logs, &expected))
     }
@@ -186,6 +173,11 @@ pub(crate) struct Running<'a> {
 }
 
 impl Running<'_> {
+    /// What it was started by.
+    pub(crate) fn rig(&self) -> &Rig {
+        self.rig
+    }
+
     /// Waits for its end, but no longer than this.
     pub(crate) async fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         match tokio::time::timeout(limit, self.child.wait()).await {
@@ -239,6 +231,26 @@ impl Running<'_> {
             }
             if began.elapsed() > STUCK {
                 bail!("stuck: {what} did not happen, and nothing was acknowledged for {STUCK:?}: {}", self.rig.last_words());
+            }
+        }
+    }
+
+    /// Waits until it has drained and ended by itself. It is killed when nothing goes on any more.
+    pub(crate) async fn until_drained(&mut self) -> Result<()> {
+        let progress = |rig: &Rig| rig.count(log::OBSERVED) + rig.count(log::ATTEMPTS) + rig.count(log::ACKED);
+        let (mut before, mut since) = (progress(self.rig), Instant::now());
+        loop {
+            if let Some(status) = self.wait(Duration::from_millis(200)).await? {
+                if !status.success() {
+                    eprintln!("the child that was to drain ended with {status}: {}", self.rig.last_words());
+                }
+                return Ok(());
+            }
+            let now = progress(self.rig);
+            if now != before {
+                (before, since) = (now, Instant::now());
+            } else if since.elapsed() > STUCK {
+                return self.kill().await;
             }
         }
     }

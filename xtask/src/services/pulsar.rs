@@ -7,9 +7,11 @@ use std::{
     collections::BTreeMap,
     fs::File,
     net::TcpListener,
+    ops::Range,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -27,6 +29,9 @@ const MEMORY: &str = "-Xms512m -Xmx512m -XX:MaxDirectMemorySize=512m";
 
 /// What it has for measurements: the heap that it is shipped with, and as much outside of it, where its caches are.
 pub(crate) const MEMORY_SHIPPED: &str = "-Xms2g -Xmx2g -XX:MaxDirectMemorySize=2g";
+
+/// Where the ports of servers are that are killed and started again: above what services have, below what outgoing connections are given.
+const LASTING: Range<u16> = 20_000..30_000;
 
 /// The storage inside asks for an interface where the broker asks for an address.
 const LOOPBACK: &str = if cfg!(target_os = "macos") { "lo0" } else { "lo" };
@@ -59,6 +64,7 @@ pub(crate) const ALL_FEATURES: &[(&str, &str)] =
 pub(crate) struct Pulsar {
     process: Child,
     folder: PathBuf,
+    memory: &'static str,
     /// Where clients connect.
     pub(crate) port: u16,
     /// The port of the admin API.
@@ -142,6 +148,28 @@ impl Pulsar {
         Ok(server)
     }
 
+    /// Starts a server that is to be killed and started again: on ports that no connection of this machine takes by itself while it is away.
+    pub(crate) fn start_to_be_killed(options: &Options<'_>) -> Result<Self> {
+        let ports = [lasting_port()?, lasting_port()?];
+        let folder = cache()?.join(format!("pulsar-{}-{}", std::process::id(), ports[0]));
+        let mut server = Self::spawn(folder, ports, options, |_| {})?;
+        server.wait_until_ready(None)?;
+        Ok(server)
+    }
+
+    /// Ends it as a crash does. What it has stored stays.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.process.kill().context("killing Pulsar")?;
+        self.process.wait().context("waiting for the end of Pulsar")?;
+        Ok(())
+    }
+
+    /// Starts it on what it has stored, and waits until it answers.
+    pub(crate) fn start_again(&mut self) -> Result<()> {
+        self.process = launch(&self.folder, self.memory, |_| {})?;
+        self.wait_until_ready(None)
+    }
+
     fn spawn(
         folder: PathBuf,
         [port, web_port]: [u16; 2],
@@ -158,27 +186,9 @@ impl Pulsar {
         settings.extend([("brokerServicePort", port.to_string()), ("webServicePort", web_port.to_string())]);
         settings.extend(options.secret.into_iter().flat_map(Secret::settings));
         std::fs::write(&configuration, configured(&shipped, &settings))?;
-        let console = File::create(folder.join("console.log"))?;
-        let mut command = Command::new(home.join("bin/pulsar"));
-        command
-            .args(["standalone", "--no-functions-worker", "--no-stream-storage", "--advertised-address", "127.0.0.1", "--config"])
-            .arg(&configuration)
-            .arg("--metadata-dir")
-            .arg(folder.join("metadata"))
-            .arg("--bookkeeper-dir")
-            .arg(folder.join("storage"))
-            .args(["--num-bookies", "1"])
-            .env("PULSAR_STANDALONE_CONF", &configuration)
-            .env("PULSAR_LOG_DIR", folder.join("logs"))
-            .env("PULSAR_MEM", if options.as_shipped { MEMORY_SHIPPED } else { MEMORY })
-            .env("PULSAR_GC", "-XX:+UseG1GC -XX:+PerfDisableSharedMem")
-            .stdin(Stdio::null())
-            .stdout(console.try_clone()?)
-            .stderr(console);
-        set_up(&mut command);
-        // The script ends in `exec java`, so the process that is started here is the server itself.
-        let process = command.spawn().context("starting Pulsar")?;
-        Ok(Self { process, folder, port, web_port })
+        let memory = if options.as_shipped { MEMORY_SHIPPED } else { MEMORY };
+        let process = launch(&folder, memory, set_up)?;
+        Ok(Self { process, folder, memory, port, web_port })
     }
 
     fn wait_until_ready(&mut self, token: Option<&str>) -> Result<()> {
@@ -206,6 +216,49 @@ impl Drop for Pulsar {
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Starts the server whose configuration and store are in a folder.
+fn launch(folder: &Path, memory: &str, set_up: impl FnOnce(&mut Command)) -> Result<Child> {
+    let home = fetch()?;
+    let configuration = folder.join("standalone.conf");
+    let console = File::create(folder.join("console.log"))?;
+    let mut command = Command::new(home.join("bin/pulsar"));
+    command
+        .args(["standalone", "--no-functions-worker", "--no-stream-storage", "--advertised-address", "127.0.0.1", "--config"])
+        .arg(&configuration)
+        .arg("--metadata-dir")
+        .arg(folder.join("metadata"))
+        .arg("--bookkeeper-dir")
+        .arg(folder.join("storage"))
+        .args(["--num-bookies", "1"])
+        .env("PULSAR_STANDALONE_CONF", &configuration)
+        .env("PULSAR_LOG_DIR", folder.join("logs"))
+        .env("PULSAR_MEM", memory)
+        .env("PULSAR_GC", "-XX:+UseG1GC -XX:+PerfDisableSharedMem")
+        .stdin(Stdio::null())
+        .stdout(console.try_clone()?)
+        .stderr(console);
+    set_up(&mut command);
+    // The script ends in `exec java`, so the process that is started here is the server itself.
+    command.spawn().context("starting Pulsar")
+}
+
+/// Fails with what is missing on this machine to run a server, or to fetch it.
+pub(crate) fn can_run() -> Result<()> {
+    JAVA.check()?;
+    if cache()?.join(format!("apache-pulsar-{VERSION}")).is_dir() { Ok(()) } else { MAVEN.check() }
+}
+
+/// A port below those from which outgoing connections are given theirs. While nobody listens on one of those, a client that tries to connect
+/// to it can be given it as its own, and keeps the server from it.
+fn lasting_port() -> Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = std::process::id() as u16;
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut ports = (0..LASTING.len() as u16)
+        .map(|_| LASTING.start + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % LASTING.len() as u16);
+    ports.find(is_free).context("no port is free")
 }
 
 /// A port of loopback that nobody listens on.

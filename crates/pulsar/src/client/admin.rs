@@ -64,6 +64,23 @@ pub(crate) struct SubscriptionStats {
     pub(crate) durable: Option<bool>,
 }
 
+impl SubscriptionStats {
+    /// What they say of messages.
+    pub(crate) fn counted(&self) -> leatworks_broker::SubscriptionStats {
+        // Entries, of which each holds a message at least.
+        let entries = self.msg_backlog.max(0) as u64;
+        // An entry that comes again over a new connection while its acknowledgement over the old one is being taken in is counted as in hand for as long as
+        // its consumer is there. Where no entry is left nothing is in hand.
+        let in_flight = if entries == 0 { 0 } else { self.unacked_messages.max(0) as u64 };
+        leatworks_broker::SubscriptionStats {
+            backlog: entries.saturating_sub(in_flight),
+            in_flight,
+            delayed: self.msg_delayed,
+            consumers: self.consumers.len(),
+        }
+    }
+}
+
 /// What the storage knows of a topic, as far as it is used.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -269,5 +286,20 @@ impl Admin {
     /// What the storage knows of a topic.
     pub(crate) async fn internal(&self, topic: &str) -> Result<Internal, PulsarError> {
         self.get(&self.topic(topic, "/internalStats")).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_service_takes_for_in_hand_counts_as_long_as_there_is_an_entry() {
+        for (msg_backlog, unacked_messages, counted) in
+            [(0, 0, (0, 0)), (5, 0, (5, 0)), (5, 2, (3, 2)), (1, 10, (0, 10)), (0, 10, (0, 0)), (-1, 10, (0, 0)), (3, -2, (3, 0))]
+        {
+            let found = SubscriptionStats { msg_backlog, unacked_messages, ..SubscriptionStats::default() }.counted();
+            assert_eq!((found.backlog, found.in_flight), counted, "{msg_backlog} entries, {unacked_messages} messages in hand");
+        }
     }
 }

@@ -15,8 +15,8 @@ use super::{
 use crate::wire::proto::SubType;
 use futures_util::future::join_all;
 use leatworks_broker::{
-    BrokerError, Consumer, ErrorKind, Message, Position, Result, Start, Subscribe, SubscriptionKind, SubscriptionStats,
-    TopicKind, TopicSpec, TopicStats,
+    BrokerError, Consumer, ErrorKind, Message, Position, Result, Start, Subscribe, SubscriptionKind, TopicKind, TopicSpec,
+    TopicStats,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -440,14 +440,14 @@ impl Inner {
         };
         let mut subscriptions = BTreeMap::new();
         for (subscription, found) in stats.subscriptions.iter().filter(|(_, found)| found.durable != Some(false)) {
-            let mut counted = count(found);
+            let mut counted = found.counted();
             let retry = retry_topic(name, subscription);
             if retry != name
                 && names.contains(&retry)
                 && self.visible(&retry).await?.is_none()
                 && let Some(found) = self.admin.stats(&retry).await?.subscriptions.get(subscription)
             {
-                let more = count(found);
+                let more = found.counted();
                 counted.backlog += more.backlog;
                 counted.in_flight += more.in_flight;
                 counted.delayed += more.delayed;
@@ -479,16 +479,5 @@ impl Inner {
         }
         known.internal.insert(topic.to_owned(), Instant::now());
         Ok(None)
-    }
-}
-
-fn count(found: &super::admin::SubscriptionStats) -> SubscriptionStats {
-    let in_flight = found.unacked_messages.max(0) as u64;
-    SubscriptionStats {
-        // Entries, of which each holds a message at least.
-        backlog: (found.msg_backlog.max(0) as u64).saturating_sub(in_flight),
-        in_flight,
-        delayed: found.msg_delayed,
-        consumers: found.consumers.len(),
     }
 }

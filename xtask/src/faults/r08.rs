@@ -1,0 +1,145 @@
+//! R8: the broker of a Pulsar service is killed with `kill -9`, and its topics are unloaded, again and again, while messages cross the topology. The process
+//! with the dispatchers lives on, and nobody helps it.
+
+use super::{
+    Finding, Setting,
+    far::Arrivals,
+    log,
+    random::Random,
+    rig::{Rig, Running},
+    service,
+    workload::TOPOLOGY,
+};
+use crate::services::pulsar::Pulsar;
+use anyhow::Result;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long after the progress it has waited for a fault comes at most.
+const LATE_MAX: Duration = Duration::from_millis(50);
+
+/// How long after the service answers again work must go on.
+const RESUME_MAX: Duration = Duration::from_secs(10);
+
+/// How often what waits on an edge is thrown away, to show that the oracle sees it.
+const THROWN_AWAY: u64 = 6;
+
+/// What happens to the service.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Kill,
+    Unload(&'static str),
+    /// A broken product: what waits for this edge is gone.
+    ThrowAway(&'static str, &'static str),
+}
+
+/// What the faults have met.
+#[derive(Default)]
+struct Met {
+    kills: u64,
+    unloads: u64,
+    in_flight: u64,
+    /// How long after each kill it took until the sink got something.
+    resumed: Vec<Duration>,
+}
+
+pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
+    let (kills, unloads, roots) = if setting.teeth { (0, 0, 3_000) } else { setting.pick((3, 6, 3_000), (100, 300, 200_000)) };
+    let mut server = service::start()?;
+    let mut rig = service::rig(&setting.folder, &server, server.port)?;
+    (rig.job.roots, rig.job.drain) = (roots, true);
+    let mut random = Random::new(setting.seed, "R8");
+    let faults = if setting.teeth { thrown_away() } else { plan(kills, unloads, &mut random) };
+    let mut finding = Finding::default();
+    let mut met = Met::default();
+    let mut running = rig.start()?;
+    running.until_open().await?;
+    let count = faults.len() as u64;
+    for (number, fault) in (0..).zip(faults) {
+        let wanted = (number * 1_000 + random.within(0..1_000)) * roots / ((count + 1) * 1_000);
+        let going = running.until("progress", |rig| rig.acked() > wanted).await?;
+        if !going || running.wait(random.below(LATE_MAX)).await?.is_some() {
+            finding.objections.push(format!("the child ended by itself: {}", rig.last_words()));
+            break;
+        }
+        met.in_flight += u64::from(Arrivals::new(&rig.folder).missing(rig.acked(), &rig.job.orders)? > 0);
+        strike(fault, &mut server, &mut running, &mut met).await?;
+    }
+    running.until_drained().await?;
+    judge(setting, &rig, met, (kills + unloads, roots), finding)
+}
+
+/// Kills and unloads in an order of the seed.
+fn plan(kills: u64, unloads: u64, random: &mut Random) -> Vec<Fault> {
+    let topics: Vec<&'static str> = TOPOLOGY.edges.iter().map(|edge| edge.topic).collect();
+    let (mut kills, mut unloads) = (kills, unloads);
+    let mut faults = Vec::new();
+    while kills + unloads > 0 {
+        if random.within(0..kills + unloads) < kills {
+            kills -= 1;
+            faults.push(Fault::Kill);
+        } else {
+            unloads -= 1;
+            faults.push(Fault::Unload(topics[random.within(0..topics.len() as u64) as usize]));
+        }
+    }
+    faults
+}
+
+fn thrown_away() -> Vec<Fault> {
+    let edges = TOPOLOGY.edges.iter().skip(1).map(|edge| Fault::ThrowAway(edge.topic, edge.subscription));
+    edges.cycle().take(THROWN_AWAY as usize).collect()
+}
+
+async fn strike(fault: Fault, server: &mut Pulsar, running: &mut Running<'_>, met: &mut Met) -> Result<()> {
+    match fault {
+        Fault::Unload(topic) => {
+            service::unload(server, topic)?;
+            met.unloads += 1;
+        }
+        Fault::ThrowAway(topic, subscription) => {
+            service::act(server, "POST", topic, &format!("subscription/{subscription}/skip_all"))?;
+            // What was handed out ahead and is in nobody's hands does not come again.
+            service::unload(server, topic)?;
+        }
+        Fault::Kill => {
+            server.kill()?;
+            met.kills += 1;
+            server.start_again()?;
+            let (answered, before) = (Instant::now(), running.rig().count(log::OBSERVED));
+            if running.until("work after a kill", |rig| rig.count(log::OBSERVED) > before).await? {
+                met.resumed.push(answered.elapsed());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn judge(setting: &Setting, rig: &Rig, mut met: Met, (faults, roots): (u64, u64), mut finding: Finding) -> Result<Finding> {
+    let verdict = rig.judge(met.kills + met.unloads)?;
+    met.resumed.sort_unstable();
+    let late = met.resumed.get((met.resumed.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default();
+    let longest = met.resumed.last().copied().unwrap_or_default();
+    let processes = rig.openings()?;
+    finding.seen = format!(
+        "{} kills and {} unloads, {} of them with messages in flight; work went on {} ms after the service answered (99th percentile; {} ms at most) in {processes} \
+         process; {}",
+        met.kills,
+        met.unloads,
+        met.in_flight,
+        late.as_millis(),
+        longest.as_millis(),
+        verdict.figures()
+    );
+    finding.objections.extend(verdict.objections());
+    finding.require(processes == 1, || format!("{processes} processes were needed"));
+    // Beside other work one start may take longer, so the short tier only sees that work goes on.
+    finding.require(late <= RESUME_MAX || setting.pick(true, false), || format!("work went on after {late:?} only"));
+    finding.require(met.kills + met.unloads == faults, || format!("only {} of {faults} faults came", met.kills + met.unloads));
+    finding.require(met.in_flight * 10 >= faults * 9, || {
+        format!("only {} of {faults} faults met messages in flight", met.in_flight)
+    });
+    let enough = verdict.acked * 100 >= roots * 99;
+    finding.require(enough, || format!("only {} of {roots} roots were acknowledged", verdict.acked));
+    Ok(finding)
+}
