@@ -6,8 +6,11 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(crate) struct Dispatch {
-    /// The edge, in quotes: 'TOPOLOGY/A-->B', 'TOPOLOGY/A-->|label|B', or 'TOPOLOGY/[*]-->A' for the way in
-    #[arg(conflicts_with_all = ["config", "allow_remote"])]
+    // The help is no documentation, in which the brackets would be a link.
+    #[arg(
+        conflicts_with_all = ["config", "allow_remote"],
+        help = "The edge, in quotes: 'TOPOLOGY/A-->B', 'TOPOLOGY/A-->|label|B', or 'TOPOLOGY/[*]-->A' for the way in"
+    )]
     pub(crate) edge: Option<String>,
     /// Where the worker of the edge's target listens
     #[arg(long, value_name = "URL", requires = "edge")]
