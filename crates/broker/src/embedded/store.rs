@@ -231,7 +231,8 @@ impl Store for JournalStore {
     }
 
     fn wave_bytes(&self) -> Option<u64> {
-        self.journal.is_full().then_some(self.hand_in.1 / WAVE_PART)
+        // The segments of a journal that was there are as large as they were made, whatever the options say.
+        self.journal.is_full().then(|| self.journal.record_bytes_max() as u64 / WAVE_PART)
     }
 
     async fn room(&self, bytes: usize, effect: Effect) -> Result<()> {

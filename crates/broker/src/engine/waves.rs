@@ -26,8 +26,8 @@ enum Crowded<'a> {
 }
 
 impl<S: Store> Engine<S> {
-    /// The core with room for a step, as [`Engine::open_loaded`] gives it. In the reserve of a full disk messages are moved on in small waves, those further down the graph first: what is at the beginning of it would
-    /// otherwise use up the reserve, and the end of it, which makes space, could not go on.
+    /// The core with room for a step, as [`Engine::open_loaded`] gives it. In the reserve of a full disk messages are moved on in small waves, those further down
+    /// the graph first: what is at the beginning of it would otherwise use up the reserve, and the end of it, which makes space, could not go on.
     pub(super) async fn open_for(
         &self,
         step: &Step,
@@ -61,10 +61,14 @@ impl<S: Store> Engine<S> {
 
     /// Why a step should not happen now.
     fn crowded<'a>(&self, core: &Core<S::Handle, S::Group>, step: &'a Step, bytes: usize, effect: Effect) -> Option<Crowded<'a>> {
-        if effect != Effect::Moves || self.store.has_room(&core.group, bytes, Effect::Adds) {
+        if effect != Effect::Moves {
             return None;
         }
+        // On a disk that is not full nothing more is looked at.
         let wave_bytes = self.store.wave_bytes()?;
+        if self.store.has_room(&core.group, bytes, Effect::Adds) {
+            return None;
+        }
         if step.acks.len() > 1 && bytes as u64 > wave_bytes {
             return Some(Crowded::Large);
         }
