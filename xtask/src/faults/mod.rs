@@ -240,7 +240,7 @@ const RULES: &[Rule] = &[
         name: "R16",
         title: "jumps of the wall clock",
         target: "jumps of an hour, five minutes and ten years, also between two processes: nothing lost, no wait before a retry off by more than 10 %, nothing waits for ever",
-        programs: &[],
+        programs: &["cc"],
         root: false,
         service: false,
         run: |setting| Box::pin(r16::run(setting)),
@@ -349,9 +349,6 @@ fn cannot_run(rule: &Rule) -> Option<String> {
         && let Err(missing) = pulsar::can_run()
     {
         return Some(format!("it needs Java, and Maven to fetch an Apache Pulsar: {missing}"));
-    }
-    if rule.name == "R16" && r16::library().is_none() {
-        return Some("libfaketime not installed; `.ci/install-fault-tools` installs what is needed on Debian".to_owned());
     }
     (rule.root && !rustix::process::geteuid().is_root()).then(|| "it mounts a disk of its own, so it needs root".to_owned())
 }

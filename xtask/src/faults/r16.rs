@@ -8,13 +8,21 @@ use super::{
 use anyhow::{Context, Result, bail};
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
-/// The places to which the clock jumps, as faketime writes them.
-const JUMPS: [&str; 5] = ["+0", "+1h", "-1h", "-5m", "+10y"];
+const HOUR: i64 = 3_600;
+const TEN_YEARS: i64 = 10 * 365 * 24 * HOUR;
+
+/// The places to which the clock jumps, in seconds from where it really is.
+const JUMPS: [i64; 5] = [0, HOUR, -HOUR, -300, TEN_YEARS];
+
+/// What moves the clock of a process, built by the C compiler that Rust needs anyway.
+const CLOCK: &str = include_str!("clock.c");
 
 /// How long it stays there.
 const STAYS: Duration = Duration::from_millis(700);
@@ -22,7 +30,7 @@ const STAYS: Duration = Duration::from_millis(700);
 /// After so many jumps the process is killed, and the next one begins at the next of these times: each must find what the one before has left at another
 /// time, an hour and ten years back too. The run ends, without a jump, behind one that began ten years ahead.
 const KILL_EACH: u64 = 4;
-const STARTS: [&str; 3] = ["+1h", "-1h", "+10y"];
+const STARTS: [i64; 3] = [HOUR, -HOUR, TEN_YEARS];
 
 /// How long a failed message asks to wait, and what a wait may be off by: a tenth, and what a busy machine adds before an attempt begins.
 const RETRY_AFTER_MS: u64 = 1_000;
@@ -39,18 +47,17 @@ const RATE: u64 = 200;
 pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     let jumps = setting.pick(12, 300);
     let mut finding = Finding::default();
-    let Some(library) = library() else { bail!("libfaketime is not installed") };
     let mut rig = Rig::new(&setting.folder, None)?;
     let clock = rig.folder.join("clock");
-    rig.environment = environment(&library, &clock);
+    set(&clock, 0)?;
+    rig.environment = environment(&library(&rig.folder)?, &clock);
     (rig.job.batch, rig.job.rate, rig.job.attempts_right) = (4, Some(RATE), ATTEMPTS);
     rig.job.orders.permanent_each = 0;
     rig.job.orders.retry_after_ms = RETRY_AFTER_MS;
     let poison = (1..=jumps * STAYS.as_millis() as u64 * RATE / 1_000 / POISON_EACH).map(|number| number * POISON_EACH);
     rig.job.orders.poison = poison.map(|sequence| (sequence, super::workload::Poison::Error)).collect();
     let mut random = Random::new(setting.seed, "R16");
-    let (mut before, mut jumped, mut kills) = ("+0", 0, 0);
-    set(&clock, before)?;
+    let (mut before, mut jumped, mut kills) = (0, 0, 0);
     let mut running = rig.start()?;
     running.until_open().await?;
     for number in 0..jumps {
@@ -71,10 +78,9 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     stay(&rig, &mut running).await?;
     running.kill().await?;
     drop(running);
-    set(&clock, "+0")?;
+    set(&clock, 0)?;
     rig.job.roots = rig.acked();
     rig.drain().await?;
-    tidy(&rig)?;
     let verdict = rig.judge(kills + 1)?;
     let waits = waits(&log::read(&rig.folder, log::ATTEMPTS)?);
     let wrong: Vec<u64> = waits
@@ -103,45 +109,27 @@ async fn stay(rig: &Rig, running: &mut Running<'_>) -> Result<()> {
     }
 }
 
-/// Where the library lies that lets the clock of a process jump.
-pub(crate) fn library() -> Option<PathBuf> {
-    let folders = fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
-    folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|library| library.exists())
-}
-
-/// The wall clock follows the file, looked at on each call; the monotonic one is left alone, as a jump of a real clock leaves it.
-fn environment(library: &Path, clock: &Path) -> Vec<(String, String)> {
-    let text = |path: &Path| path.display().to_string();
-    [
-        ("LD_PRELOAD", text(library)),
-        ("FAKETIME_TIMESTAMP_FILE", text(clock)),
-        ("FAKETIME_NO_CACHE", "1".to_owned()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-        ("DONT_FAKE_MONOTONIC", "1".to_owned()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into()
-}
-
-/// Removes what faketime leaves of a process that was killed: a little shared memory each.
-fn tidy(rig: &Rig) -> Result<()> {
-    for line in log::read(&rig.folder, log::OPENED)? {
-        let ("o", Some(process)) = (line[0].as_str(), line.get(6)) else { continue };
-        for name in ["faketime_shm", "sem.faketime_sem"] {
-            let path = Path::new("/dev/shm").join(format!("{name}_{process}"));
-            if path.exists() {
-                fs::remove_file(path)?;
-            }
-        }
+/// Builds the library that lets the clock of a process jump.
+fn library(folder: &Path) -> Result<PathBuf> {
+    let (source, library) = (folder.join("clock.c"), folder.join("clock.so"));
+    fs::write(&source, CLOCK)?;
+    let arguments = ["-shared", "-fPIC", "-O2", "-o"];
+    let output = Command::new("cc").args(arguments).arg(&library).arg(&source).output().context("running cc")?;
+    if !output.status.success() {
+        bail!("cc cannot build {}: {}", source.display(), String::from_utf8_lossy(&output.stderr));
     }
-    Ok(())
+    Ok(library)
 }
 
-/// Sets the clock; the file is replaced as a whole, so that nobody reads half of it.
-fn set(clock: &Path, to: &str) -> Result<()> {
-    let new = clock.with_extension("new");
-    fs::write(&new, format!("{to}\n"))?;
-    fs::rename(&new, clock).context("setting the clock")
+/// The wall clock follows the file, looked at on each call.
+fn environment(library: &Path, clock: &Path) -> Vec<(String, String)> {
+    [("LD_PRELOAD", library), ("FAULT_CLOCK", clock)].map(|(name, path)| (name.to_owned(), path.display().to_string())).into()
+}
+
+/// Sets the clock. The children have the file mapped, so its eight bytes are written where they are.
+fn set(clock: &Path, ahead: i64) -> Result<()> {
+    let file = File::options().create(true).truncate(false).write(true).open(clock)?;
+    file.write_all_at(&ahead.to_ne_bytes(), 0).context("setting the clock")
 }
 
 /// The times between two attempts at one message in one process, in milliseconds.
