@@ -32,6 +32,7 @@ const PARTS: &[Part] = &[
     Part { name: "simulate", run: simulated },
     Part { name: "clients", run: foreign_clients },
     Part { name: "pulsar", run: real_pulsar },
+    Part { name: "kubernetes", run: real_kubernetes },
     Part { name: "showcase", run: || showcase::check().map(|()| Outcome::Passed) },
     Part { name: "graph", run: graph },
     Part { name: "faults", run: few_faults },
@@ -153,6 +154,11 @@ fn real_pulsar() -> Result<Outcome> {
         Some(why) if std::env::var_os("CI").is_some() => bail!("Python has not read along: {why}"),
         Some(why) => Ok(Outcome::Skipped(format!("all but reading along in Python: {why}"))),
     }
+}
+
+/// A real cluster, and what is deployed on it. It needs root and namespaces; where `CI` is set it fails without them.
+fn real_kubernetes() -> Result<Outcome> {
+    Ok(services::kubernetes::test()?.map_or(Outcome::Passed, Outcome::Skipped))
 }
 
 /// The policy on licences, sources and bans. The advisories need a database that is not on any package registry, so they are checked

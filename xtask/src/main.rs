@@ -33,7 +33,10 @@ usage: cargo xtask <task>
                 run broker and dispatchers on a simulated disk, N seeds (1,000), in each of which nothing may be found; with --bugs, find each
                 bug that can be planted instead
   services up|down pulsar | status | fetch pulsar|clients
-                Apache Pulsar on loopback, and the clients that the protocol server is tested with";
+                Apache Pulsar on loopback, and the clients that the protocol server is tested with
+  services up kubernetes [--nodes N] [--with-pulsar] | down kubernetes | exec kubernetes COMMAND … | load kubernetes ARCHIVE …
+                a real Kubernetes in a network namespace of its own, with 1 to 3 nodes, and with an Apache Pulsar that pods reach; a
+                command inside of it, with its kubectl and helm; images for its nodes";
 
 fn main() -> ExitCode {
     if std::env::var_os(faults::BINARY).is_some() {

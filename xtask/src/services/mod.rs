@@ -3,6 +3,7 @@
 //! Nothing of it lies in the build tree, so `cargo clean` costs no download and two checkouts share one copy.
 
 pub(crate) mod http;
+pub(crate) mod kubernetes;
 pub(crate) mod pulsar;
 pub(crate) mod secured;
 
@@ -17,15 +18,25 @@ use std::{
 /// How long a condition that is waited for is left alone between two looks: short beside what starts in seconds, and 20 looks a second cost nothing.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+const USAGE: &str = "\
+usage: cargo xtask services up pulsar | up kubernetes [--nodes N] [--with-pulsar] | down pulsar|kubernetes | status
+                            exec kubernetes COMMAND … | load kubernetes ARCHIVE … | fetch pulsar|kubernetes|clients";
+
 /// `cargo xtask services …`.
 pub(crate) fn run(args: &[&str]) -> Result<()> {
     match args {
         ["up", "pulsar"] => Pulsar::up(),
         ["down", "pulsar"] => Pulsar::down(),
-        ["status"] => Pulsar::status(),
+        ["status"] => Pulsar::status().and_then(|()| kubernetes::status()),
+        ["status", "kubernetes"] => kubernetes::status(),
+        ["up", "kubernetes", options @ ..] => kubernetes::up(options),
+        ["down", "kubernetes"] => kubernetes::down(),
+        ["exec", "kubernetes", command @ ..] => kubernetes::exec(command),
+        ["load", "kubernetes", archives @ ..] => kubernetes::load(archives),
+        ["fetch", "kubernetes"] => kubernetes::fetch(),
         ["fetch", "pulsar"] => pulsar::fetch().map(drop),
         ["fetch", "clients"] => crate::clients::fetch(),
-        _ => bail!("usage: cargo xtask services up pulsar | down pulsar | status | fetch pulsar | fetch clients"),
+        _ => bail!("{USAGE}"),
     }
 }
 
@@ -77,7 +88,17 @@ impl Tool {
 }
 
 /// Looks again and again until there is an answer. The answer may be an error, which ends the waiting.
-pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub(crate) fn wait_for<T>(what: &str, limit: Duration, look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    wait_every(LOOK_AGAIN, what, limit, look)
+}
+
+/// The same, with another pause between two looks.
+pub(crate) fn wait_every<T>(
+    pause: Duration,
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         if let Some(answer) = look()? {
@@ -86,6 +107,6 @@ pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() ->
         if start.elapsed() > limit {
             bail!("{what} did not happen within {} s", limit.as_secs());
         }
-        std::thread::park_timeout(LOOK_AGAIN);
+        std::thread::park_timeout(pause);
     }
 }

@@ -1,6 +1,10 @@
 //! Apache Pulsar standalone - broker, storage and metadata in one process - on loopback, from its Maven distribution.
 
-use super::{JAVA, MAVEN, cache, http, wait_for};
+use super::{
+    JAVA, MAVEN, cache, http,
+    kubernetes::{self, Network},
+    wait_for,
+};
 use crate::ci::run_command;
 use anyhow::{Context, Result, bail};
 use std::{
@@ -65,6 +69,7 @@ pub(crate) struct Pulsar {
     process: Child,
     folder: PathBuf,
     memory: &'static str,
+    network: Option<Network>,
     /// Where clients connect.
     pub(crate) port: u16,
     /// The port of the admin API.
@@ -80,6 +85,8 @@ pub(crate) struct Options<'a> {
     pub(crate) secret: Option<&'a Secret>,
     /// For measurements: caches as shipped, and the memory for them.
     pub(crate) as_shipped: bool,
+    /// The network in which it is reached at all addresses, and not on loopback of this machine.
+    pub(crate) network: Option<&'a Network>,
 }
 
 /// What tokens are signed with, and a signed one.
@@ -166,7 +173,7 @@ impl Pulsar {
 
     /// Starts it on what it has stored, and waits until it answers.
     pub(crate) fn start_again(&mut self) -> Result<()> {
-        self.process = launch(&self.folder, self.memory, |_| {})?;
+        self.process = launch(&self.folder, self.memory, self.network.as_ref(), |_| {})?;
         self.wait_until_ready(None)
     }
 
@@ -183,15 +190,26 @@ impl Pulsar {
         let mut settings: BTreeMap<&str, String> = to_owned(SETTINGS).collect();
         settings.extend(to_owned(if options.as_shipped { &[] } else { SMALL }));
         settings.extend(to_owned(options.settings));
+        if options.network.is_some() {
+            settings.extend([("bindAddress", "0.0.0.0".to_owned()), ("advertisedAddress", address(options.network))]);
+        }
         settings.extend([("brokerServicePort", port.to_string()), ("webServicePort", web_port.to_string())]);
         settings.extend(options.secret.into_iter().flat_map(Secret::settings));
         std::fs::write(&configuration, configured(&shipped, &settings))?;
         let memory = if options.as_shipped { MEMORY_SHIPPED } else { MEMORY };
-        let process = launch(&folder, memory, set_up)?;
-        Ok(Self { process, folder, memory, port, web_port })
+        let process = launch(&folder, memory, options.network, set_up)?;
+        Ok(Self { process, folder, memory, network: options.network.cloned(), port, web_port })
     }
 
-    fn wait_until_ready(&mut self, token: Option<&str>) -> Result<()> {
+    /// Starts a server that outlives this process unless it is dropped, in a process group of its own: an interrupt typed at the terminal is
+    /// not meant for it. It does not answer yet.
+    pub(super) fn spawn_standing(folder: PathBuf, ports: [u16; 2], options: &Options<'_>) -> Result<Self> {
+        Self::spawn(folder, ports, options, |command| {
+            command.process_group(0);
+        })
+    }
+
+    pub(super) fn wait_until_ready(&mut self, token: Option<&str>) -> Result<()> {
         let console = self.folder.join("console.log");
         wait_for("Pulsar's first answer", START_LIMIT, || {
             if let Some(status) = self.process.try_wait()? {
@@ -199,7 +217,8 @@ impl Pulsar {
                 let lines: Vec<&str> = console.lines().collect();
                 bail!("Pulsar ended with {status}:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
             }
-            Ok(ready(self.web_port, token).then_some(()))
+            let answers = || Ok(ready(self.web_port, token).then_some(()));
+            self.network.as_ref().map_or_else(answers, |network| network.inside(answers))
         })
     }
 
@@ -219,13 +238,16 @@ impl Drop for Pulsar {
 }
 
 /// Starts the server whose configuration and store are in a folder.
-fn launch(folder: &Path, memory: &str, set_up: impl FnOnce(&mut Command)) -> Result<Child> {
+fn launch(folder: &Path, memory: &str, network: Option<&Network>, set_up: impl FnOnce(&mut Command)) -> Result<Child> {
     let home = fetch()?;
     let configuration = folder.join("standalone.conf");
     let console = File::create(folder.join("console.log"))?;
-    let mut command = Command::new(home.join("bin/pulsar"));
+    let program = home.join("bin/pulsar");
+    let mut command = network.map_or_else(|| Command::new(&program), |network| network.command(&program));
     command
-        .args(["standalone", "--no-functions-worker", "--no-stream-storage", "--advertised-address", "127.0.0.1", "--config"])
+        .args(["standalone", "--no-functions-worker", "--no-stream-storage", "--advertised-address"])
+        .arg(address(network))
+        .arg("--config")
         .arg(&configuration)
         .arg("--metadata-dir")
         .arg(folder.join("metadata"))
@@ -242,6 +264,11 @@ fn launch(folder: &Path, memory: &str, set_up: impl FnOnce(&mut Command)) -> Res
     set_up(&mut command);
     // The script ends in `exec java`, so the process that is started here is the server itself.
     command.spawn().context("starting Pulsar")
+}
+
+/// What clients are told to connect to.
+fn address(network: Option<&Network>) -> String {
+    network.map_or_else(|| "127.0.0.1".to_owned(), |_| kubernetes::address(1))
 }
 
 /// Fails with what is missing on this machine to run a server, or to fetch it.
@@ -309,10 +336,7 @@ impl Pulsar {
             TcpListener::bind(("127.0.0.1", port)).with_context(|| format!("port {port} is taken"))?;
         }
         let options = Options { settings: ALL_FEATURES, ..Options::default() };
-        // A process group of its own: an interrupt typed at the terminal is not meant for it.
-        let mut server = Self::spawn(folder.clone(), standing::PORTS, &options, |command| {
-            command.process_group(0);
-        })?;
+        let mut server = Self::spawn_standing(folder.clone(), standing::PORTS, &options)?;
         std::fs::write(standing::pid_file(&folder), server.pid().to_string())?;
         if let Err(error) = server.wait_until_ready(None) {
             let _ = server.process.kill();

@@ -13,7 +13,7 @@ const TESTS: [(&str, &str); 3] = [("leatworks-pulsar", "client"), ("leatworks", 
 
 /// Starts both and runs the tests. Gives why foreign clients could not take part, if they could not.
 pub(crate) fn test_client() -> Result<Option<String>> {
-    let open = Pulsar::start(&Options { settings: ALL_FEATURES, secret: None, as_shipped: false })?;
+    let open = Pulsar::start(&Options { settings: ALL_FEATURES, ..Options::default() })?;
     let certificates = Path::new(CERTIFICATES).canonicalize().context("the repository's root is where this runs")?;
     let file = |name: &str| certificates.join(name).display().to_string();
     let (tls_port, certificate, key) = (free_port()?.to_string(), file("server.pem"), file("server-key.pem"));
@@ -25,7 +25,7 @@ pub(crate) fn test_client() -> Result<Option<String>> {
     ];
     let secret = Secret::for_tests();
     let secured =
-        Pulsar::start(&Options { settings: &[ALL_FEATURES, &settings].concat(), secret: Some(&secret), as_shipped: false })?;
+        Pulsar::start(&Options { settings: &[ALL_FEATURES, &settings].concat(), secret: Some(&secret), ..Options::default() })?;
     for (package, test) in TESTS {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["test", "-p", package, "--features", "real-pulsar", "--test", test]);

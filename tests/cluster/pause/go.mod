@@ -1,0 +1,3 @@
+module leatworks/pause
+
+go 1.24.0

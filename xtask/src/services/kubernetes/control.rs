@@ -1,0 +1,146 @@
+//! The control plane: store, API server, controllers, scheduler, the translation of services' addresses, and their names.
+
+use super::{
+    Cluster,
+    credentials::{Credentials, kubeconfig},
+    network::address,
+};
+use crate::{ci::run_command, services::wait_every};
+use anyhow::Result;
+use std::{fmt::Write as _, process::Stdio, time::Duration};
+
+/// What the API server is called among the daemons.
+pub(super) const API_SERVER: &str = "kube-apiserver";
+/// Where it listens.
+pub(super) const API_PORT: u16 = 6443;
+/// The address that it has as a service.
+pub(super) const SERVICE_OF_THE_API: &str = "10.96.0.1";
+const SERVICES: &str = "10.96.0.0/24";
+/// Where pods are, on all nodes.
+const PODS: &str = "10.244.0.0/16";
+/// What names of services end in.
+pub(super) const DOMAIN: &str = "cluster.local";
+
+/// Seen to need 4 to 10 s on two quiet cores; builds beside it made that 60 s.
+const START_LIMIT: Duration = Duration::from_secs(240);
+/// Asking takes a tenth of a second of a core, which the one who is asked could use.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// How long a node is silent until it counts as lost. A kubelet reports every 3 s, which two busy cores have been seen to make 8.
+const NODE_LOST: &str = "16s";
+/// How many seconds pods stay on a lost node: tests wait for it, so it is much less than the usual 300.
+const MOVE_AFTER: &str = "3";
+
+/// Starts it, and waits until a service account has been made, which is the last thing that pods need.
+pub(super) fn start(cluster: &Cluster, credentials: &Credentials) -> Result<()> {
+    let store = "http://127.0.0.1:2379";
+    let mut etcd = cluster.command("etcd");
+    etcd.arg("--data-dir").arg(cluster.folder.join("etcd"));
+    // The store ends with the cluster, so no crash of the machine has to be survived.
+    etcd.args(["--unsafe-no-fsync", "--listen-client-urls", store, "--advertise-client-urls", store]);
+    etcd.args(["--listen-peer-urls", "http://127.0.0.1:2380"]);
+    cluster.daemons.start("etcd", &mut etcd)?;
+    api_server(cluster, credentials, store)?;
+    wait_every(LOOK_AGAIN, "the API server's first answer", START_LIMIT, || {
+        cluster.daemons.check("etcd")?;
+        cluster.daemons.check(API_SERVER)?;
+        let mut ask = cluster.kubectl();
+        ask.args(["get", "--raw", "/readyz", "--request-timeout", "2s"]).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(ask.status()?.success().then_some(()))
+    })?;
+    controllers(cluster, credentials)?;
+    proxy(cluster)?;
+    names(cluster)?;
+    run_command(
+        cluster.kubectl().args(["wait", "--for=create", "serviceaccount/default", "--timeout=120s"]).stdout(Stdio::null()),
+    )
+}
+
+fn api_server(cluster: &Cluster, credentials: &Credentials, store: &str) -> Result<()> {
+    let mut command = cluster.command(API_SERVER);
+    let own = address(1);
+    let mut flag = |name: &str, value: &str| _ = command.arg(format!("--{name}={value}"));
+    for (name, file) in [
+        ("tls-cert-file", "api.crt"),
+        ("tls-private-key-file", "api.key"),
+        ("client-ca-file", "ca.crt"),
+        ("token-auth-file", "tokens.csv"),
+        ("service-account-key-file", "accounts.key"),
+        ("service-account-signing-key-file", "accounts.key"),
+    ] {
+        flag(name, &credentials.file(file).display().to_string());
+    }
+    for (name, value) in [
+        ("etcd-servers", store),
+        ("bind-address", &own),
+        ("advertise-address", &own),
+        ("secure-port", &API_PORT.to_string()),
+        ("service-account-issuer", "https://kubernetes.default.svc"),
+        ("service-cluster-ip-range", SERVICES),
+        ("authorization-mode", "Node,RBAC"),
+        ("enable-admission-plugins", "NodeRestriction"),
+        ("allow-privileged", "true"),
+        // Logs and commands in pods go to the kubelets by address: nobody answers for the nodes' names.
+        ("kubelet-preferred-address-types", "InternalIP"),
+        ("default-not-ready-toleration-seconds", MOVE_AFTER),
+        ("default-unreachable-toleration-seconds", MOVE_AFTER),
+    ] {
+        flag(name, value);
+    }
+    cluster.daemons.start(API_SERVER, &mut command)
+}
+
+/// The controllers end when the API server does not answer at their start, so they come after it.
+fn controllers(cluster: &Cluster, credentials: &Credentials) -> Result<()> {
+    let mut command = cluster.command("kube-controller-manager");
+    let file = |name: &str| credentials.file(name).display().to_string();
+    for (name, value) in [
+        ("kubeconfig", kubeconfig(&cluster.folder, "controller-manager").display().to_string()),
+        ("service-account-private-key-file", file("accounts.key")),
+        ("root-ca-file", file("ca.crt")),
+        ("cluster-signing-cert-file", file("ca.crt")),
+        ("cluster-signing-key-file", file("ca.key")),
+        ("use-service-account-credentials", "true".to_owned()),
+        ("leader-elect", "false".to_owned()),
+        ("node-monitor-grace-period", NODE_LOST.to_owned()),
+        ("bind-address", "127.0.0.1".to_owned()),
+        // It makes this folder, wherever it is told to.
+        ("flex-volume-plugin-dir", cluster.folder.join("volume-plugins").display().to_string()),
+    ] {
+        command.arg(format!("--{name}={value}"));
+    }
+    cluster.daemons.start("kube-controller-manager", &mut command)?;
+    let mut scheduler = cluster.command("kube-scheduler");
+    scheduler.arg("--kubeconfig").arg(kubeconfig(&cluster.folder, "scheduler"));
+    scheduler.args(["--leader-elect=false", "--bind-address=127.0.0.1"]);
+    cluster.daemons.start("kube-scheduler", &mut scheduler)
+}
+
+/// One for all nodes, which share the network. Its limits on connections are left as they are: they belong to the machine.
+fn proxy(cluster: &Cluster) -> Result<()> {
+    let configuration = cluster.folder.join("proxy.json");
+    let text = serde_json::json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": kubeconfig(&cluster.folder, "proxy")},
+        "mode": "iptables",
+        "hostnameOverride": "node1",
+        "clusterCIDR": PODS,
+        "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+    });
+    std::fs::write(&configuration, text.to_string())?;
+    let mut command = cluster.command("kube-proxy");
+    command.arg("--config").arg(configuration);
+    cluster.daemons.start("kube-proxy", &mut command)
+}
+
+fn names(cluster: &Cluster) -> Result<()> {
+    let configuration = cluster.folder.join("Corefile");
+    let mut text = format!(".:53 {{\n  bind {}\n  errors\n  cache 5\n", address(1));
+    let administrator = cluster.kubeconfig();
+    writeln!(text, "  kubernetes {DOMAIN} in-addr.arpa {{\n    kubeconfig {}\n  }}\n}}", administrator.display())?;
+    std::fs::write(&configuration, text)?;
+    let mut command = cluster.command("coredns");
+    command.arg("-conf").arg(configuration);
+    cluster.daemons.start("coredns", &mut command)
+}
