@@ -52,6 +52,12 @@ pub trait File: Send + Sync {
     /// Fills the buffer from this offset on.
     fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
+    /// Fills a buffer that holds zeros. What was never written may be left as it is: the most of a young file of 32 MiB, which takes as long to read as all else
+    /// that a start does.
+    fn read_into_zeros(&self, zeros: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read(zeros, offset)
+    }
+
     /// Writes all bytes at this offset.
     fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
@@ -168,6 +174,26 @@ impl File for RealFile {
         self.0.read_exact_at(buffer, offset)
     }
 
+    #[cfg(target_os = "linux")]
+    fn read_into_zeros(&self, zeros: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset + zeros.len() as u64;
+        if self.size()? < end {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut at = offset;
+        while at < end {
+            let (from, to) = match data(&self.0, at) {
+                Ok(Some((from, to))) => (from.min(end), to.min(end)),
+                Ok(None) => break,
+                // A file system that does not know: all of it.
+                Err(_) => (at, end),
+            };
+            self.read(&mut zeros[(from - offset) as usize..(to - offset) as usize], from)?;
+            at = to;
+        }
+        Ok(())
+    }
+
     fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
     }
@@ -177,7 +203,44 @@ impl File for RealFile {
     }
 }
 
+/// Where there is something written from this offset on, and where that ends.
+#[cfg(target_os = "linux")]
+fn data(file: &fs::File, from: u64) -> io::Result<Option<(u64, u64)>> {
+    use rustix::fs::{SeekFrom, seek};
+    match seek(file, SeekFrom::Data(from)) {
+        Ok(start) => Ok(Some((start, seek(file, SeekFrom::Hole(start))?))),
+        Err(rustix::io::Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether an error says that there is no space, which may pass.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_never_written_reads_as_zeros_either_way() {
+        const SIZE: u64 = 1 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let file = RealFileSystem::new(folder.path()).unwrap().create("file", SIZE).unwrap();
+        // Runs of several pages, one byte, and the last bytes, with space that was never written between them.
+        for (offset, length) in [(0, 64), (100_000, 30_000), (500_001, 1), (SIZE - 64, 64)] {
+            file.write(&vec![7; length], offset).unwrap();
+        }
+        for (offset, length) in
+            [(0, SIZE), (0, 1), (50_000, 60_000), (110_000, 5_000), (500_001, 1), (600_000, 4_096), (SIZE - 1, 1)]
+        {
+            let (mut all, mut some) = (vec![1; length as usize], vec![0; length as usize]);
+            file.read(&mut all, offset).unwrap();
+            file.read_into_zeros(&mut some, offset).unwrap();
+            assert!(all == some, "{length} bytes from {offset}");
+        }
+        let error = file.read_into_zeros(&mut [0; 2], SIZE - 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
 }

@@ -53,6 +53,8 @@ pub(crate) fn start(
         marked: found.tail.address,
         snapshot_bytes: snapshot_bytes as u64,
         compacted: Position::start(0),
+        emptied: 0,
+        moved_bytes: 0,
         compact_from: 0,
         closing: false,
         duties_ended: false,

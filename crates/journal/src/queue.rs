@@ -23,6 +23,10 @@ const SPARSE_QUARTERS: u64 = 1;
 /// The same on a full disk, where any gain is worth its price. It comes to an end: each segment that is emptied makes the others denser.
 const SPARSE_QUARTERS_FULL: u64 = 3;
 
+/// Segments that are emptied for one that is appended, if together they hold no more than one of them may: moving must not become the load. One that holds a dead letter or two
+/// costs a few reads, and many of them are gone as soon as they are found. It is a limit because what cannot be moved is tried again each time.
+const EMPTIED_MAX: u32 = 8;
+
 /// So many segments at the end are left to empty by themselves, unless the disk is full.
 const YOUNG_SEGMENTS: u64 = 4;
 
@@ -77,8 +81,11 @@ pub(crate) struct Queue {
     /// Where the last snapshot was taken, and its size.
     pub(crate) marked: u64,
     pub(crate) snapshot_bytes: u64,
-    /// Where the tail was when the last segment was compacted, and the segment after that one.
+    /// Where the tail was when the first of the last few segments was compacted, how many there were since, and what was alive in them.
     pub(crate) compacted: Position,
+    pub(crate) emptied: u32,
+    pub(crate) moved_bytes: u64,
+    /// The segment after the last that was compacted.
     pub(crate) compact_from: u64,
     pub(crate) closing: bool,
     pub(crate) duties_ended: bool,
@@ -245,15 +252,21 @@ impl Queue {
         // In turn: one whose messages cannot be moved must not keep the others.
         let from = self.compact_from.min(end);
         let mut old = self.live.range(from..end).chain(self.live.range(..from));
-        // One segment of moved messages for each segment appended, at most: moving must not become the load. On a full disk nothing else makes space; there it is
-        // enough that something was appended since, lest one whose messages cannot be moved be tried without end.
-        let due = match self.full {
+        // On a full disk nothing else makes space; there it is enough that something was appended since, lest one whose messages cannot be moved be tried without end.
+        let anew = match self.full {
             true => self.tail.sequence > self.compacted.sequence,
             false => tail > self.compacted.address / segment_bytes,
         };
-        let number = *old.find(sparse).filter(|_| due)?.0;
+        let (number, live) = old.find(sparse)?;
+        let (number, moved_bytes) = (*number, live.bytes);
+        if anew {
+            (self.compacted, self.emptied, self.moved_bytes) = (self.tail, 0, 0);
+        } else if self.full || self.emptied >= EMPTIED_MAX || self.moved_bytes + moved_bytes > live_max {
+            return None;
+        }
+        self.emptied += 1;
+        self.moved_bytes += moved_bytes;
         self.compact_from = number + 1;
-        self.compacted = self.tail;
         Some(Duty::Compact(number))
     }
 }

@@ -275,6 +275,6 @@ impl Checkpoints {
 
 pub(crate) fn read_all(file: &dyn File) -> std::io::Result<Bytes> {
     let mut bytes = vec![0; usize::try_from(file.size()?).unwrap_or(usize::MAX)];
-    file.read(&mut bytes, 0)?;
+    file.read_into_zeros(&mut bytes, 0)?;
     Ok(bytes.into())
 }

@@ -144,7 +144,7 @@ impl Content {
         let mut bytes = vec![0; segment_bytes as usize];
         let size = size.min(segment_bytes);
         let mut unreadable = Vec::new();
-        if file.read(&mut bytes[..size as usize], 0).is_err() {
+        if file.read_into_zeros(&mut bytes[..size as usize], 0).is_err() {
             for start in (0..size).step_by(SECTOR_BYTES as usize) {
                 let end = (start + SECTOR_BYTES).min(size);
                 let block = &mut bytes[start as usize..end as usize];

@@ -266,7 +266,7 @@ impl HandFiles {
             let file = fs.open(name)?;
             let mut content = vec![0; usize::try_from(file.size()?).unwrap_or(0)];
             // What cannot be read back costs the count of attempts that were under way, never a message.
-            if file.read(&mut content, 0).is_err() {
+            if file.read_into_zeros(&mut content, 0).is_err() {
                 continue;
             }
             if let Some((generation, all)) = read(&content)

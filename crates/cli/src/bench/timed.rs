@@ -106,6 +106,10 @@ impl File for TimedFile {
         self.file.read(buffer, offset)
     }
 
+    fn read_into_zeros(&self, zeros: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_into_zeros(zeros, offset)
+    }
+
     fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.clock.bytes.fetch_add(bytes.len() as u64, Relaxed);
         self.file.write(bytes, offset)
