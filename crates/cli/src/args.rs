@@ -77,7 +77,12 @@ pub(crate) enum Command {
     /// Build one binary per topology and task
     ///
     /// Makes and removes the stubs in src/bin as the set of tasks changes, then runs cargo.
-    #[command(after_help = "Examples:\n  leat build --release\n  leat build --versioned")]
+    ///
+    /// With --image the binaries are also packed into a container image, whose file is printed. No container engine is needed: the libraries that the binaries
+    /// need are taken from this machine. Every binary is a layer of its own, processes run as user 65532, and the same binaries give the same bytes.
+    #[command(
+        after_help = "Examples:\n  leat build --release\n  leat build --versioned\n  leat build --release --image\n  leat build --release --image --image-name registry.example/shop:1.2 --push"
+    )]
     Build(Build),
     /// Build a topology and run it on this machine
     #[command(
@@ -115,6 +120,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  leat dispatch --config mail.toml -o json\n  leat dispatch 'orders/parse-->store' --worker http://127.0.0.1:8080 --broker pulsar://HOST:6650"
     )]
     Dispatch(Dispatch),
+    /// Pack this leat into a container image, for clusters
+    ///
+    /// The controller runs it. Like `leat build --image` it needs no container engine.
+    #[command(after_help = "Examples:\n  leat image\n  leat image --name registry.example/leat:1.2 --push")]
+    Image(PackLeat),
     /// Explain a diagnostic code
     #[command(after_help = "Examples:\n  leat explain LW0101\n  leat explain --list")]
     Explain(Explain),
@@ -207,6 +217,33 @@ pub(crate) struct Build {
     /// Also lay copies named `<project>-<task>-<build version>` into target/build
     #[arg(long)]
     pub(crate) versioned: bool,
+    /// Also pack the binaries into a container image, as an OCI archive
+    #[arg(long)]
+    pub(crate) image: bool,
+    /// The image's name; by default that of the project, with the build version as its tag
+    #[arg(long, value_name = "NAME", requires = "image")]
+    pub(crate) image_name: Option<String>,
+    /// Push the image to the registry in its name
+    ///
+    /// As the user in LEAT_REGISTRY_USER with the password in LEAT_REGISTRY_PASSWORD, if these are set.
+    #[arg(long, requires = "image_name")]
+    pub(crate) push: bool,
+}
+
+/// What the image of leat itself is made with.
+#[derive(Debug, Args)]
+pub(crate) struct PackLeat {
+    /// The archive to write
+    #[arg(long, default_value = "leat.image.tar", value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// The image's name; by default `leat` with its version as the tag
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Push the image to the registry in its name
+    ///
+    /// As the user in LEAT_REGISTRY_USER with the password in LEAT_REGISTRY_PASSWORD, if these are set.
+    #[arg(long, requires = "name")]
+    pub(crate) push: bool,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod broker;
 mod dispatch;
 mod exit;
 mod graph;
+mod image;
 mod operate;
 mod project;
 mod work;
@@ -38,11 +39,12 @@ fn run(leat: Leat, color: bool) -> exit::Result<ExitCode> {
         Command::New(args) => work::new(&args, &global)?,
         Command::Check(args) => project::check(&args, &global, color)?,
         Command::Graph(args) => graph::run(&args, &project::load(&global, color)?)?,
-        Command::Build(args) => work::build(&args, &project::load(&global, color)?)?,
+        Command::Build(args) => work::build(&args, &project::load(&global, color)?, &global)?,
         Command::Run(args) => return work::run(&args, &project::load(&global, color)?),
         Command::Send(args) => operate::send(&args, &project::load(&global, color)?)?,
         Command::Status(args) => operate::status(&args, &project::load(&global, color)?)?,
         Command::Dlq(args) => operate::dlq(&args, &project::load(&global, color)?)?,
+        Command::Image(args) => image::leat(&args, &global)?,
         Command::Explain(args) => about::explain(&args)?,
         Command::Broker(args) => return broker::run(args, &global, color),
         Command::Dispatch(args) => return dispatch::run(&args, &global, color),

@@ -3,6 +3,7 @@
 use crate::{
     args::{Build, Global, New, Run, Vcs},
     exit::{Code, Doing, Failure, Result, say},
+    image::Order,
     project::Found,
 };
 use leatworks_build::{BuildOptions, NewProject};
@@ -43,13 +44,14 @@ fn init_git(dir: &Path) {
 }
 
 /// `leat build`.
-pub(crate) fn build(args: &Build, found: &Found) -> Result {
+pub(crate) fn build(args: &Build, found: &Found, global: &Global) -> Result {
+    let image = args.image.then(|| Order::of(args)).transpose()?;
     let options = BuildOptions { release: args.release, versioned: args.versioned, ..BuildOptions::default() };
     let built = leatworks_build::build(&found.root, &options).map_err(|error| Failure::new(Code::Build, error))?;
     for path in &built.versioned {
         say!("{}", path.display());
     }
-    Ok(())
+    image.map_or(Ok(()), |image| image.fill(&built, found, global))
 }
 
 /// `leat run`: builds, then hands over to the topology's own binary, whose exit code is ours.

@@ -3,11 +3,13 @@
 //! The same files give the same bytes, on every machine and at any time: entries are sorted, belong to nobody, and have no time.
 
 mod archive;
+mod base;
 mod error;
 mod layer;
 mod libraries;
 
 pub use archive::{Archive, Blob, Image, Packed};
+pub use base::PROGRAMS;
 pub use error::{Error, Result};
 pub use layer::{Entry, Layer};
 pub use libraries::{Needed, needed};
