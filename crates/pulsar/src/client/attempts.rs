@@ -4,9 +4,11 @@
 //! hand out into a small topic beside the subscription, and hands them out when it reads that back: then it has also read whatever others
 //! have written before, also those who have died since. All who read the topic count in the same way and come to the same numbers.
 //!
-//! The ids of what is handed out are noted there as well, so that a repetition is known to all.
+//! The ids of what is handed out are noted there as well, and what of it is settled, so that a repetition is known to all.
 //!
 //! A record is let go when nothing that it tells of is unsettled, its ids are not remembered any more, and nothing before it is kept.
+
+mod count;
 
 use super::{
     error::{Answer, PulsarError},
@@ -18,18 +20,18 @@ use super::{
     pack::{self, Again, Outgoing, Place},
     pool::Pool,
     random,
-    seen::Seen,
     sender::Sender,
 };
 use crate::wire::{
     frame::Entry,
     proto::{Ack, Command, Deliver, MessageIdData, SubType},
 };
+use count::State;
 use leatworks_broker::{Message, MessageId, Position};
 use prost::Message as _;
 use std::{
-    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use tokio::sync::oneshot;
 
@@ -38,6 +40,9 @@ pub(crate) const CURSOR: &str = "leat";
 
 /// Settled messages that are told of at the latest, with or without something to hand out.
 const SETTLED_MAX: usize = 1_000;
+
+/// How long they wait for something to be handed out. What dies meanwhile together with the service has its last messages handed out again.
+const SETTLED_WAIT: Duration = Duration::from_millis(100);
 
 /// The topic that a subscription's attempts are noted in.
 pub(crate) fn ledger_topic(topic: &str, subscription: &str) -> String {
@@ -67,6 +72,9 @@ struct Record {
     /// The hashes of the ids of what is about to be handed out; empty if repetitions are not looked for.
     #[prost(fixed64, repeated, tag = "7")]
     ids: Vec<u64>,
+    /// Positions of messages that were given back and are handed out elsewhere from now on.
+    #[prost(sint64, repeated, tag = "8")]
+    moved: Vec<i64>,
 }
 
 /// The attempt of what is a repetition of another message, and is not handed out.
@@ -90,22 +98,6 @@ pub(crate) struct Ledger {
     writer: u64,
     state: Mutex<State>,
     feeds: Mutex<Vec<Arc<Feed>>>,
-}
-
-#[derive(Default)]
-struct State {
-    /// The attempt that each message was handed out for, and the record that says so.
-    known: HashMap<Position, (u32, Position)>,
-    /// Records that are kept, in order, and how many messages and ids are known by each.
-    records: VecDeque<(Position, usize)>,
-    seen: Seen,
-    before: Option<Before>,
-    /// The last record of each writer: what comes a second time over a new connection is passed over.
-    writers: HashMap<u64, u64>,
-    last: Option<Position>,
-    number: u64,
-    waiting: HashMap<u64, oneshot::Sender<Answer<Vec<u32>>>>,
-    settled: Vec<Position>,
 }
 
 /// Where records go that are read.
@@ -153,7 +145,7 @@ impl Ledger {
         through: (u64, i64),
         before: Option<Before>,
     ) -> Answer<Arc<Self>> {
-        let state = Mutex::new(State { before, ..State::default() });
+        let state = Mutex::new(State::new(before));
         let ledger = Arc::new(Self { sender, writer: random(), state, feeds: Mutex::default() });
         let options = FeedOptions {
             topic,
@@ -209,16 +201,43 @@ impl Ledger {
         self.write(Record { taken, attempts, ids, ..Record::default() })
     }
 
-    /// Messages are settled. It is told with the next that are handed out.
+    /// Messages are settled. It is told with the next that are handed out, or in a moment.
     pub(crate) fn settled(self: &Arc<Self>, positions: &[Position]) {
-        let many = {
+        let (many, first) = {
             let mut state = self.state();
             state.settled.extend_from_slice(positions);
-            state.settled.len() >= SETTLED_MAX
+            (state.settled.len() >= SETTLED_MAX, !std::mem::replace(&mut state.telling, true))
         };
         if many {
             drop(self.write(Record::default()));
         }
+        if first {
+            let ledger = Arc::downgrade(self);
+            tokio::spawn(async move {
+                tokio::time::sleep(SETTLED_WAIT).await;
+                if let Some(ledger) = ledger.upgrade() {
+                    ledger.tell_settled();
+                }
+            });
+        }
+    }
+
+    /// Writes what is settled and was not told meanwhile.
+    fn tell_settled(self: &Arc<Self>) {
+        let is_left = {
+            let mut state = self.state();
+            state.telling = false;
+            !state.settled.is_empty()
+        };
+        if is_left {
+            drop(self.write(Record::default()));
+        }
+    }
+
+    /// A message was given back and is handed out elsewhere from now on: it is not, if it comes again here.
+    pub(crate) async fn moved(self: &Arc<Self>, position: Position) -> Answer<()> {
+        let done = self.write(Record { moved: distances([position].into_iter()), ..Record::default() });
+        done.await.map_err(|_| PulsarError::Closed)?.map(drop)
     }
 
     /// All attempts start over.
@@ -290,178 +309,5 @@ impl Ledger {
         if let Some(cursor) = self.feeds().first() {
             cursor.tell(|consumer_id| Command::Ack(Ack { consumer_id, message_ids, ..Ack::default() }));
         }
-    }
-}
-
-impl State {
-    fn count(&mut self, at: Position, record: &Record) -> Vec<u32> {
-        if record.forget {
-            self.known.clear();
-            self.seen.clear();
-            self.before = None;
-            self.records.iter_mut().for_each(|(_, known)| *known = 0);
-        }
-        self.records.push_back((at, 0));
-        let mut attempts = Vec::with_capacity(record.taken.len());
-        for (index, position) in positions(&record.taken).enumerate() {
-            let told = record.attempts.get(index).copied().unwrap_or(1);
-            let id = record.ids.get(index).copied().unwrap_or_default();
-            if id != 0 && !self.note(id, position, at) {
-                attempts.push(REPEATED);
-                continue;
-            }
-            if self.before.as_ref().is_some_and(|before| before.is_settled(position, at)) {
-                attempts.push(told);
-                continue;
-            }
-            let before = self.known.get(&position).copied();
-            let attempt = before.map_or(told, |(attempt, _)| told.max(attempt + 1));
-            attempts.push(attempt);
-            let by = match before {
-                // Only both records together tell how often it was.
-                Some((_, by)) if told < attempt => by,
-                Some((_, by)) => {
-                    self.less(by);
-                    at
-                }
-                None => at,
-            };
-            if by == at {
-                self.records.back_mut().into_iter().for_each(|(_, known)| *known += 1);
-            }
-            self.known.insert(position, (attempt, by));
-        }
-        for position in positions(&record.settled) {
-            if let Some((_, by)) = self.known.remove(&position) {
-                self.less(by);
-            }
-        }
-        attempts
-    }
-
-    /// Notes an id; `false` if it is a repetition.
-    fn note(&mut self, id: u64, position: Position, at: Position) -> bool {
-        let remembered = self.seen.len();
-        let first = self.seen.note(id, position, at);
-        if self.seen.len() > remembered {
-            self.records.back_mut().into_iter().for_each(|(_, known)| *known += 1);
-        }
-        while let Some(record) = self.seen.forget_one() {
-            self.less(record);
-        }
-        first
-    }
-
-    fn less(&mut self, record: Position) {
-        if let Ok(found) = self.records.binary_search_by_key(&record, |(at, _)| *at) {
-            self.records[found].1 = self.records[found].1.saturating_sub(1);
-        }
-    }
-
-    /// Entries from the front of which nothing is known any more; never the one that was read last, which may have more to tell.
-    fn done(&mut self, reading: Place) -> Vec<Place> {
-        let mut done: Vec<Place> = Vec::new();
-        while let Some((at, 0)) = self.records.front() {
-            let (place, _) = Place::of(*at);
-            if place == reading {
-                break;
-            }
-            self.records.pop_front();
-            // An entry is let go when its last record is.
-            if self.records.front().is_none_or(|(next, _)| Place::of(*next).0 != place) {
-                done.push(place);
-            }
-        }
-        done
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(taken: &[u64], attempts: &[u32], settled: &[u64]) -> Record {
-        let of = |positions: &[u64]| distances(positions.iter().copied().map(Position));
-        Record { taken: of(taken), attempts: attempts.to_vec(), settled: of(settled), ..Record::default() }
-    }
-
-    fn at(entry: u64) -> Position {
-        Place { ledger: 3, entry }.position(0).unwrap()
-    }
-
-    #[test]
-    fn positions_are_the_distances_between_them() {
-        let all = [Position(5), Position(5), Position(2), Position(u64::MAX), Position(0)];
-        assert!(positions(&distances(all.into_iter())).eq(all));
-    }
-
-    #[test]
-    fn attempts_are_the_same_for_whoever_reads_from_wherever_the_ledger_is_kept() {
-        let log = [
-            record(&[10, 11, 12], &[], &[]),
-            record(&[13], &[], &[10]),
-            // By one who knows of the first time, and by one who does not.
-            record(&[11, 12], &[2, 1], &[]),
-            record(&[11, 12], &[3, 3], &[13]),
-            record(&[14], &[], &[11]),
-            record(&[12], &[4], &[]),
-        ];
-        let counted = [vec![1, 1, 1], vec![1], vec![2, 2], vec![3, 3], vec![1], vec![4]];
-        let mut state = State::default();
-        let mut kept_from = 0;
-        for (entry, record) in log.iter().enumerate() {
-            assert_eq!(state.count(at(entry as u64), record), counted[entry], "record {entry}");
-            kept_from += state.done(Place::of(at(entry as u64)).0).len();
-            // Another who begins with what is kept comes to the same.
-            let mut other = State::default();
-            (kept_from..=entry).for_each(|entry| drop(other.count(at(entry as u64), &log[entry])));
-            for (position, (attempt, _)) in &state.known {
-                assert_eq!(other.known.get(position).map(|(attempt, _)| attempt), Some(attempt), "{position:?} after {entry}");
-            }
-        }
-        assert_eq!(kept_from, 4, "12 is known by the last alone, and 14 by the one before");
-    }
-
-    #[test]
-    fn the_second_of_two_with_one_id_is_a_repetition_for_whoever_reads() {
-        let with = |taken: &[u64], ids: &[u64], settled: &[u64]| Record { ids: ids.to_vec(), ..record(taken, &[], settled) };
-        let log = [
-            with(&[10, 11], &[1, 2], &[]),
-            // 12 is 10 again; 13 has no id.
-            with(&[12, 13], &[1, 0], &[10, 11]),
-            with(&[12, 14, 15], &[1, 2, 3], &[12, 13]),
-            with(&[15, 16], &[3, 4], &[12, 14, 15]),
-            // 1 and 2 are forgotten by now.
-            with(&[17, 18], &[1, 2], &[15, 16]),
-            with(&[19], &[1], &[17, 18]),
-        ];
-        let counted = [vec![1, 1], vec![0, 1], vec![0, 0, 1], vec![2, 1], vec![1, 1], vec![0]];
-        let fresh = || State { seen: Seen::with_max(2), ..State::default() };
-        let mut state = fresh();
-        let mut kept_from = 0;
-        for (entry, record) in log.iter().enumerate() {
-            assert_eq!(state.count(at(entry as u64), record), counted[entry], "record {entry}");
-            kept_from += state.done(Place::of(at(entry as u64)).0).len();
-            // Another who begins with what is kept drops the same from here on.
-            let mut other = fresh();
-            (kept_from..=entry).for_each(|entry| drop(other.count(at(entry as u64), &log[entry])));
-            for id in 1..=4 {
-                let (mine, others) = (state.seen.place(id), other.seen.place(id));
-                assert_eq!(mine, others, "id {id} after record {entry}");
-            }
-        }
-        assert_eq!(kept_from, 4, "the records of the last ids are kept");
-        state.count(at(9), &Record { forget: true, ..Record::default() });
-        assert_eq!(state.count(at(10), &with(&[20], &[1], &[])), [1], "a subscription that was moved begins anew");
-    }
-
-    #[test]
-    fn what_was_settled_before_is_not_waited_for() {
-        let before = Before { last: (3, 0), acknowledged: None, pending: [Position(11)].into() };
-        let mut state = State { before: Some(before), ..State::default() };
-        assert_eq!(state.count(at(0), &record(&[10, 11], &[], &[])), [1, 1]);
-        assert_eq!(state.count(at(1), &record(&[12], &[], &[11])), [1]);
-        assert_eq!(state.known.keys().collect::<Vec<_>>(), [&Position(12)]);
-        assert_eq!(state.done(Place { ledger: 9, entry: 0 }).len(), 1, "10 is not waited for");
     }
 }

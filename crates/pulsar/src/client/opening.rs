@@ -24,6 +24,8 @@ pub(crate) struct Before {
     pub(crate) acknowledged: Option<Acknowledged>,
     /// What was unsettled in the retry topic, by where it stood first.
     pub(crate) pending: HashSet<Position>,
+    /// The retry topic has consumers of its own, so what waits there goes on there.
+    pub(crate) elsewhere: bool,
 }
 
 impl Before {
@@ -32,7 +34,13 @@ impl Before {
         let (place, _) = Place::of(record);
         let was_there = (place.ledger, place.entry as i64) <= self.last;
         let acknowledged = |known: &Acknowledged| known.has(Place::of(position).0);
-        was_there && self.acknowledged.as_ref().is_none_or(acknowledged) && !self.pending.contains(&position)
+        let settled = || self.acknowledged.as_ref().is_none_or(acknowledged) && !self.pending.contains(&position);
+        was_there && (self.has_moved(position) || settled())
+    }
+
+    /// Whether a message was given back, and is handed out elsewhere.
+    pub(crate) fn has_moved(&self, position: Position) -> bool {
+        self.elsewhere && self.pending.contains(&position)
     }
 }
 
@@ -73,15 +81,24 @@ impl Inner {
             found => found?,
         };
         let pending = waiting.iter().map(|(position, _)| *position).collect();
-        Ok((waiting.len() < RETRIED_LOOKED_AT_MAX).then_some(Before { last, acknowledged, pending }))
+        let elsewhere = self.has_others(&retry, topic).await?;
+        Ok((waiting.len() < RETRIED_LOOKED_AT_MAX).then_some(Before { last, acknowledged, pending, elsewhere }))
     }
 
-    /// If the graph has consumers of its own for what is given back, nothing more is told of it here; its copy says its attempts.
+    /// Whether what is given back has consumers of its own in the graph.
+    async fn has_others(&self, retry: &str, topic: &str) -> Result<bool> {
+        Ok(retry != topic && self.visible(retry).await?.is_some())
+    }
+
+    /// If the graph has consumers of its own for what is given back, nothing more is told of it here; its copy says its attempts. That is noted before it is acknowledged: if the service
+    /// loses the acknowledgement, the message is not handed out here beside its copy.
     pub(super) async fn told_by_another(&self, subscription: &Subscription, position: Position) {
         let retry = retry_topic(&subscription.topic, &subscription.name);
-        let others = retry != *subscription.topic && matches!(self.visible(&retry).await, Ok(Some(_)));
+        let others = matches!(self.has_others(&retry, &subscription.topic).await, Ok(true));
         if let (true, Some(ledger)) = (others, subscription.ledger.get()) {
-            ledger.settled(&[position]);
+            if let Err(error) = ledger.moved(position).await {
+                tracing::info!(topic = %subscription.topic, %error, "it is not noted that a message was given back");
+            }
             subscription.hands().forget(position);
         }
     }
@@ -100,11 +117,20 @@ mod tests {
         let before = |own: bool| Before {
             last: (3, 7),
             acknowledged: if own { None } else { Acknowledged::read(&cursor) },
-            pending: HashSet::from([at(1)]),
+            pending: HashSet::from([at(1), at(6)]),
+            elsewhere: false,
         };
         let settled = |own, record| [at(0), at(1), at(5)].map(|position| before(own).is_settled(position, at(record)));
         assert_eq!(settled(false, 7), [true, false, false]);
         assert_eq!(settled(false, 8), [false; 3], "what is noted later is in hand");
         assert_eq!(settled(true, 7), [true, false, true], "in a retry topic only what waits is not settled");
+        let elsewhere = Before { elsewhere: true, ..before(false) };
+        let gone =
+            [at(0), at(1), at(5), at(6)].map(|position| (elsewhere.is_settled(position, at(7)), elsewhere.has_moved(position)));
+        assert_eq!(
+            gone,
+            [(true, false), (true, true), (false, false), (true, true)],
+            "what waits for others is not handed out here"
+        );
     }
 }

@@ -78,7 +78,7 @@ pub(super) fn sub_type(kind: SubscriptionKind) -> SubType {
     }
 }
 
-fn check_name(what: &str, name: &str) -> Result<()> {
+pub(super) fn check_name(what: &str, name: &str) -> Result<()> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(allowed) {
         let text = format!("{what} `{name}`: a name is 1 to {NAME_BYTES_MAX} characters of `A-Za-z0-9._-`");
@@ -270,6 +270,10 @@ impl Inner {
         self.check()?;
         self.check_free(topic, subscription).await?;
         self.forget_settled(topic, subscription).await?;
+        // Who makes it again must not find it settled, also if somebody else keeps the ledger from being removed. One that is lost says nothing.
+        if let Ok(ledger) = self.ledger(&self.subscription(topic, subscription)).await {
+            ledger.forget().await?;
+        }
         self.admin.unsubscribe(topic, subscription).await?;
         let known = self.known().subscriptions.remove(&(topic.to_owned(), subscription.to_owned()));
         if let Some(ledger) = known.as_ref().and_then(|known| known.ledger.get()) {
