@@ -49,6 +49,10 @@ pub(crate) trait Sink: Send + Sync + 'static {
     fn lost(&self, feed: &Arc<Feed>);
     /// It cannot go on, and nothing more will come.
     fn failed(&self, feed: &Arc<Feed>, error: PulsarError);
+    /// How many of its entries are here and not settled.
+    fn entries(&self, _: &Arc<Feed>) -> usize {
+        0
+    }
 }
 
 /// A consumer on Pulsar.
@@ -60,6 +64,10 @@ pub(crate) struct Feed {
     link: watch::Sender<Option<Link>>,
     epoch: AtomicU64,
     credit: AtomicUsize,
+    /// Messages that have come over this connection, and in whose place no others may come yet.
+    here: AtomicUsize,
+    /// Entries that have come over this connection.
+    came: AtomicUsize,
     stop: watch::Sender<bool>,
     failed: Mutex<Option<PulsarError>>,
 }
@@ -75,6 +83,8 @@ impl Feed {
             link: watch::Sender::new(None),
             epoch: AtomicU64::new(0),
             credit: AtomicUsize::new(0),
+            here: AtomicUsize::new(0),
+            came: AtomicUsize::new(0),
             stop: watch::Sender::new(false),
             failed: Mutex::default(),
         });
@@ -125,6 +135,8 @@ impl Feed {
         }
         self.epoch.fetch_add(1, Relaxed);
         self.credit.store(0, Relaxed);
+        self.here.store(0, Relaxed);
+        self.came.store(0, Relaxed);
         if *window > 0 {
             link.send(Command::Flow(Flow { consumer_id: self.id, permits: *window as u32 }))?;
         }
@@ -134,7 +146,12 @@ impl Feed {
 
     /// So many messages more may come, if they are of the connection that is there now.
     pub(crate) fn give(&self, messages: usize, epoch: u64) {
-        if epoch == self.epoch() && self.credit.fetch_add(messages, Relaxed) + messages >= self.options.window.div_ceil(2) {
+        if epoch != self.epoch() {
+            return;
+        }
+        // A connection that was made anew in this moment counts from zero.
+        let _ = self.here.fetch_update(Relaxed, Relaxed, |here| Some(here.saturating_sub(messages)));
+        if self.credit.fetch_add(messages, Relaxed) + messages >= self.options.window.div_ceil(2) {
             self.flush();
         }
     }
@@ -243,14 +260,21 @@ impl Feed {
 
     /// Whether the service has something for this consumer, although nothing comes. Who stands by, or has other keys, cannot tell: what is there
     /// may be for somebody else.
-    async fn stands_still(&self, link: &Link) -> bool {
-        if !matches!(self.options.kind, SubType::Shared | SubType::Exclusive) || self.options.window == 0 {
+    ///
+    /// What the service takes for unacknowledged says nothing: it counts what came again over a new connection, and was acknowledged over the old one, for as long as
+    /// the consumer is there. So it is compared with what is here.
+    async fn stands_still(self: &Arc<Self>, link: &Link, sink: &dyn Sink) -> bool {
+        let can_tell = matches!(self.options.kind, SubType::Shared | SubType::Exclusive) && self.options.window > 0;
+        // As long as something here is in the way of what may come, nothing needs to come.
+        if !can_tell || self.here.load(Relaxed) > 0 {
             return false;
         }
+        // Who reads only acknowledges nothing, so all that came over this connection is a backlog to the service.
+        let known = if self.options.from.is_some() { self.came.load(Relaxed) } else { sink.entries(self) };
         let ask = |request_id| Command::ConsumerStats(ConsumerStats { request_id, consumer_id: self.id });
         match tokio::time::timeout(ANSWER_TIME_MAX, link.ask(ask)).await {
             Ok(Ok(Command::ConsumerStatsResponse(found))) => {
-                found.error.is_none() && found.backlog.unwrap_or_default() > 0 && found.unacked.unwrap_or_default() == 0
+                found.error.is_none() && found.backlog.unwrap_or_default() > known as u64
             }
             _ => false,
         }
@@ -311,7 +335,7 @@ async fn listen(feed: &Arc<Feed>, link: &Link, mut incoming: mpsc::UnboundedRece
             told = incoming.recv() => told,
             () = told_to_stop(&mut stop) => return,
             () = tokio::time::sleep(WATCH_INTERVAL) => {
-                if feed.stands_still(link).await {
+                if feed.stands_still(link, sink).await {
                     still += 1;
                     if still >= feed.options.still_max {
                         tracing::info!(topic = feed.topic(), "a consumer stands still before a backlog and is made anew");
@@ -329,7 +353,11 @@ async fn listen(feed: &Arc<Feed>, link: &Link, mut incoming: mpsc::UnboundedRece
         };
         still = 0;
         match told {
-            Some((Command::Message(deliver), Some(entry))) => sink.arrived(feed, deliver, entry),
+            Some((Command::Message(deliver), Some(entry))) => {
+                feed.here.fetch_add(entry.metadata.num_messages_in_batch.unwrap_or(1).max(1) as usize, Relaxed);
+                feed.came.fetch_add(1, Relaxed);
+                sink.arrived(feed, deliver, entry);
+            }
             Some(_) => {}
             None => return,
         }

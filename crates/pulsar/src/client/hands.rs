@@ -384,6 +384,13 @@ impl Hands {
         }
     }
 
+    /// How many entries of a feed are here of which something is in hand, or waits.
+    pub(crate) fn entries_of(&self, feed: &Arc<Feed>) -> usize {
+        let places: HashSet<Place> = self.held.values().map(|held| held.place).collect();
+        let of_feed = |place: &&Place| self.entries.get(place).is_some_and(|slot| Arc::ptr_eq(&slot.feed, feed));
+        places.iter().filter(of_feed).count()
+    }
+
     /// Whether this message is here.
     pub(crate) fn holds(&self, position: Position) -> bool {
         self.held.contains_key(&position)

@@ -11,6 +11,10 @@ pub(crate) const ENTRY_BYTES_MAX: usize = 128 << 10;
 /// See [`ENTRY_BYTES_MAX`]. A position has 10 bits for the place in the batch.
 pub(crate) const ENTRY_MESSAGES_MAX: usize = 1_000;
 
+/// Bytes of properties, key and trace beyond the largest payload. The service takes a frame that is 10 KiB larger than that, and closes the connection when one is
+/// larger still, for all who use it; the rest of it is for what Leatworks and the service write there.
+pub(crate) const EXTRAS_BYTES_MAX: usize = 8 << 10;
+
 /// Publishes that wait for one producer; each is a batch.
 pub(crate) const JOBS_MAX: usize = 1_024;
 
@@ -39,8 +43,9 @@ pub(crate) const SETTLED_MAX: usize = 250_000;
 /// How long a request may take to be answered. The service's own clients wait 30 s.
 pub(crate) const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// How long the admin API is asked again when it is away or fails. Who asks has somebody waiting; what runs in the background waits without end.
-pub(crate) const AWAY_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the admin API is asked again when it is away or fails: as long as a service is waited for at the start. Who asks has somebody waiting; what runs
+/// in the background waits without end.
+pub(crate) const AWAY_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// How long connecting may take, TLS and greeting included.
 pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);

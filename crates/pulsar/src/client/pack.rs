@@ -24,6 +24,9 @@ const INDEX_BITS: u32 = 10;
 /// See [`INDEX_BITS`]. A ledger is closed after ten minutes at the soonest: 28,000 entries a second for so long fit.
 pub(crate) const ENTRY_BITS: u32 = 24;
 
+/// What a property takes beside its name and its value: their tags and lengths.
+const PROPERTY_BYTES: usize = 12;
+
 /// Below this a batch does not get smaller enough to be worth it.
 const COMPRESS_BYTES_MIN: usize = 512;
 
@@ -75,6 +78,12 @@ pub(crate) struct Outgoing {
     pub(crate) again: Again,
 }
 
+/// The bytes of a message beside its payload, as far as they are as many as somebody wants: properties, key and trace.
+pub(crate) fn extras(message: &Message) -> usize {
+    let properties: usize = message.properties.iter().map(|(name, value)| name.len() + value.len() + PROPERTY_BYTES).sum();
+    properties + message.key.as_ref().map_or(0, String::len) + message.trace.as_ref().map_or(0, String::len)
+}
+
 /// How many of these messages make the next entry: those of one key, since a key's messages are routed by their entry, and only those without
 /// a time of their own, which an entry has as a whole.
 pub(crate) fn run(messages: &[Outgoing]) -> usize {
@@ -84,7 +93,7 @@ pub(crate) fn run(messages: &[Outgoing]) -> usize {
     }
     let mut bytes = 0;
     let fits = |next: &&Outgoing| {
-        bytes += next.message.payload.len();
+        bytes += next.message.payload.len() + extras(&next.message);
         next.message.key == first.key && next.message.deliver_at_ms.is_none() && bytes <= ENTRY_BYTES_MAX
     };
     messages.iter().take(ENTRY_MESSAGES_MAX).take_while(fits).count().max(1)
@@ -248,6 +257,21 @@ mod tests {
         }
         for (ledger, entry, index) in [(1 << 30, 0, 0), (0, 1 << 24, 0), (0, 0, 1_024)] {
             assert_eq!(Place { ledger, entry }.position(index), None);
+        }
+    }
+
+    #[test]
+    fn an_entry_holds_no_more_than_its_bytes_with_all_that_a_message_has() {
+        let of = |payload: usize, property: usize| {
+            let properties = if property == 0 { Vec::new() } else { vec![("p".to_owned(), "x".repeat(property))] };
+            let message = Message { properties, payload: vec![7; payload].into(), ..Message::default() };
+            Outgoing { message: message.into(), sequence: None, again: Again::default() }
+        };
+        for (payload, property, fit) in
+            [(1, 0, ENTRY_MESSAGES_MAX), (ENTRY_BYTES_MAX / 4, 0, 4), (1, ENTRY_BYTES_MAX / 5, 4), (ENTRY_BYTES_MAX * 2, 0, 1)]
+        {
+            let messages: Vec<Outgoing> = (0..2 * ENTRY_MESSAGES_MAX).map(|_| of(payload, property)).collect();
+            assert_eq!(run(&messages), fit, "{payload} bytes with a property of {property}");
         }
     }
 

@@ -3,9 +3,10 @@
 use super::{
     Inner,
     error::{Answer, PulsarError},
-    limits::PENDING_BYTES_MAX,
-    pack::{Again, NO_POSITION, Outgoing},
+    limits::{EXTRAS_BYTES_MAX, PENDING_BYTES_MAX},
+    pack::{self, Again, NO_POSITION, Outgoing},
     sender::{Beside, Sender},
+    topics::check_name,
 };
 use futures_util::future::join_all;
 use leatworks_broker::{BrokerError, ErrorKind, Position, Publish, Result};
@@ -31,11 +32,20 @@ impl Inner {
                 let text = format!("a message of {bytes} bytes to `{topic}`, at most {} are taken", self.message_bytes_max);
                 return Err(BrokerError::new(ErrorKind::TooLarge, text));
             }
-            if let Some((producer, sequence)) = sequence
-                && *sequence > SEQUENCE_MAX
-            {
-                let text = format!("sequence {sequence} of producer `{producer}`: at most {SEQUENCE_MAX} is taken");
-                return Err(BrokerError::new(ErrorKind::Invalid, text));
+            let extras = pack::extras(message);
+            if bytes + extras > self.message_bytes_max + EXTRAS_BYTES_MAX {
+                let text = format!(
+                    "a message of {bytes} bytes to `{topic}` with {extras} bytes of properties, key and trace: at most {} are taken together",
+                    self.message_bytes_max + EXTRAS_BYTES_MAX
+                );
+                return Err(BrokerError::new(ErrorKind::TooLarge, text));
+            }
+            if let Some((producer, sequence)) = sequence {
+                check_name("producer", producer)?;
+                if *sequence > SEQUENCE_MAX {
+                    let text = format!("sequence {sequence} of producer `{producer}`: at most {SEQUENCE_MAX} is taken");
+                    return Err(BrokerError::new(ErrorKind::Invalid, text));
+                }
             }
             if last != Some(topic) {
                 self.spec(topic).await?;

@@ -76,9 +76,11 @@ pub(crate) struct Inbox {
 impl Sink for Inbox {
     fn arrived(&self, feed: &Arc<Feed>, deliver: Deliver, entry: Entry) {
         let place = Place { ledger: deliver.message_id.ledger, entry: deliver.message_id.entry };
+        let count = entry.metadata.num_messages_in_batch.unwrap_or(1).max(1) as usize;
         let messages = match pack::open(&self.subscription.topic, entry, now_ms()) {
             Ok(messages) => messages,
             Err(error) => {
+                feed.give(count, feed.epoch());
                 // It stays where it is, unacknowledged, so nothing of it is lost.
                 return tracing::error!(topic = feed.topic(), ?place, %error, "an entry cannot be read and is left in its topic");
             }
@@ -98,6 +100,10 @@ impl Sink for Inbox {
 
     fn failed(&self, _: &Arc<Feed>, error: PulsarError) {
         self.subscription.hands().failed(self.seat, error);
+    }
+
+    fn entries(&self, feed: &Arc<Feed>) -> usize {
+        self.subscription.hands().entries_of(feed)
     }
 }
 
