@@ -1,5 +1,7 @@
 //! The owner of a fold: takes the messages of all its edges into one state, and makes the result at the end.
 
+mod once;
+
 use crate::{
     Cause, Context, TaskError,
     codec::Bytes,
@@ -9,7 +11,8 @@ use crate::{
 };
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use leatworks_broker::{BoxFuture, BrokerError, Consumer, Delivery, ErrorKind, Message, MessageId, Publish, Step};
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use once::Once;
+use std::{collections::HashSet, panic::AssertUnwindSafe, sync::Arc};
 use tokio::sync::{mpsc, oneshot};
 
 /// The most messages that are taken into the state before it is written. The state is written whole, so a batch is large: at 4,096
@@ -41,15 +44,16 @@ pub(crate) fn state_key(topology: &str, task: &str) -> String {
     format!("fold/{topology}/{task}")
 }
 
-/// Serves a fold by all its edges until it is closed, the broker fails or the future is dropped.
+/// Serves a fold by all its edges until it is closed, the broker fails or the future is dropped. With `repeats` a message may come twice with one id, and is taken once.
 pub(crate) async fn serve(
     edges: Vec<Arc<Edge>>,
     handler: Arc<dyn FoldHandler>,
+    repeats: bool,
     mut finish: mpsc::Receiver<Finish>,
     mut closing: Closing,
 ) -> Result<(), FoldError> {
     loop {
-        let mut owner = Owner::new(&edges, handler.clone()).await?;
+        let mut owner = Owner::new(&edges, handler.clone(), repeats).await?;
         match owner.run(&mut finish, &mut closing).await {
             // A message was settled already: the state is read again, and what is unsettled comes again with the new consumers.
             Err(FoldError::Broker(error)) if error.kind() == ErrorKind::Settled => {
@@ -69,6 +73,8 @@ struct Owner<'a> {
     state: Box<dyn FoldState>,
     /// The state as it was last written.
     snapshot: Option<Bytes>,
+    /// What was taken already, where that may come twice.
+    once: Option<Once>,
     /// Whether only messages on their last attempt have come so far, as in a dispatcher: each is folded and settled alone then.
     careful: bool,
     receiving: FuturesUnordered<BoxFuture<'static, Received>>,
@@ -82,11 +88,12 @@ struct Item {
 }
 
 impl<'a> Owner<'a> {
-    async fn new(edges: &'a [Arc<Edge>], handler: Arc<dyn FoldHandler>) -> Result<Self, FoldError> {
+    async fn new(edges: &'a [Arc<Edge>], handler: Arc<dyn FoldHandler>, repeats: bool) -> Result<Self, FoldError> {
         let first = &edges[0];
         let key = state_key(first.topology, first.task.name);
         let snapshot = first.broker.state(&key).await?;
         let state = handler.state(snapshot.as_deref()).map_err(|error| FoldError::State { task: first.task.name, error })?;
+        let once = if repeats { Some(Once::open(first.broker.as_ref(), &key).await?) } else { None };
         let careful = first.retry.attempts > 1;
         let receiving = FuturesUnordered::new();
         for (index, edge) in edges.iter().enumerate() {
@@ -95,7 +102,7 @@ impl<'a> Owner<'a> {
                 receiving.push(receive(index, queue, consumer, if careful { 1 } else { BATCH_MAX }));
             }
         }
-        Ok(Self { edges, handler, key, state, snapshot, careful, receiving })
+        Ok(Self { edges, handler, key, state, snapshot, once, careful, receiving })
     }
 
     fn task(&self) -> &'static str {
@@ -144,18 +151,25 @@ impl<'a> Owner<'a> {
 
     /// Takes a batch into the state and settles it, all in one step.
     async fn fold(&mut self, batch: Vec<Item>) -> Result<(), FoldError> {
+        let (batch, repeated) = self.without_repeated(batch);
         let mut failures: Vec<Option<TaskError>> = batch.iter().map(|item| self.worn_out(item)).collect();
         self.fold_all(&batch, &mut failures)?;
         let snapshot = self.state.snapshot().map_err(|error| FoldError::State { task: self.task(), error })?;
         let mut step = Step { guard: true, ..Step::default() };
         let mut settled = Vec::new();
+        for Item { edge, taken, .. } in repeated {
+            step.acks.push(self.edges[edge].ack(taken.queue, taken.delivery.position));
+            settled.push((edge, None));
+        }
+        let mut folded = Vec::new();
         for (item, failure) in batch.into_iter().zip(failures) {
             let edge = &self.edges[item.edge];
             let Taken { queue, delivery } = item.taken;
             match failure {
                 None => {
                     step.acks.push(edge.ack(queue, delivery.position));
-                    settled.push((item.edge, true));
+                    folded.push(delivery.message.id);
+                    settled.push((item.edge, Some(true)));
                 }
                 Some(error) => match dispatch::fail(edge, queue, delivery.position, delivery.message, delivery.attempt, &error) {
                     dispatch::Outcome::Again(queue, position, delay) => {
@@ -164,23 +178,35 @@ impl<'a> Owner<'a> {
                     dispatch::Outcome::Settle(settle) => {
                         step.acks.push(settle.ack);
                         step.publishes.extend(settle.publishes);
-                        settled.push((item.edge, false));
+                        settled.push((item.edge, Some(false)));
                     }
                 },
             }
         }
         if !step.acks.is_empty() {
-            let folded = settled.iter().any(|(_, folded)| *folded);
-            if folded {
+            let changed = !folded.is_empty();
+            if changed {
                 step.state.push((self.key.clone(), Some(snapshot.clone())));
+                // If the step comes to nothing the fold is opened anew.
+                step.state.extend(self.once.iter_mut().flat_map(|once| once.note(folded.drain(..))));
             }
             dispatch::commit(self.edges[0].broker.as_ref(), step).await?;
-            if folded {
+            if changed {
                 self.snapshot = Some(snapshot);
             }
         }
         self.count(&settled);
         Ok(())
+    }
+
+    /// Parts a batch from what was taken already, also by what comes before it in the batch.
+    fn without_repeated(&self, batch: Vec<Item>) -> (Vec<Item>, Vec<Item>) {
+        let Some(once) = &self.once else { return (batch, Vec::new()) };
+        let mut ids = HashSet::new();
+        batch.into_iter().partition(|item| {
+            let message = &item.taken.delivery.message;
+            !once.has(message) && (message.id.0 == 0 || ids.insert(message.id))
+        })
     }
 
     fn worn_out(&self, item: &Item) -> Option<TaskError> {
@@ -228,15 +254,16 @@ impl<'a> Owner<'a> {
         Ok(())
     }
 
-    fn count(&self, settled: &[(usize, bool)]) {
+    /// Counts what was folded, what was given up, and repetitions, which are neither.
+    fn count(&self, settled: &[(usize, Option<bool>)]) {
         use std::sync::atomic::Ordering::Relaxed;
         for (edge, handled) in settled {
             let edge = &self.edges[*edge];
             edge.edge_counts().settled.fetch_add(1, Relaxed);
-            if *handled {
-                edge.task_counts().handled.fetch_add(1, Relaxed);
-            } else {
-                edge.edge_counts().dead.fetch_add(1, Relaxed);
+            match handled {
+                Some(true) => _ = edge.task_counts().handled.fetch_add(1, Relaxed),
+                Some(false) => _ = edge.edge_counts().dead.fetch_add(1, Relaxed),
+                None => tracing::debug!(edge = edge.def.id, "a repetition was dropped"),
             }
         }
     }

@@ -2,9 +2,15 @@
 
 mod support;
 
-use leatworks::{Context, Fold, Route, Task, TaskError, def::Kind, open_fold, open_routed, open_task, run::RunOptions};
+use leatworks::{
+    Context, Fold, Route, Task, TaskError,
+    def::Kind,
+    open_fold, open_routed, open_task,
+    run::{RunOptions, Stop},
+};
 use serde::{Deserialize, Serialize};
 use support::*;
+use tokio::sync::watch;
 
 /// Gives its input `N` times.
 #[derive(Deserialize)]
@@ -164,5 +170,33 @@ async fn labels_route_and_folds_finish_when_all_is_in() {
         assert_eq!((report.tasks["sum"].handled, report.tasks["sum"].failed, report.tasks["sum"].emitted), (9, 1, 1));
         assert_eq!((report.tasks["check"].handled, report.tasks["check"].failed), (1, 0));
         assert_eq!((report.sent, report.done, report.dead_lettered, report.in_flight), (1, 0, 1, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fold_behind_dispatchers_elsewhere_takes_each_message_once() {
+    let topology = topology("once", vec![node("sum", Kind::Fold(open_fold::<Sum>))], &[]);
+    let roots: Vec<_> =
+        (0..3_u64).map(|number| leatworks::new_root(number.to_string().into(), leatworks::Codec::Json, None)).collect();
+    for (elsewhere, handled) in [(true, [2, 1]), (false, [4, 3])] {
+        let broker = memory();
+        leatworks::topics::create(broker.as_ref(), &topology.into()).await.expect("topics");
+        // As a dispatcher that was killed between publishing and acknowledging, also before the run itself was.
+        for (sent, handled) in [&[0, 1, 0, 1][..], &[2, 0, 1]].into_iter().zip(handled) {
+            let publish = |index: &usize| leatworks::broker::Publish {
+                topic: topology.edges[0].topic.into(),
+                message: roots[*index].clone().into(),
+                sequence: None,
+            };
+            broker.publish(sent.iter().map(publish).collect()).await.expect("published");
+            let (stop, stopped) = watch::channel(Stop::Run);
+            let options = RunOptions { serve: true, elsewhere, ..RunOptions::default() };
+            let plan = leatworks::plan::Plan::new(topology, std::env::temp_dir());
+            let counts = std::sync::Arc::new(leatworks::Counts::new(topology));
+            let running = tokio::spawn(leatworks::run::run(broker.clone(), plan, options, counts, stopped));
+            stop.send(Stop::Drain).expect("the run listens");
+            let report = running.await.expect("no panic").expect("it ends");
+            assert_eq!((report.tasks["sum"].handled, report.in_flight), (handled, 0), "elsewhere: {elsewhere}");
+        }
     }
 }

@@ -289,7 +289,9 @@ impl Run {
         let (sender, receiver) = mpsc::channel(1);
         self.folds.insert(task.def.name, sender);
         let closing = self.closing.1.clone();
-        self.serving.spawn(async move { Ok(folding::serve(edges, handler, receiver, closing).await?) });
+        // Another system's client drops repetitions by itself.
+        let repeats = self.options.elsewhere && self.broker.promises().atomic_step;
+        self.serving.spawn(async move { Ok(folding::serve(edges, handler, repeats, receiver, closing).await?) });
     }
 
     /// Sends the one message that starts a topology without a source; once per run, also if it is killed in between.
