@@ -139,16 +139,13 @@ fn foreign_clients() -> Result<Outcome> {
     Ok(if missing.is_empty() { Outcome::Passed } else { Outcome::Skipped(missing.join("; ")) })
 }
 
-/// The rules of the fault harness that run on a real Pulsar.
-const PULSAR_FAULTS: &[&str] = &["R8", "R9"];
-
 /// The broker contract and whole topologies on a real Pulsar, and then faults of it. Without Java it cannot run; where `CI` is set that fails.
 fn real_pulsar() -> Result<Outcome> {
     if let Err(why) = services::JAVA.check() {
         return if std::env::var_os("CI").is_some() { Err(why) } else { Ok(Outcome::Skipped(why.to_string())) };
     }
     let not_read = services::secured::test_client()?;
-    faults::run(&[&["--tier", "pr"], PULSAR_FAULTS].concat())?;
+    faults::run(&[vec!["--tier", "pr"], faults::on_pulsar()].concat())?;
     match not_read {
         None => Ok(Outcome::Passed),
         Some(why) if std::env::var_os("CI").is_some() => bail!("Python has not read along: {why}"),

@@ -27,7 +27,7 @@ usage: cargo xtask <task>
                 run foreign Pulsar clients through their scenarios against the embedded broker, or against the real Pulsar
   faults [--tier pr|nightly] [--seed N] [--teeth] [--report PAGE] [RULE …]
                 let faults come to the embedded broker, by all rules or only the named ones, and judge what is there afterwards;
-                with --teeth the product is broken, and the oracle must object; R8 and R9 let them come to a real Pulsar, which
+                with --teeth the product is broken, and the oracle must object; R8, R9 and R…-pulsar let them come to a real Pulsar, which
                 needs Java and Maven, and run only when they are named
   simulate [--from SEED] [--seeds N] [--bugs]
                 run broker and dispatchers on a simulated disk, N seeds (1,000), in each of which nothing may be found; with --bugs, find each

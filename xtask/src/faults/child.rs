@@ -6,7 +6,7 @@ use super::{
     log::{self, Log},
     lying::{Lie, Lying},
     oracle::{Dead, End},
-    workload::{INGRESS, NAME, Orders, Parcel, TOPOLOGY},
+    workload::{INGRESS, NAME, Orders, Parcel, TOPOLOGY, part},
 };
 use anyhow::{Context, Result};
 use leatworks::{
@@ -71,6 +71,8 @@ pub(crate) struct Job {
     pub(crate) hasty: bool,
     /// Without dispatchers what is sent stays where it is.
     pub(crate) dispatch: bool,
+    /// The tasks whose edges are served; all of them if none is named.
+    pub(crate) serves: Vec<String>,
     /// Ends when all roots are sent and nothing is in flight.
     pub(crate) drain: bool,
     /// Attempts at a message, and at one of `right`, where messages fail on purpose.
@@ -105,6 +107,7 @@ impl Job {
             bytes: 120,
             hasty: false,
             dispatch: true,
+            serves: Vec::new(),
             drain: false,
             // Faults take attempts too: so many that nothing is given up but what fails on purpose.
             attempts: 1_000_000,
@@ -162,7 +165,9 @@ async fn run(job: Arc<Job>) -> Result<()> {
     }
     let (stop, stopped) = watch::channel(Stop::Run);
     let options = RunOptions { serve: true, ..RunOptions::default() };
-    let mut running = tokio::spawn(run::run(broker.clone(), plan(&job), options, Arc::new(Counts::new(&TOPOLOGY)), stopped));
+    let plan = plan(&job);
+    let counts = Arc::new(Counts::new(plan.topology));
+    let mut running = tokio::spawn(run::run(broker.clone(), plan, options, counts, stopped));
     let feeding = async {
         send(broker.clone(), job.clone(), last + 1).await?;
         rest(broker.as_ref(), &job).await
@@ -206,9 +211,15 @@ fn open(job: &Job) -> Result<Embedded> {
 /// Makes the topics, tells the oracle what is there, and gives the last root that the broker has.
 async fn announce(broker: &dyn Broker, job: &Job, opened: &Log) -> Result<u64> {
     far::until_there(async || topics::create(broker, &TopologyRef::from(&TOPOLOGY)).await).await?;
-    let last = far::until_there(async || broker.last_sequence(INGRESS, PRODUCER).await).await?.unwrap_or(0);
-    for name in [log::ACKED, log::OBSERVED] {
-        Log::open(&job.orders.logs, name)?.append(&format!("o {last}"));
+    // Who only serves sends nothing, and the producer may be in use.
+    let last = match job.serves.is_empty() {
+        true => far::until_there(async || broker.last_sequence(INGRESS, PRODUCER).await).await?.unwrap_or(0),
+        false => 0,
+    };
+    if job.serves.is_empty() {
+        for name in [log::ACKED, log::OBSERVED] {
+            Log::open(&job.orders.logs, name)?.append(&format!("o {last}"));
+        }
     }
     let account = account(broker).await?;
     let line = format!("o {} {} {} {}", account.sent, account.done, account.dead_lettered, account.in_flight);
@@ -222,7 +233,8 @@ async fn account(broker: &dyn Broker) -> Result<Account> {
 }
 
 fn plan(job: &Job) -> Plan {
-    let mut plan = Plan::new(&TOPOLOGY, &job.orders.logs);
+    let topology = if job.serves.is_empty() { &TOPOLOGY } else { part(&job.serves) };
+    let mut plan = Plan::new(topology, &job.orders.logs);
     for task in &mut plan.tasks {
         task.settings = job.orders.settings();
         task.parallelism = job.parallelism;

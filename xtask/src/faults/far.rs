@@ -37,10 +37,14 @@ pub(crate) struct Service {
     pub(crate) admin_url: String,
 }
 
+/// How it is reached.
+pub(super) fn options(Service { url, admin_url }: Service) -> PulsarOptions {
+    PulsarOptions { url, admin_url: Some(admin_url), ..PulsarOptions::default() }
+}
+
 /// Connects, as soon as the service is there.
 pub(super) async fn open(service: &Service) -> Result<PulsarBroker> {
-    let Service { url, admin_url } = service.clone();
-    let options = PulsarOptions { url, admin_url: Some(admin_url), ..PulsarOptions::default() };
+    let options = options(service.clone());
     until_there(async || PulsarBroker::connect(options.clone()).await.map_err(BrokerError::from)).await
 }
 

@@ -20,9 +20,14 @@ mod r07;
 mod r08;
 mod r09;
 mod r10;
+mod r10_pulsar;
+mod r11_pulsar;
 mod r12;
+mod r12_pulsar;
 mod r13;
+mod r15_pulsar;
 mod r16;
+mod r24_pulsar;
 mod random;
 mod report;
 mod rig;
@@ -217,6 +222,26 @@ const RULES: &[Rule] = &[
         bite: Some("its attempts were"),
     },
     Rule {
+        name: "R10-pulsar",
+        title: "poison on Pulsar",
+        target: "a message that fails by error, panic, abort, lack of memory or hanging is a dead letter after exactly its attempts, with the process and the Pulsar broker killed between every two of them",
+        programs: &[],
+        root: false,
+        service: true,
+        run: |setting| Box::pin(r10_pulsar::run(setting)),
+        bite: None,
+    },
+    Rule {
+        name: "R11-pulsar",
+        title: "dead letters and back on Pulsar",
+        target: "5,000 messages are given up and given back by a command that is killed 50 times: none lost, each as it was sent and with its cause and attempts, and none has an effect twice",
+        programs: &[],
+        root: false,
+        service: true,
+        run: |setting| Box::pin(r11_pulsar::run(setting)),
+        bite: None,
+    },
+    Rule {
         name: "R12",
         title: "limits of size",
         target: "one below each limit and at it is taken, one above is refused with a typed error before anything is written, and holds nobody up",
@@ -224,6 +249,16 @@ const RULES: &[Rule] = &[
         root: false,
         service: false,
         run: |setting| Box::pin(r12::run(setting)),
+        bite: None,
+    },
+    Rule {
+        name: "R12-pulsar",
+        title: "limits of size on Pulsar",
+        target: "one below each limit and at it is taken, one above is refused with a typed error before anything is sent, and holds nobody up",
+        programs: &[],
+        root: false,
+        service: true,
+        run: |setting| Box::pin(r12_pulsar::run(setting)),
         bite: None,
     },
     Rule {
@@ -237,6 +272,16 @@ const RULES: &[Rule] = &[
         bite: None,
     },
     Rule {
+        name: "R15-pulsar",
+        title: "repetitions and another order on Pulsar",
+        target: "one in ten messages of every topic comes again, later and in another order, and all of these once more to the next process: none has an effect twice, of the last 262,143 of each subscription",
+        programs: &[],
+        root: false,
+        service: true,
+        run: |setting| Box::pin(r15_pulsar::run(setting)),
+        bite: Some("double"),
+    },
+    Rule {
         name: "R16",
         title: "jumps of the wall clock",
         target: "jumps of an hour, five minutes and ten years, also between two processes: nothing lost, no wait before a retry off by more than 10 %, nothing waits for ever",
@@ -244,6 +289,16 @@ const RULES: &[Rule] = &[
         root: false,
         service: false,
         run: |setting| Box::pin(r16::run(setting)),
+        bite: None,
+    },
+    Rule {
+        name: "R24-pulsar",
+        title: "the order of starts on Pulsar",
+        target: "all 120 orders in which five processes of a topology can start, what sends among them, each killed in a random order: nothing lost",
+        programs: &[],
+        root: false,
+        service: true,
+        run: |setting| Box::pin(r24_pulsar::run(setting)),
         bite: None,
     },
 ];
@@ -285,6 +340,11 @@ fn parse(words: &[&str]) -> Result<Request> {
         request.rules = RULES.iter().filter(|rule| !rule.service && (!request.teeth || rule.bite.is_some())).collect();
     }
     Ok(request)
+}
+
+/// The rules that run on a real Pulsar.
+pub(crate) fn on_pulsar() -> Vec<&'static str> {
+    RULES.iter().filter(|rule| rule.service).map(|rule| rule.name).collect()
 }
 
 /// How a rule ended.

@@ -57,6 +57,14 @@ pub(crate) async fn code_after_failed_sync(folder: &Path) -> Result<Option<i32>>
     Ok(None)
 }
 
+/// The binary on a Pulsar service; the words are still to come. What it says is in the folder's `said`.
+pub(super) fn on_service(folder: &Path, url: &str, admin_url: &str) -> Result<Command> {
+    configure(folder)?;
+    let mut command = Command::new(this_program());
+    with_place(&mut command, folder)?.env("LEAT_BROKER__URL", url).env("LEAT_BROKER__ADMIN_URL", admin_url);
+    Ok(command)
+}
+
 fn with_place<'a>(command: &'a mut Command, folder: &Path) -> Result<&'a mut Command> {
     let said = || File::options().create(true).append(true).open(folder.join("said"));
     command.env(ROLE, "1").env("LEAT_DATA", folder.join("data")).current_dir(folder);

@@ -14,17 +14,17 @@ use anyhow::{Result, bail};
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 /// Attempts at each message.
-const ATTEMPTS: u32 = 3;
+pub(super) const ATTEMPTS: u32 = 3;
 
 /// The ways to fail.
 const KINDS: [Poison; 6] = [Poison::Error, Poison::Panic, Poison::Abort, Poison::Memory, Poison::Hang, Poison::Block];
 
 /// Roots between two poisonous ones, and how many come in a second: one of them is always on its way.
-const APART: u64 = 97;
-const RATE: u64 = 400;
+pub(super) const APART: u64 = 97;
+pub(super) const RATE: u64 = 400;
 
 /// The time limit of a task: only what hangs gets near it.
-const TIMEOUT: Duration = Duration::from_millis(300);
+pub(super) const TIMEOUT: Duration = Duration::from_millis(300);
 
 /// How long after an attempt has begun the kill comes at most: its failure is written down by then, and the next one is not due. Half of the kills come at a random
 /// moment before.
@@ -37,7 +37,7 @@ const GIVEN_UP_BY: Duration = Duration::from_millis(500);
 const RETRY_AFTER_MS: u64 = 2_000;
 
 /// Memory that the process may take: some times what it needs.
-const MEMORY_BYTES: u64 = 256 << 20;
+pub(super) const MEMORY_BYTES: u64 = 256 << 20;
 
 /// Among so many healthy roots one is poisonous while the rate is measured, and how many of these there are at most.
 const EACH: u64 = 100;
@@ -69,18 +69,9 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     rig.drain().await?;
     let kills = rig.openings()? - 1;
     let verdict = rig.judge(kills)?;
-    let runs = attempts(&rig)?;
-    let apart: u64 =
-        runs.values().map(|runs| runs.windows(2).filter(|pair| pair[0].process != pair[1].process).count() as u64).sum();
-    let letters: BTreeMap<u64, Dead> =
-        rig.end()?.into_iter().flat_map(|end| end.dead).map(|letter| (letter.sequence, letter)).collect();
-    let mut exact = 0;
-    for (sequence, kind) in &rig.job.orders.poison {
-        let numbers: Vec<u32> = runs.get(sequence).into_iter().flatten().map(|attempt| attempt.number).collect();
-        let wrong = inexact(*kind, &numbers, letters.get(sequence));
-        exact += u64::from(wrong.is_none());
-        finding.objections.extend(wrong.map(|wrong| format!("{kind:?} (root {sequence}): {wrong}")));
-    }
+    let apart = apart(&rig)?;
+    let (exact, wrong) = exact(&rig)?;
+    finding.objections.extend(wrong);
     let total = rig.job.orders.poison.len() as u64;
     let wanted = total * u64::from(ATTEMPTS - 1);
     finding.seen = format!(
@@ -187,13 +178,33 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 /// One attempt as it began.
 #[derive(Clone, Copy, Debug)]
-struct Attempt {
+pub(super) struct Attempt {
     number: u32,
     process: u64,
 }
 
+/// How many poisonous messages were given up after exactly their attempts, and what is wrong with the others.
+pub(super) fn exact(rig: &Rig) -> Result<(u64, Vec<String>)> {
+    let runs = attempts(rig)?;
+    let letters: BTreeMap<u64, Dead> =
+        rig.end()?.into_iter().flat_map(|end| end.dead).map(|letter| (letter.sequence, letter)).collect();
+    let mut objections = Vec::new();
+    for (sequence, kind) in &rig.job.orders.poison {
+        let numbers: Vec<u32> = runs.get(sequence).into_iter().flatten().map(|attempt| attempt.number).collect();
+        let wrong = inexact(*kind, &numbers, letters.get(sequence));
+        objections.extend(wrong.map(|wrong| format!("{kind:?} (root {sequence}): {wrong}")));
+    }
+    Ok((rig.job.orders.poison.len() as u64 - objections.len() as u64, objections))
+}
+
+/// How many pairs of attempts were made by two processes.
+pub(super) fn apart(rig: &Rig) -> Result<u64> {
+    let pairs = |runs: &Vec<Attempt>| runs.windows(2).filter(|pair| pair[0].process != pair[1].process).count() as u64;
+    Ok(attempts(rig)?.values().map(pairs).sum())
+}
+
 /// The attempts at each poisonous message.
-fn attempts(rig: &Rig) -> Result<BTreeMap<u64, Vec<Attempt>>> {
+pub(super) fn attempts(rig: &Rig) -> Result<BTreeMap<u64, Vec<Attempt>>> {
     let mut runs: BTreeMap<u64, Vec<Attempt>> = BTreeMap::new();
     for line in log::read(&rig.folder, log::ATTEMPTS)? {
         if let [_, sequence, number, _, process] = line.as_slice() {

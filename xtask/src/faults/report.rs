@@ -20,7 +20,7 @@ embedded broker, and an oracle compares three logs that lie outside of the disk 
 was observed at the sink. A run counts only if enough operations succeeded and enough faults landed while messages were in flight; one that
 did too little has missed its target. `cargo xtask faults --teeth` breaks the product and shows that the oracle then objects.
 
-R8 and R9 run the same topology on an Apache Pulsar 4.0.8 of their own. They need Java, and Maven to fetch it; they are run when they are named.
+R8, R9 and those with `pulsar` in their name run on an Apache Pulsar 4.0.8 of their own. They need Java, and Maven to fetch it; they are run when they are named.
 Pulsar keeps no account, so that nothing is unaccounted there means only that what was sent is at the sink or a dead letter.
 
 `.ci/install-fault-tools` installs what it needs on Debian; without root, or without one of those tools, a rule says that it was not run.

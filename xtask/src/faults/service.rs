@@ -20,11 +20,16 @@ pub(super) fn start() -> Result<Pulsar> {
     Pulsar::start_to_be_killed(&Options { settings: ALL_FEATURES, ..Options::default() })
 }
 
+/// Where the service is reached by this port.
+pub(super) fn at(server: &Pulsar, port: u16) -> Service {
+    let url = |scheme: &str, port: u16| format!("{scheme}://127.0.0.1:{port}");
+    Service { url: url("pulsar", port), admin_url: url("http", server.web_port) }
+}
+
 /// A rig in a new folder whose child runs on the service, which it reaches by this port.
 pub(super) fn rig(folder: &Path, server: &Pulsar, port: u16) -> Result<Rig> {
     let mut rig = Rig::new(folder, None)?;
-    let url = |scheme: &str, port: u16| format!("{scheme}://127.0.0.1:{port}");
-    rig.job.service = Some(Service { url: url("pulsar", port), admin_url: url("http", server.web_port) });
+    rig.job.service = Some(at(server, port));
     (rig.job.batch, rig.job.window) = (BATCH, WINDOW);
     Ok(rig)
 }

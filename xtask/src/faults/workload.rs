@@ -334,9 +334,27 @@ pub(crate) static TOPOLOGY: TopologyDef = TopologyDef {
     drawings: Drawings { mermaid: "flowchart LR\n    start --> left & right --> join --> sink\n", dot: "", svg: "", text: "" },
 };
 
+/// The part of it that some tasks are, as a process has it that serves the edges to them and no others.
+pub(crate) fn part(tasks: &[String]) -> &'static TopologyDef {
+    let has = |name: &str| tasks.iter().any(|task| task == name);
+    let defs: Vec<_> = TOPOLOGY.tasks.iter().copied().filter(|task| has(task.name)).collect();
+    let edges: Vec<_> = TOPOLOGY.edges.iter().filter(|edge| has(edge.to)).cloned().collect();
+    let TopologyDef { name, project, version, description, codec, drawings: Drawings { mermaid, dot, svg, text }, .. } = TOPOLOGY;
+    let drawings = Drawings { mermaid, dot, svg, text };
+    let (tasks, edges) = (Vec::leak(defs), Vec::leak(edges));
+    Box::leak(Box::new(TopologyDef { name, project, version, description, codec, tasks, edges, drawings }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_has_the_edges_to_its_tasks() {
+        let part = part(&["left".to_owned(), "right".to_owned()]);
+        let edges: Vec<_> = part.edges.iter().map(|edge| edge.id).collect();
+        assert_eq!((part.tasks.len(), edges), (2, vec!["start-->left", "start-->right"]));
+    }
 
     #[test]
     fn a_parcel_knows_whether_it_is_whole() {

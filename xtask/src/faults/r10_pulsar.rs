@@ -1,0 +1,100 @@
+//! R10 on a Pulsar service: between every two attempts at a poisonous message both the process with the dispatchers and the Pulsar broker are killed.
+
+use super::{
+    Finding, Setting,
+    memory::Limited,
+    r10::{APART, ATTEMPTS, MEMORY_BYTES, RATE, TIMEOUT, apart, attempts, exact},
+    random::Random,
+    rig::{Rig, STUCK},
+    service,
+    workload::Poison,
+};
+use crate::services::pulsar::Pulsar;
+use anyhow::{Result, bail};
+use std::time::Duration;
+
+/// Those that fail at the same time, and those that take the process with them or hold it up, one by one.
+const TOGETHER: &[Poison] = &[Poison::Error, Poison::Panic, Poison::Hang];
+const ALONE: [&[Poison]; 3] = [&[Poison::Abort], &[Poison::Block], &[Poison::Memory]];
+
+/// How long after the attempts have begun the kill comes at most. What hangs has failed by then, so each kill comes before or after a failure is written down.
+const FAILED_BY: Duration = Duration::from_millis(600);
+
+/// How long after the last attempt the process lives on, so that the dead letter tells of it and not of the kill.
+const GIVEN_UP_BY: Duration = Duration::from_secs(2);
+
+/// How long a failed message waits at most: longer than the process lives on after an attempt.
+const RETRY_AFTER_MS: u64 = 4_000;
+
+pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
+    let (rounds, alone) = setting.pick((1, &ALONE[..1]), (2, &ALONE[..]));
+    let limited = Limited::new(MEMORY_BYTES)?;
+    let mut server = service::start()?;
+    let mut rig = service::rig(&setting.folder, &server, server.port)?;
+    rig.wrapper = limited.wrapper();
+    rig.job.rate = Some(RATE);
+    rig.job.attempts_right = ATTEMPTS;
+    rig.job.timeout_ms = TIMEOUT.as_millis() as u64;
+    rig.job.orders.permanent_each = 0;
+    rig.job.orders.retry_after_ms = RETRY_AFTER_MS;
+    let groups: Vec<&[Poison]> = (0..rounds).flat_map(|_| [TOGETHER].into_iter().chain(alone.iter().copied())).collect();
+    let kinds = groups.iter().copied().flatten();
+    rig.job.orders.poison = kinds.zip(1..).map(|(kind, number): (_, u64)| (number * APART, *kind)).collect();
+    let mut random = Random::new(setting.seed, "R10-pulsar");
+    let mut kills = 0;
+    let mut rest = &rig.job.orders.poison.clone()[..];
+    for group in groups {
+        let (now, later) = rest.split_at(group.len());
+        rig.job.roots = now.last().map_or(0, |(sequence, _)| sequence + APART / 2);
+        kills += kill_between_attempts(&rig, &mut server, now, &mut random).await?;
+        rest = later;
+    }
+    rig.drain().await?;
+    // What was acknowledged in the last second before the service died comes again to a new process, which cannot know it.
+    let verdict = rig.judge_power(rig.openings()? - 1)?;
+    let mut finding = Finding::default();
+    let (good, wrong) = exact(&rig)?;
+    let (total, apart) = (rig.job.orders.poison.len() as u64, apart(&rig)?);
+    let wanted = total * u64::from(ATTEMPTS - 1);
+    finding.seen = format!(
+        "{good} of {total} poisonous messages (error, panic, hang, abort{}) given up after exactly {ATTEMPTS} attempts, {apart} of {wanted} pairs of attempts with a kill of \
+         the process and of the broker between them, {kills} kills of the broker; {}",
+        setting.pick(String::new(), format!(", block, memory by {}", limited.name())),
+        verdict.figures()
+    );
+    finding.objections = wrong;
+    finding.objections.extend(verdict.objections());
+    finding.require(apart * 10 >= wanted * 8, || format!("only {apart} of {wanted} pairs of attempts had a kill between them"));
+    Ok(finding)
+}
+
+/// Lets messages have their attempts, each in a process and on a broker of its own. Gives how often the broker was killed.
+async fn kill_between_attempts(rig: &Rig, server: &mut Pulsar, group: &[(u64, Poison)], random: &mut Random) -> Result<u64> {
+    let begun = |rig: &Rig| {
+        let runs = attempts(rig).unwrap_or_default();
+        group.iter().map(|(sequence, _)| runs.get(sequence).map_or(0, Vec::len)).min().unwrap_or(0)
+    };
+    let mut kills = 0;
+    loop {
+        let before = begun(rig);
+        let mut running = rig.start()?;
+        if !running.until("the next attempts", |rig| begun(rig) > before).await? {
+            bail!("the child ended before the next attempts: {}", rig.last_words());
+        }
+        let is_last = begun(rig) >= ATTEMPTS as usize;
+        let limit = match group {
+            [(_, Poison::Abort | Poison::Memory)] => STUCK,
+            _ if is_last => TIMEOUT + GIVEN_UP_BY,
+            _ => random.below(FAILED_BY),
+        };
+        if running.wait(limit).await?.is_none() {
+            running.kill().await?;
+        }
+        if is_last {
+            return Ok(kills);
+        }
+        server.kill()?;
+        kills += 1;
+        server.start_again()?;
+    }
+}
