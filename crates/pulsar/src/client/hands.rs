@@ -163,6 +163,9 @@ impl Hands {
         let goes = |held: &Held| held.seat == seat && !held.settling;
         let gone: Vec<Position> = self.held.iter().filter(|(_, held)| goes(held)).map(|(position, _)| *position).collect();
         for position in gone {
+            if self.inherit(position, &chair) {
+                continue;
+            }
             let Some(held) = self.held.remove(&position) else { continue };
             self.free_key(&held.message, position);
             if let Some(to) = held.place.position(held.index).filter(|to| *to != position) {
@@ -175,6 +178,21 @@ impl Hands {
             slot.left < slot.total || !of_seat || settling.contains(place)
         });
         chair.feeds
+    }
+
+    /// What the service has handed to another consumer too does not come again: that one has it now. `false` if there is none.
+    fn inherit(&mut self, position: Position, left: &Chair) -> bool {
+        let Some(held) = self.held.get_mut(&position) else { return false };
+        let Some(slot) = self.entries.get(&held.place) else { return false };
+        let has = |chair: &Chair| chair.feeds.iter().any(|feed| Arc::ptr_eq(feed, &slot.feed));
+        let Some((heir, chair)) = self.seats.iter_mut().find(|(_, chair)| has(chair)) else { return false };
+        (held.seat, held.stage) = (*heir, Stage::Waiting);
+        match left.delayed.keys().find(|(_, delayed)| *delayed == position) {
+            Some(due) => drop(chair.delayed.insert(*due, ())),
+            None => chair.inbox.push_back(position),
+        }
+        chair.wake.notify_one();
+        true
     }
 
     /// Any feed of a topic that is connected or will be.
@@ -204,7 +222,7 @@ impl Hands {
         self.settled.came();
         let (total, epoch) = (messages.len(), feed.epoch());
         let slot = self.entries.entry(place).or_insert_with(|| Slot::new(feed.clone(), total));
-        (slot.feed, slot.epoch) = (feed.clone(), epoch);
+        let before = (std::mem::replace(&mut slot.feed, feed.clone()), std::mem::replace(&mut slot.epoch, epoch));
         for (index, arrived) in messages.into_iter().enumerate() {
             let told = open.is_empty() || bit(open, index);
             let slot = self.entries.get_mut(&place).expect("it was put there above");
@@ -229,6 +247,12 @@ impl Hands {
             match self.held.get_mut(&position) {
                 // It is in hand already, and its connection is another now.
                 Some(held) if held.place == place && held.seat == seat => {}
+                // While consumers come and go the service may hand it to two of them: the first one has it, and in its place another may come.
+                Some(held) if held.place == place && !held.settling && self.seats.contains_key(&held.seat) => {
+                    if !held.replaced {
+                        before.0.give(1, before.1);
+                    }
+                }
                 // Whoever had it has left while it was being settled.
                 Some(held) if held.place == place => (held.seat, held.stage) = (seat, Stage::Waiting),
                 // It is on its way here from the hands that it is still in.
@@ -313,7 +337,8 @@ impl Hands {
         self.promote(seat);
         while let Some(chair) = self.seats.get_mut(&seat).filter(|chair| picked.len() < max && chair.handed < chair.permits) {
             let Some(position) = chair.inbox.pop_front() else { break };
-            let Some(held) = self.held.get_mut(&position) else { continue };
+            // What has come to another consumer since is not for this one.
+            let Some(held) = self.held.get_mut(&position).filter(|held| held.seat == seat) else { continue };
             if held.stage == Stage::Handed || held.settling {
                 continue;
             }
