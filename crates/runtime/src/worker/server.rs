@@ -21,6 +21,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::ListenerExt as _,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -132,7 +133,13 @@ impl Bound {
         router: Router,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        axum::serve(self.listener, router).with_graceful_shutdown(stop).await
+        // The head of an answer and its body are two small writes, and the second would wait for the other side to acknowledge the first: 40 ms.
+        let listener = self.listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "answers of a connection may come late");
+            }
+        });
+        axum::serve(listener, router).with_graceful_shutdown(stop).await
     }
 
     /// Serves a task until `stop` resolves; then takes no new calls and finishes those that run. `open` starts the task meanwhile.
