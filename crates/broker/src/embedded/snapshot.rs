@@ -198,10 +198,20 @@ fn delays(map: &FxHashMap<u64, Delay>) -> Vec<u64> {
 
 /// The state as bytes.
 pub(crate) fn encode(state: &State<Place>) -> Vec<u8> {
-    let mut roots = RootsImage::default();
-    let mut numbers: FxHashMap<u32, u32> = FxHashMap::default();
-    for (slot, image) in state.roots.images() {
-        numbers.insert(slot, numbers.len() as u32 + 1);
+    let (slots, count) = state.roots.slots_and_count();
+    // As large as they get: with a million roots in flight, what vectors grow by would be a quarter of the memory that the process is allowed.
+    let mut roots = RootsImage {
+        ids: Vec::with_capacity(2 * count),
+        topologies: Vec::with_capacity(count),
+        sent: Vec::with_capacity(count),
+        pending: Vec::with_capacity(count),
+        dead: Vec::with_capacity(count),
+        dropped: Vec::with_capacity(count),
+    };
+    // By slot; 0 is no root.
+    let mut numbers = vec![0; slots];
+    for (number, (slot, image)) in (1..).zip(state.roots.images()) {
+        numbers[slot as usize] = number;
         roots.ids.extend(halves(image.id));
         roots.topologies.push(image.topology);
         roots.sent.push(image.sent);
@@ -228,7 +238,7 @@ pub(crate) fn encode(state: &State<Place>) -> Vec<u8> {
     snapshot.encode_to_vec()
 }
 
-fn topic_image(topic: &Topic<Place>, numbers: &FxHashMap<u32, u32>) -> TopicImage {
+fn topic_image(topic: &Topic<Place>, numbers: &[u32]) -> TopicImage {
     let mut producers: Vec<ProducerImage> = topic
         .producers
         .iter()
@@ -259,7 +269,7 @@ fn topic_image(topic: &Topic<Place>, numbers: &FxHashMap<u32, u32>) -> TopicImag
         image.positions.push(position - position_before);
         image.addresses.push(at.address().wrapping_sub(address_before) as i64);
         image.lengths.push(at.bytes() as u32);
-        image.roots.push(numbers.get(&entry.root).copied().unwrap_or(0));
+        image.roots.push(numbers.get(entry.root as usize).copied().unwrap_or(0));
         image.keys.push(entry.key);
         image.remaining.push(entry.remaining);
         image.times.push(time.wrapping_sub(time_before) as i64);

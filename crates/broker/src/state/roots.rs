@@ -281,6 +281,11 @@ impl Roots {
         self.slots.len()
     }
 
+    /// How many slots there are, and how many of them hold a root.
+    pub(crate) fn slots_and_count(&self) -> (usize, usize) {
+        (self.slots.len(), self.slots.len() - self.free.len())
+    }
+
     /// The tracked roots for a snapshot; their order there is what a message's root number in it refers to.
     pub(crate) fn images(&self) -> impl Iterator<Item = (u32, RootImage)> + '_ {
         self.slots.iter().enumerate().filter(|(_, root)| root.phase != Phase::Free).map(|(slot, root)| {
