@@ -1,6 +1,11 @@
 //! What a person can type: the commands of `leat` with their options and examples.
 
-use crate::{bench::Bench, broker::BrokerServe, dispatch::Dispatch};
+use crate::{
+    bench::Bench,
+    broker::BrokerServe,
+    dispatch::Dispatch,
+    kubernetes::{Controller, Deploy, K8s, Rollback},
+};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 
@@ -125,6 +130,24 @@ pub(crate) enum Command {
     /// The controller runs it. Like `leat build --image` it needs no container engine.
     #[command(after_help = "Examples:\n  leat image\n  leat image --name registry.example/leat:1.2 --push")]
     Image(PackLeat),
+    /// Deploy topologies on a cluster, and wait until they run
+    ///
+    /// Shows first what will be made, changed and removed. The controller does it, which `leat controller` runs in the cluster.
+    #[command(
+        after_help = "Examples:\n  leat deploy --to kubernetes --image registry.example.org/shop:1 --broker pulsar://pulsar:6650 --wait\n  leat deploy orders --image shop:2 --dry-run=server --diff"
+    )]
+    Deploy(Deploy),
+    /// Go back to an earlier revision of a topology on a cluster
+    #[command(after_help = "Examples:\n  leat rollback orders --wait\n  leat rollback orders --list")]
+    Rollback(Rollback),
+    /// Print the resource of topologies, or topologies as resources
+    #[command(subcommand, after_help = "Examples:\n  leat k8s crd | kubectl apply --server-side -f -\n  leat k8s render --image shop:1")]
+    K8s(K8s),
+    /// Run the controller that deploys topologies on a cluster
+    ///
+    /// Several share one lease, and one of them leads. SIGTERM ends it, and hands the lease on.
+    #[command(after_help = "Examples:\n  leat controller --namespace shop\n  leat controller --all-namespaces --listen 0.0.0.0:9090 --log-format json")]
+    Controller(Controller),
     /// Explain a diagnostic code
     #[command(after_help = "Examples:\n  leat explain LW0101\n  leat explain --list")]
     Explain(Explain),

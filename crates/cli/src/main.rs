@@ -8,6 +8,7 @@ mod dispatch;
 mod exit;
 mod graph;
 mod image;
+mod kubernetes;
 mod operate;
 mod project;
 mod work;
@@ -45,6 +46,10 @@ fn run(leat: Leat, color: bool) -> exit::Result<ExitCode> {
         Command::Status(args) => operate::status(&args, &project::load(&global, color)?)?,
         Command::Dlq(args) => operate::dlq(&args, &project::load(&global, color)?)?,
         Command::Image(args) => image::leat(&args, &global)?,
+        Command::Deploy(args) => kubernetes::deploy(&args, &global, &project::load(&global, color)?)?,
+        Command::Rollback(args) => kubernetes::rollback(&args, &global)?,
+        Command::K8s(args) => kubernetes::k8s(&args, &global, color)?,
+        Command::Controller(args) => return kubernetes::control(&args),
         Command::Explain(args) => about::explain(&args)?,
         Command::Broker(args) => return broker::run(args, &global, color),
         Command::Dispatch(args) => return dispatch::run(&args, &global, color),

@@ -87,6 +87,9 @@ struct RunFlags {
     /// Run each task and each edge in a process of its own
     #[arg(long, conflicts_with = "listen")]
     processes: bool,
+    /// Leave the edges to tasks and HTTP workers to dispatchers elsewhere, each run by `dispatch EDGE`
+    #[arg(long, conflicts_with = "processes")]
+    elsewhere: bool,
     /// How long to finish what is pending after the first Ctrl-C
     #[arg(long, value_name = "TIME", value_parser = duration)]
     drain: Option<Duration>,
@@ -105,6 +108,7 @@ impl RunFlags {
             drain: self.drain.or(before.drain),
             fresh: self.fresh || before.fresh,
             processes: self.processes || before.processes,
+            elsewhere: self.elsewhere || before.elsewhere,
         }
     }
 }
@@ -353,7 +357,8 @@ fn sink_files(plan: &Plan) -> Vec<(&'static str, PathBuf)> {
 fn options(run: &Run) -> Result<RunOptions, Failure> {
     let flags = &run.flags;
     let serve = flags.serve || flags.listen.listen.is_some();
-    let mut options = RunOptions { input: run.input.clone(), serve, fresh: flags.fresh, ..RunOptions::default() };
+    let mut options =
+        RunOptions { input: run.input.clone(), serve, fresh: flags.fresh, elsewhere: flags.elsewhere, ..RunOptions::default() };
     if let Some(message) = &flags.message {
         options.message =
             serde_json::from_str(message).map_err(|error| Failure::new(USAGE, format!("`--message` is no JSON: {error}")))?;

@@ -1,0 +1,247 @@
+//! The objects of a topology: a Deployment and a Service for each worker, a Deployment for each edge, one for the run, settings in config maps.
+
+use super::{
+    pod::Pod,
+    site::{Dispatched, Part, Refusal, Site},
+};
+use crate::{
+    crd::{TaskKind, TaskSpec},
+    names::{self, Kind},
+    same,
+};
+use serde_json::{Value, json};
+
+/// Where the binaries are in an image.
+const APP: &str = "/app";
+
+/// How long a worker goes on when its pod is to end, so that the nodes learn not to send to it any more.
+const LINGER_SECONDS: i64 = 3;
+
+/// The metric by which dispatchers are scaled, which the controller exports.
+pub const BACKLOG_METRIC: &str = "leatworks_edge_backlog";
+
+/// All objects that are to be there, in the order of their making: what others need comes first.
+///
+/// # Errors
+/// All reasons why the resource cannot be deployed.
+pub fn desired(site: Site<'_>) -> Result<Vec<Value>, Refusal> {
+    let (mut objects, mut refused) = (Vec::new(), Vec::new());
+    for task in site.graph.tasks() {
+        let name = task.name().as_str();
+        if site.has_worker(name) {
+            worker(site, &site.task(name), &mut objects, &mut refused);
+        }
+    }
+    if site.has_run() {
+        run(site, &mut objects, &mut refused);
+    }
+    for edge in site.dispatched() {
+        dispatcher(site, &edge, &mut objects, &mut refused);
+    }
+    if !refused.is_empty() {
+        return Err(Refusal(refused));
+    }
+    objects.sort_by_key(|object| object["kind"].as_str().and_then(Kind::of));
+    objects.iter_mut().for_each(same::seal);
+    Ok(objects)
+}
+
+fn worker(site: Site<'_>, task: &TaskSpec, objects: &mut Vec<Value>, refused: &mut Vec<String>) {
+    let part = Part::Task(&task.name);
+    let name = names::object(site.name, "worker", &task.name);
+    let config = config(site, "worker", part, std::slice::from_ref(task), objects, refused);
+    let edges: Vec<Dispatched<'_>> = site.dispatched().into_iter().filter(|edge| *edge.to.name() == *task.name).collect();
+    // All that dispatchers may have in hand at once can meet in one worker, and what it does not take in costs an attempt.
+    let at_once: usize = edges.iter().map(|edge| edge.parallelism() * usize::try_from(edge.replicas_max()).unwrap_or(1)).sum();
+    let mut env = task_env(site.name, task);
+    env.push((variable(site.name, &task.name, "PARALLELISM"), at_once.max(1).to_string()));
+    let own = task.kind == TaskKind::Rust && task.command.is_empty();
+    let job = task.kind == TaskKind::Job;
+    let image = task.image.as_deref().or(if job { site.settings.leat_image.as_deref() } else { None });
+    if job && image.is_none() {
+        refused.push(format!("task `{}` is a job, and the controller was not told which image holds `leat` (`--leat-image`)", task.name));
+    }
+    let pod = Pod {
+        site,
+        role: "worker",
+        part,
+        image: image.unwrap_or(&site.spec.image),
+        command: command(task),
+        port: Some(task.port),
+        probes: probes(own || job),
+        env,
+        user_env: &task.env,
+        user_env_from: &task.env_from,
+        resources: task.resources.as_ref(),
+        config,
+        broker: false,
+        account: if job { site.settings.jobs_account.as_deref() } else { None },
+        overlay: task.pod_template.as_ref(),
+    };
+    objects.push(pod.deployment(Some(task.replicas), false, refused));
+    let mut service = site.object(Kind::Service, &name, "worker", part);
+    service["spec"] = json!({
+        "selector": site.selector("worker", part),
+        "ports": [{ "name": "http", "port": task.port, "protocol": "TCP", "targetPort": "http" }],
+    });
+    objects.push(service);
+}
+
+fn command(task: &TaskSpec) -> Vec<String> {
+    if !task.command.is_empty() {
+        return task.command.clone();
+    }
+    let listen = format!("0.0.0.0:{}", task.port);
+    let words: &[&str] = match task.kind {
+        TaskKind::Rust => &["serve", "--listen", &listen, "--allow-remote", "--log-format", "json"],
+        TaskKind::Job => return ["/app/leat", "jobs", "serve", "--listen", &listen, "--allow-remote"].map(str::to_owned).to_vec(),
+        // An image of another language knows what it runs.
+        _ => return Vec::new(),
+    };
+    std::iter::once(format!("{APP}/{}", task.name)).chain(words.iter().map(|word| (*word).to_owned())).collect()
+}
+
+/// How the kubelet learns how a worker is. One in another language says nothing of itself but that it listens.
+fn probes(own: bool) -> Value {
+    let get = |path: &str, period: i64| json!({ "httpGet": { "path": path, "port": "http" }, "periodSeconds": period });
+    let linger = json!({ "preStop": { "sleep": { "seconds": LINGER_SECONDS } } });
+    if own {
+        json!({ "readinessProbe": get("/readyz", 2), "livenessProbe": get("/healthz", 10), "lifecycle": linger })
+    } else {
+        json!({ "readinessProbe": { "tcpSocket": { "port": "http" }, "periodSeconds": 2 }, "lifecycle": linger })
+    }
+}
+
+fn dispatcher(site: Site<'_>, edge: &Dispatched<'_>, objects: &mut Vec<Value>, refused: &mut Vec<String>) {
+    let target = site.task(edge.to.name().as_str());
+    let part = Part::Edge(&edge.id, &target.name);
+    let url = target.url.clone().unwrap_or_else(|| {
+        format!("http://{}:{}", names::object(site.name, "worker", &target.name), target.port)
+    });
+    let mut env = task_env(site.name, &target);
+    env.push((variable(site.name, &target.name, "PARALLELISM"), edge.parallelism().to_string()));
+    let words = ["dispatch", &edge.id, "--worker", &url, "-o", "json", "--log-format", "json"];
+    let pod = Pod {
+        site,
+        role: "dispatcher",
+        part,
+        image: &site.spec.image,
+        command: std::iter::once(format!("{APP}/{}", site.name)).chain(words.map(str::to_owned)).collect(),
+        port: None,
+        probes: json!({}),
+        env,
+        user_env: &site.spec.env,
+        user_env_from: &site.spec.env_from,
+        resources: edge.spec.and_then(|spec| spec.resources.as_ref()),
+        config: None,
+        broker: true,
+        account: None,
+        overlay: edge.spec.and_then(|spec| spec.pod_template.as_ref()),
+    };
+    let autoscale = edge.spec.and_then(|spec| spec.autoscale.as_ref());
+    let replicas = autoscale.is_none().then(|| edge.spec.map_or(1, |spec| spec.replicas));
+    let mut deployment = pod.deployment(replicas, false, refused);
+    let annotations = &mut deployment["metadata"]["annotations"];
+    annotations[names::TOPIC] = edge.topic.as_str().into();
+    annotations[names::SUBSCRIPTION] = edge.subscription.as_str().into();
+    annotations[names::RETRY_TOPIC] = edge.retry_topic.as_str().into();
+    let name = deployment["metadata"]["name"].clone();
+    objects.push(deployment);
+    let Some(autoscale) = autoscale else { return };
+    let mut scaler = site.object(Kind::Autoscaler, name.as_str().unwrap_or_default(), "dispatcher", part);
+    scaler["spec"] = json!({
+        "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": name },
+        "minReplicas": autoscale.min_replicas,
+        "maxReplicas": autoscale.max_replicas,
+        "metrics": [{
+            "type": "External",
+            "external": {
+                "metric": {
+                    "name": BACKLOG_METRIC,
+                    "selector": { "matchLabels": { "topology": site.name, "edge": names::label(&edge.id) } },
+                },
+                "target": { "type": "AverageValue", "averageValue": autoscale.backlog_per_replica.to_string() },
+            },
+        }],
+    });
+    objects.push(scaler);
+}
+
+/// The edges whose dispatchers are scaled by their backlog: edge, topic, subscription and retry topic.
+pub fn scaled(site: Site<'_>) -> Vec<(String, String, String, String)> {
+    let edges = site.dispatched().into_iter().filter(|edge| edge.spec.is_some_and(|spec| spec.autoscale.is_some()));
+    edges.map(|edge| (edge.id, edge.topic, edge.subscription, edge.retry_topic)).collect()
+}
+
+/// The run of the topology: its sources, folds and built-in sinks. Two of them would be in each other's way.
+fn run(site: Site<'_>, objects: &mut Vec<Value>, refused: &mut Vec<String>) {
+    let tasks: Vec<TaskSpec> = site.graph.tasks().iter().map(|task| site.task(task.name().as_str())).collect();
+    let config = config(site, "run", Part::Whole, &tasks, objects, refused);
+    let words = ["run", "--serve", "--elsewhere", "--log-format", "json"];
+    let mine = tasks.iter().filter(|task| !site.is_called(&task.name));
+    let pod = Pod {
+        site,
+        role: "run",
+        part: Part::Whole,
+        image: &site.spec.image,
+        command: std::iter::once(format!("{APP}/{}", site.name)).chain(words.map(str::to_owned)).collect(),
+        port: None,
+        probes: json!({}),
+        env: tasks.iter().flat_map(|task| task_env(site.name, task)).collect(),
+        user_env: &site.spec.env,
+        user_env_from: &site.spec.env_from,
+        resources: mine.clone().find_map(|task| task.resources.as_ref()),
+        config,
+        broker: true,
+        account: None,
+        overlay: mine.clone().find_map(|task| task.pod_template.as_ref()),
+    };
+    objects.push(pod.deployment(Some(1), true, refused));
+}
+
+/// The config map with the settings of some tasks, if any has some: its name, and the hash of what it holds.
+fn config(
+    site: Site<'_>,
+    role: &str,
+    part: Part<'_>,
+    tasks: &[TaskSpec],
+    objects: &mut Vec<Value>,
+    refused: &mut Vec<String>,
+) -> Option<(String, String)> {
+    let mut of_tasks = toml::Table::new();
+    for task in tasks {
+        let Some(settings) = &task.settings else { continue };
+        match toml::Value::try_from(settings) {
+            Ok(settings) => drop(of_tasks.insert(task.name.clone(), toml::Table::from_iter([("settings".to_owned(), settings)]).into())),
+            Err(error) => refused.push(format!("the settings of task `{}` are not for a configuration file: {error}", task.name)),
+        }
+    }
+    if of_tasks.is_empty() {
+        return None;
+    }
+    let nest = |key: &str, value: toml::Table| toml::Table::from_iter([(key.to_owned(), toml::Value::Table(value))]);
+    let text = nest("topology", nest(site.name, nest("task", of_tasks))).to_string();
+    let name = names::object(site.name, role, part.name());
+    let mut map = site.object(Kind::ConfigMap, &name, role, part);
+    map["data"] = json!({ "config.toml": text });
+    objects.push(map);
+    Some((name, names::hash(&text)))
+}
+
+/// What the resource says of retries and time, as the binaries read it.
+fn task_env(topology: &str, task: &TaskSpec) -> Vec<(String, String)> {
+    let retry = task.retry.as_ref();
+    let pairs = [
+        ("TIMEOUT", task.timeout.clone()),
+        ("RETRY__ATTEMPTS", retry.and_then(|retry| Some(retry.attempts?.to_string()))),
+        ("RETRY__BACKOFF", retry.and_then(|retry| retry.backoff.clone())),
+        ("RETRY__MAX_BACKOFF", retry.and_then(|retry| retry.max_backoff.clone())),
+    ];
+    pairs.into_iter().filter_map(|(key, value)| Some((variable(topology, &task.name, key), value?))).collect()
+}
+
+/// The variable that sets something of a task: in the names `_` stands for `-`.
+fn variable(topology: &str, task: &str, key: &str) -> String {
+    let word = |name: &str| name.replace('-', "_").to_ascii_uppercase();
+    format!("LEAT_TOPOLOGY__{}__TASK__{}__{key}", word(topology), word(task))
+}

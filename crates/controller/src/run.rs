@@ -1,0 +1,333 @@
+//! The controller as a process: waits for the lease, then reconciles whatever its watches tell of, a few at a time, and lets go when it is told to end.
+
+use crate::{
+    brokers::Brokers,
+    cluster::{Cluster, ClusterError, topology_resource},
+    lease::{Election, Fence},
+    metrics::Metrics,
+    names::{self, Kind},
+    plan::Settings,
+    reconcile::{Next, Reconciler},
+    serve::{self, Health},
+    watch::{self, Key, KeyOf, Pulse, Watch},
+};
+use kube::{Api, Client};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    future::Future,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tracing::Instrument;
+
+/// How many topologies are reconciled at once: each has one call to the API server under way.
+const AT_ONCE: usize = 8;
+
+/// How long a notice waits for others about the same topology: a rollout makes many.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// How long to wait when somebody else has changed something meanwhile.
+const CHANGED: Duration = Duration::from_millis(100);
+
+/// How long to wait after a failure, at first and at most. Convergence within 10 s of the end of a fault needs the most to be less than that.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
+
+/// Notices that wait to be taken; those who send wait when there are more.
+const NOTICES: usize = 1024;
+
+/// How the controller is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The namespaces whose topologies it has; none means all of them.
+    pub namespaces: Vec<String>,
+    /// The namespace of its lease.
+    pub lease_namespace: String,
+    /// The name of its lease.
+    pub lease_name: String,
+    /// Its own name, which no other has.
+    pub identity: String,
+    /// Where `/metrics`, `/livez` and `/readyz` are served, if anywhere.
+    pub listen: Option<SocketAddr>,
+    /// What it knows besides the resources.
+    pub settings: Settings,
+}
+
+/// The controller cannot run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// It cannot listen.
+    #[error("listening on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        error: std::io::Error,
+    },
+}
+
+/// Runs the controller until `stop` resolves.
+///
+/// # Errors
+/// If it cannot listen. An API server that cannot be reached is waited for.
+pub async fn run(client: Client, brokers: Arc<dyn Brokers>, options: Options, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+    let (metrics, fence, health) = (Arc::new(Metrics::default()), Fence::default(), Health::default());
+    let mut serving = JoinSet::new();
+    if let Some(address) = options.listen {
+        let server = serve::bind(address).await.map_err(|error| RunError::Listen { address, error })?;
+        serving.spawn(serve::serve(server, metrics.clone(), health.clone()));
+    }
+    let Options { lease_namespace, lease_name, identity, .. } = &options;
+    let mut election = Election::new(client.clone(), lease_namespace, lease_name, identity, fence.clone(), metrics.clone());
+    let cluster = Cluster::new(client.clone(), fence, metrics.clone());
+    let reconciler = Arc::new(Reconciler::new(cluster, brokers, options.settings.clone(), metrics.clone(), identity.clone()));
+    let mut stop = pin!(stop);
+    loop {
+        tracing::info!(identity, lease = lease_name, "waiting for the lease");
+        tokio::select! {
+            () = election.win() => {}
+            () = &mut stop => break,
+        }
+        tracing::info!(identity, lease = lease_name, "leading");
+        let leading = Leading::start(&client, &options, &reconciler, &metrics, &health);
+        tokio::select! {
+            () = leading.run() => {}
+            () = election.hold() => {}
+            () = &mut stop => break,
+        }
+        // What was under way is cut off; it writes nothing more, and whoever leads next begins with what is there.
+        health.watches(Vec::new());
+        metrics.leads(false);
+    }
+    election.release().await;
+    Ok(())
+}
+
+/// The watches and the queue of a controller that leads.
+struct Leading {
+    reconciler: Arc<Reconciler>,
+    notices: mpsc::Receiver<Key>,
+    /// They end when this is dropped.
+    _watches: JoinSet<()>,
+    queue: Pulse,
+}
+
+impl Leading {
+    fn start(client: &Client, options: &Options, reconciler: &Arc<Reconciler>, metrics: &Arc<Metrics>, health: &Health) -> Self {
+        let (to, notices) = mpsc::channel(NOTICES);
+        let (mut watches, mut pulses) = (JoinSet::new(), Vec::new());
+        let ours = format!("{}={}", names::MANAGED_BY, names::LEATWORKS);
+        let kinds = [Kind::ConfigMap, Kind::Service, Kind::Deployment, Kind::Autoscaler].map(|kind| (kind.resource(), ours.clone(), watch::label_key as KeyOf));
+        let topologies = (topology_resource(), String::new(), watch::own_key as KeyOf);
+        for (resource, labels, key) in std::iter::once(topologies).chain(kinds) {
+            let apis = if options.namespaces.is_empty() {
+                vec![Api::all_with(client.clone(), &resource)]
+            } else {
+                options.namespaces.iter().map(|namespace| Api::namespaced_with(client.clone(), namespace, &resource)).collect()
+            };
+            for api in apis {
+                let pulse = Pulse::default();
+                pulses.push(pulse.clone());
+                let watch = Watch { api, labels: labels.clone(), key, to: to.clone(), pulse, metrics: metrics.clone() };
+                watches.spawn(watch.run());
+            }
+        }
+        let queue = Pulse::default();
+        pulses.push(queue.clone());
+        health.watches(pulses);
+        Self { reconciler: reconciler.clone(), notices, _watches: watches, queue }
+    }
+
+    /// Reconciles what is due, for as long as it is polled.
+    async fn run(mut self) {
+        let mut queue = Queue::default();
+        let mut running = JoinSet::new();
+        loop {
+            self.queue.beat();
+            while running.len() < AT_ONCE {
+                let Some(key) = queue.take(Instant::now()) else { break };
+                let reconciler = self.reconciler.clone();
+                running.spawn(async move {
+                    let next = reconcile(&reconciler, &key).await;
+                    (key, next)
+                });
+            }
+            let due = if running.len() < AT_ONCE { queue.due() } else { None };
+            // The queue shows that it lives even when there is nothing to do.
+            let due = due.unwrap_or(Instant::now() + watch::PULSE_AGE_MAX / 4).min(Instant::now() + watch::PULSE_AGE_MAX / 4);
+            tokio::select! {
+                Some(key) = self.notices.recv() => queue.notice(key, Instant::now()),
+                Some(done) = running.join_next() => match done {
+                    Ok((key, next)) => queue.done(key, next, Instant::now()),
+                    Err(error) => {
+                        // Which one it was is not known any more, so all that are under way count as not done.
+                        tracing::error!(%error, "a reconciliation broke off");
+                        running.abort_all();
+                        while running.join_next().await.is_some() {}
+                        queue.restart(Instant::now());
+                    }
+                },
+                () = tokio::time::sleep_until(due) => {}
+            }
+        }
+    }
+}
+
+async fn reconcile(reconciler: &Reconciler, key: &Key) -> Wait {
+    let span = tracing::info_span!("reconcile", topology = key.name, namespace = key.namespace);
+    let began = Instant::now();
+    let ended = reconciler.reconcile(key).instrument(span.clone()).await;
+    let _entered = span.enter();
+    let (result, wait) = match ended {
+        Ok(Next::Forget) => ("gone", Wait::Forget),
+        Ok(Next::Retry) => ("failed", Wait::Retry),
+        Ok(Next::After(time)) => ("done", Wait::After(time)),
+        Err(ClusterError::Changed(what)) => {
+            tracing::debug!(what, "changed meanwhile");
+            ("changed", Wait::After(CHANGED))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the reconciliation failed");
+            ("failed", Wait::Retry)
+        }
+    };
+    reconciler.metrics.reconciled(result, began.elapsed());
+    wait
+}
+
+/// When a topology is looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    Forget,
+    Retry,
+    After(Duration),
+}
+
+/// Which topologies are to be looked at, and when. One is never looked at twice at a time.
+#[derive(Default)]
+struct Queue {
+    due: BTreeMap<(Instant, Key), ()>,
+    when: HashMap<Key, Instant>,
+    running: HashSet<Key>,
+    /// Those that were told of while they were looked at.
+    again: HashSet<Key>,
+    failures: HashMap<Key, u32>,
+}
+
+impl Queue {
+    /// Something may have happened to a topology.
+    fn notice(&mut self, key: Key, now: Instant) {
+        if self.running.contains(&key) {
+            self.again.insert(key);
+        } else {
+            self.put(key, now + GATHER);
+        }
+    }
+
+    /// Puts it in, unless it is due sooner already.
+    fn put(&mut self, key: Key, at: Instant) {
+        if let Some(before) = self.when.get(&key).copied() {
+            if before <= at {
+                return;
+            }
+            self.due.remove(&(before, key.clone()));
+        }
+        self.when.insert(key.clone(), at);
+        self.due.insert((at, key), ());
+    }
+
+    /// The first that is due.
+    fn take(&mut self, now: Instant) -> Option<Key> {
+        let entry = self.due.first_entry().filter(|entry| entry.key().0 <= now)?;
+        let ((_, key), ()) = entry.remove_entry();
+        self.when.remove(&key);
+        self.running.insert(key.clone());
+        Some(key)
+    }
+
+    /// When the next one is due.
+    fn due(&self) -> Option<Instant> {
+        self.due.first_key_value().map(|((at, _), ())| *at)
+    }
+
+    fn done(&mut self, key: Key, wait: Wait, now: Instant) {
+        self.running.remove(&key);
+        if self.again.remove(&key) {
+            self.put(key.clone(), now + GATHER);
+        }
+        match wait {
+            Wait::Forget => drop(self.failures.remove(&key)),
+            Wait::After(time) => {
+                self.failures.remove(&key);
+                self.put(key, now + time);
+            }
+            Wait::Retry => {
+                let failures = self.failures.entry(key.clone()).or_default();
+                let pause = (RETRY.0 * 2_u32.saturating_pow(*failures)).min(RETRY.1);
+                *failures = (*failures + 1).min(16);
+                self.put(key, now + pause);
+            }
+        }
+    }
+
+    /// Nothing is under way any more, and all that was is to be done again.
+    fn restart(&mut self, now: Instant) {
+        for key in std::mem::take(&mut self.running) {
+            self.again.remove(&key);
+            self.put(key, now + RETRY.1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        Key { namespace: "n".to_owned(), name: name.to_owned() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_topology_is_looked_at_once_at_a_time_and_again_when_told_meanwhile() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        (0..5).for_each(|_| queue.notice(key("a"), now));
+        assert_eq!(queue.take(now), None, "notices are gathered");
+        let later = now + GATHER;
+        assert_eq!((queue.take(later), queue.take(later)), (Some(key("a")), None));
+        queue.notice(key("a"), later);
+        assert_eq!(queue.due(), None, "it is being looked at");
+        queue.done(key("a"), Wait::After(Duration::from_secs(600)), later);
+        assert_eq!(queue.due(), Some(later + GATHER), "what came meanwhile comes before the usual time");
+        queue.notice(key("b"), later);
+        queue.notice(key("b"), later + GATHER);
+        assert_eq!(queue.take(later + GATHER), Some(key("a")));
+        assert_eq!(queue.take(later + GATHER), Some(key("b")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_wait_longer_and_longer_until_one_goes_well() {
+        let (mut queue, mut now) = (Queue::default(), Instant::now());
+        queue.put(key("a"), now);
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            assert_eq!(queue.take(now), Some(key("a")));
+            queue.done(key("a"), Wait::Retry, now);
+            let due = queue.due().expect("it is tried again");
+            waits.push((due - now).as_millis());
+            now = due;
+        }
+        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 8000, 8000]);
+        queue.take(now);
+        queue.done(key("a"), Wait::After(Duration::from_secs(1)), now);
+        now += Duration::from_secs(1);
+        queue.take(now);
+        queue.done(key("a"), Wait::Retry, now);
+        assert_eq!(queue.due(), Some(now + RETRY.0));
+        assert_eq!(queue.take(now + RETRY.0), Some(key("a")));
+        queue.done(key("a"), Wait::Forget, now);
+        assert!(queue.due().is_none() && queue.failures.is_empty());
+    }
+}

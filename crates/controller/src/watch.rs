@@ -1,0 +1,202 @@
+//! Which topologies may have changed: watches that are never silent for long without somebody noticing.
+//!
+//! A watch tells only that something may have happened to a topology; what did is read anew. So it asks for metadata alone, an object that cannot be
+//! read does not stop it, and a notice that comes twice or late does no harm.
+
+use crate::{metrics::Metrics, names};
+use futures_util::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{
+    Api,
+    api::{DynamicObject, ListParams, WatchEvent, WatchParams},
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{sync::mpsc, time::Instant};
+
+/// How long one watch lasts at the server's end. It is asked to end them soon, since that is a sign of life that cannot be missed.
+const WATCH_SECONDS: u32 = 25;
+
+/// How long a watch may say nothing: longer than it lasts, and short enough to be noticed within a minute.
+const SILENCE_MAX: Duration = Duration::from_secs(40);
+
+/// How old the last sign of life may be before the process is taken for stuck.
+pub const PULSE_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// How long to wait after a failure, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// How many objects are asked for at a time.
+const PAGE: u32 = 500;
+
+/// A topology: its namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// When something last came to an end, well or badly: what is stuck has no pulse.
+#[derive(Clone)]
+pub struct Pulse {
+    began: Instant,
+    beat: Arc<AtomicU64>,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self { began: Instant::now(), beat: Arc::default() }
+    }
+}
+
+impl Pulse {
+    /// A sign of life.
+    pub fn beat(&self) {
+        self.beat.store(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// How long ago the last one was.
+    pub fn age(&self) -> Duration {
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.beat.load(Relaxed)))
+    }
+}
+
+/// Which topology an object is about.
+pub type KeyOf = fn(&ObjectMeta) -> Option<Key>;
+
+/// A topology is about itself.
+pub fn own_key(meta: &ObjectMeta) -> Option<Key> {
+    Some(Key { namespace: meta.namespace.clone()?, name: meta.name.clone()? })
+}
+
+/// What was made for a topology says so.
+pub fn label_key(meta: &ObjectMeta) -> Option<Key> {
+    let name = meta.labels.as_ref()?.get(names::TOPOLOGY)?.clone();
+    Some(Key { namespace: meta.namespace.clone()?, name })
+}
+
+/// One watch.
+pub struct Watch {
+    /// What is watched.
+    pub api: Api<DynamicObject>,
+    /// By which labels.
+    pub labels: String,
+    /// Which topology an object is about.
+    pub key: KeyOf,
+    /// Where the topologies go. The receiver always takes them soon.
+    pub to: mpsc::Sender<Key>,
+    /// Its signs of life.
+    pub pulse: Pulse,
+    /// What counts silences.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why a watch has to begin anew.
+enum Broken {
+    /// The server says so, for example since it does not know the version any more.
+    Told(String),
+    /// It said nothing for too long.
+    Silent,
+    /// Nobody wants to know any more.
+    Unheard,
+}
+
+impl Watch {
+    /// Watches until nobody listens.
+    pub async fn run(self) {
+        let mut pause = PAUSE.0;
+        loop {
+            let broken = match self.list().await {
+                Ok(version) => {
+                    pause = PAUSE.0;
+                    self.follow(version).await
+                }
+                Err(broken) => broken,
+            };
+            self.pulse.beat();
+            match broken {
+                Broken::Unheard => return,
+                Broken::Silent => {
+                    self.metrics.silence();
+                    tracing::warn!(watched = self.api.resource_url(), "a watch said nothing for {SILENCE_MAX:?} and begins anew");
+                }
+                Broken::Told(why) => tracing::debug!(watched = self.api.resource_url(), why, "a watch begins anew"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    /// All that is there, and the version from which to go on.
+    async fn list(&self) -> Result<String, Broken> {
+        self.metrics.called("list");
+        let mut params = ListParams::default().labels(&self.labels).limit(PAGE);
+        loop {
+            let page = tokio::time::timeout(SILENCE_MAX, self.api.list_metadata(&params)).await.map_err(|_| Broken::Silent)?;
+            let page = page.map_err(|error| Broken::Told(error.to_string()))?;
+            self.pulse.beat();
+            for object in &page.items {
+                self.tell(&object.metadata).await?;
+            }
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(page.metadata.resource_version.unwrap_or_default()),
+            }
+        }
+    }
+
+    /// What changes from there on, in one watch after another.
+    async fn follow(&self, mut version: String) -> Broken {
+        loop {
+            self.metrics.called("watch");
+            let params = WatchParams::default().labels(&self.labels).timeout(WATCH_SECONDS);
+            let opened = tokio::time::timeout(SILENCE_MAX, self.api.watch_metadata(&params, &version)).await;
+            let mut events = match opened {
+                Err(_) => return Broken::Silent,
+                Ok(Err(error)) => return Broken::Told(error.to_string()),
+                Ok(Ok(events)) => events.boxed(),
+            };
+            loop {
+                let Ok(next) = tokio::time::timeout(SILENCE_MAX, events.next()).await else { return Broken::Silent };
+                self.pulse.beat();
+                let meta = match next {
+                    // The time that it was given is over.
+                    None => break,
+                    Some(Err(error)) => return Broken::Told(error.to_string()),
+                    Some(Ok(WatchEvent::Error(status))) => return Broken::Told(status.message),
+                    Some(Ok(WatchEvent::Bookmark(bookmark))) => {
+                        version = bookmark.metadata.resource_version;
+                        continue;
+                    }
+                    Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object))) => object.metadata,
+                };
+                if let Some(newer) = &meta.resource_version {
+                    version.clone_from(newer);
+                }
+                if let Err(broken) = self.tell(&meta).await {
+                    return broken;
+                }
+            }
+        }
+    }
+
+    async fn tell(&self, meta: &ObjectMeta) -> Result<(), Broken> {
+        match (self.key)(meta) {
+            Some(key) => self.to.send(key).await.map_err(|_| Broken::Unheard),
+            None => Ok(()),
+        }
+    }
+}
