@@ -141,12 +141,17 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  leat rollback orders --wait\n  leat rollback orders --list")]
     Rollback(Rollback),
     /// Print the resource of topologies, or topologies as resources
-    #[command(subcommand, after_help = "Examples:\n  leat k8s crd | kubectl apply --server-side -f -\n  leat k8s render --image shop:1")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  leat k8s crd | kubectl apply --server-side -f -\n  leat k8s render --image shop:1"
+    )]
     K8s(K8s),
     /// Run the controller that deploys topologies on a cluster
     ///
     /// Several share one lease, and one of them leads. SIGTERM ends it, and hands the lease on.
-    #[command(after_help = "Examples:\n  leat controller --namespace shop\n  leat controller --all-namespaces --listen 0.0.0.0:9090 --log-format json")]
+    #[command(
+        after_help = "Examples:\n  leat controller --namespace shop\n  leat controller --all-namespaces --listen 0.0.0.0:9090 --log-format json"
+    )]
     Controller(Controller),
     /// Explain a diagnostic code
     #[command(after_help = "Examples:\n  leat explain LW0101\n  leat explain --list")]

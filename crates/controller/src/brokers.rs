@@ -51,7 +51,12 @@ pub enum QueueError {
 /// Opens brokers of topologies.
 pub trait Brokers: Send + Sync + 'static {
     /// The broker that a topology of this namespace names.
-    fn open<'a>(&'a self, cluster: &'a Cluster, namespace: &'a str, broker: &'a crd::Broker) -> BoxFuture<'a, Result<Arc<dyn Broker>, QueueError>>;
+    fn open<'a>(
+        &'a self,
+        cluster: &'a Cluster,
+        namespace: &'a str,
+        broker: &'a crd::Broker,
+    ) -> BoxFuture<'a, Result<Arc<dyn Broker>, QueueError>>;
 
     /// Forgets a broker that has failed, so that the next one is connected anew.
     fn forget<'a>(&'a self, namespace: &'a str, broker: &'a crd::Broker) -> BoxFuture<'a, ()>;
@@ -69,7 +74,12 @@ fn key(namespace: &str, broker: &crd::Broker) -> String {
 }
 
 impl Brokers for Pulsars {
-    fn open<'a>(&'a self, cluster: &'a Cluster, namespace: &'a str, broker: &'a crd::Broker) -> BoxFuture<'a, Result<Arc<dyn Broker>, QueueError>> {
+    fn open<'a>(
+        &'a self,
+        cluster: &'a Cluster,
+        namespace: &'a str,
+        broker: &'a crd::Broker,
+    ) -> BoxFuture<'a, Result<Arc<dyn Broker>, QueueError>> {
         Box::pin(async move {
             let key = key(namespace, broker);
             if let Some(open) = self.open.lock().await.get(&key) {

@@ -8,7 +8,9 @@ use crate::{
 };
 use kube::{
     Api, Client,
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    api::{
+        ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+    },
     core::{GroupVersionKind, ObjectList},
 };
 use serde_json::{Value, json};
@@ -103,7 +105,12 @@ impl Cluster {
         Api::namespaced_with(self.client.clone(), namespace, resource)
     }
 
-    async fn call<T>(&self, verb: &'static str, doing: impl FnOnce() -> String, call: impl Future<Output = kube::Result<T>>) -> Result<T> {
+    async fn call<T>(
+        &self,
+        verb: &'static str,
+        doing: impl FnOnce() -> String,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T> {
         self.metrics.called(verb);
         match tokio::time::timeout(CALL_TIME_MAX, call).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -128,7 +135,8 @@ impl Cluster {
             let api = self.api(&kind.resource(), namespace);
             let mut params = ListParams::default().labels(&selector).limit(PAGE);
             loop {
-                let page: ObjectList<DynamicObject> = self.call("list", || format!("listing {plural}"), api.list(&params)).await?;
+                let page: ObjectList<DynamicObject> =
+                    self.call("list", || format!("listing {plural}"), api.list(&params)).await?;
                 all.extend(page.items.into_iter().map(|object| {
                     // Elements of a list do not say what they are.
                     let mut object = json!(object);
@@ -160,7 +168,8 @@ impl Cluster {
                 let found = self.call("get", doing, api.get_metadata_opt(name)).await?;
                 if let Some(found) = found {
                     let labels = found.metadata.labels.unwrap_or_default();
-                    let ours = labels.get(names::TOPOLOGY).map(String::as_str) == object["metadata"]["labels"][names::TOPOLOGY].as_str();
+                    let ours =
+                        labels.get(names::TOPOLOGY).map(String::as_str) == object["metadata"]["labels"][names::TOPOLOGY].as_str();
                     let what = format!("{} `{name}`", kind.names().1);
                     return Err(if ours { ClusterError::Changed(what) } else { ClusterError::Foreign(what) });
                 }
@@ -202,7 +211,9 @@ impl Cluster {
         self.fence.check()?;
         let api = self.api(&resource, namespace);
         let params = PatchParams::apply(names::MANAGER).force();
-        let written = self.call("status", || format!("writing the status of `{name}`"), api.patch_status(name, &params, &Patch::Apply(&body))).await;
+        let written = self
+            .call("status", || format!("writing the status of `{name}`"), api.patch_status(name, &params, &Patch::Apply(&body)))
+            .await;
         changed(written, || format!("topology `{name}`")).map(drop)
     }
 
@@ -215,7 +226,8 @@ impl Cluster {
         let api = self.api(&topology_resource(), namespace);
         let mut params = PatchParams::apply(names::DEPLOYER).force().validation_strict();
         params.dry_run = dry_run;
-        let applied = self.call("apply", || format!("applying topology `{name}`"), api.patch(name, &params, &Patch::Apply(object))).await?;
+        let applied =
+            self.call("apply", || format!("applying topology `{name}`"), api.patch(name, &params, &Patch::Apply(object))).await?;
         Ok(json!(applied))
     }
 
@@ -224,8 +236,10 @@ impl Cluster {
         let namespace = place(&event).2.to_owned();
         let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("events.k8s.io", "v1", "Event"), "events");
         let api = self.api(&resource, &namespace);
-        let event: DynamicObject = serde_json::from_value(event)
-            .map_err(|error| ClusterError::Api { doing: "telling an event".to_owned(), source: Box::new(kube::Error::SerdeError(error)) })?;
+        let event: DynamicObject = serde_json::from_value(event).map_err(|error| ClusterError::Api {
+            doing: "telling an event".to_owned(),
+            source: Box::new(kube::Error::SerdeError(error)),
+        })?;
         self.fence.check()?;
         self.call("event", || "telling an event".to_owned(), api.create(&PostParams::default(), &event)).await.map(drop)
     }

@@ -21,13 +21,19 @@ pub(crate) fn of(live: &Value, old: &TopologyStatus, new: &TopologyStatus, insta
         let before = old.conditions.iter().find(|before| before.kind == condition.kind);
         let is_news = before.is_none_or(|before| before.status != condition.status || before.reason != condition.reason);
         match condition.status.as_str() {
-            "False" if is_news && condition.reason != "Progressing" && is_own(condition) => tell("Warning", &condition.reason, &condition.message),
+            "False" if is_news && condition.reason != "Progressing" && is_own(condition) => {
+                tell("Warning", &condition.reason, &condition.message)
+            }
             "True" if is_news && condition.kind == "Ready" => tell("Normal", "Ready", &condition.message),
             _ => {}
         }
     }
     for entry in new.retiring.iter().filter(|entry| old.retiring.iter().all(|before| before.edge != entry.edge)) {
-        tell("Normal", "EdgeRemoved", &format!("the edge {} is no longer in the graph; its backlog: {:?}", entry.edge, entry.policy));
+        tell(
+            "Normal",
+            "EdgeRemoved",
+            &format!("the edge {} is no longer in the graph; its backlog: {:?}", entry.edge, entry.policy),
+        );
     }
     for entry in old.retiring.iter().filter(|entry| new.retiring.iter().all(|after| after.edge != entry.edge)) {
         tell("Normal", "EdgeGone", &format!("the removed edge {} is gone", entry.edge));

@@ -21,7 +21,9 @@ pub enum GraphError {
     #[error("the graph is invalid: {0}")]
     Invalid(String),
     /// The graph is not the one that was built.
-    #[error("the graph has the hash {found}, and `graphHash` says {stated}: it was changed after the build; render the resource anew with `leat k8s render`")]
+    #[error(
+        "the graph has the hash {found}, and `graphHash` says {stated}: it was changed after the build; render the resource anew with `leat k8s render`"
+    )]
     Changed {
         /// What the resource says.
         stated: String,
@@ -48,7 +50,10 @@ pub fn compile(name: &str, spec: &TopologySpec) -> Result<model::Topology, Graph
     for edge in &spec.edges {
         if !ids.contains(&edge.edge) {
             let known = ids.join("`, `");
-            return Err(GraphError::Unknown(format!("`edges` names `{}`, which the graph does not have; it has `{known}`", edge.edge)));
+            return Err(GraphError::Unknown(format!(
+                "`edges` names `{}`, which the graph does not have; it has `{known}`",
+                edge.edge
+            )));
         }
     }
     Ok(topology)
@@ -137,7 +142,8 @@ fn task(spec: &TaskSpec) -> Result<toml::Table, GraphError> {
 /// The hash of what a binary of the topology knows: its name, its tasks with their kinds, and its edges. The order in which they are drawn
 /// does not count, nor does how they look.
 pub fn hash(topology: &model::Topology) -> String {
-    let mut lines: Vec<String> = topology.tasks().iter().map(|task| format!("{} {}", task.name(), kind_word(task.kind()))).collect();
+    let mut lines: Vec<String> =
+        topology.tasks().iter().map(|task| format!("{} {}", task.name(), kind_word(task.kind()))).collect();
     lines.extend(edge_ids(topology));
     lines.sort();
     names::hash(&format!("{} {}\n{}", topology.name(), topology.codec().as_str(), lines.join("\n")))

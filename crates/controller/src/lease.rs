@@ -161,7 +161,8 @@ impl Election {
         self.metrics.called("lease");
         let Some(mut lease) = self.api.get_opt(&self.name).await? else {
             let spec = self.spec(0, None);
-            let lease = Lease { metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() }, spec: Some(spec) };
+            let lease =
+                Lease { metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() }, spec: Some(spec) };
             return won(self.api.create(&PostParams::default(), &lease).await);
         };
         let old = lease.spec.clone().unwrap_or_default();

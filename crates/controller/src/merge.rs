@@ -71,8 +71,16 @@ mod tests {
         let base = json!({"spec": {"containers": [{"name": "worker", "image": "a", "env": [{"name": "A", "value": "1"}]}], "tolerations": [1, 2]}});
         for (over, path, expected) in [
             (json!({"spec": {"nodeSelector": {"a": "b"}}}), "/spec/nodeSelector/a", json!("b")),
-            (json!({"spec": {"containers": [{"name": "worker", "image": "b"}]}}), "/spec/containers/0", json!({"name": "worker", "image": "b", "env": [{"name": "A", "value": "1"}]})),
-            (json!({"spec": {"containers": [{"name": "worker", "env": [{"name": "A", "value": "2"}, {"name": "B"}]}]}}), "/spec/containers/0/env", json!([{"name": "A", "value": "2"}, {"name": "B"}])),
+            (
+                json!({"spec": {"containers": [{"name": "worker", "image": "b"}]}}),
+                "/spec/containers/0",
+                json!({"name": "worker", "image": "b", "env": [{"name": "A", "value": "1"}]}),
+            ),
+            (
+                json!({"spec": {"containers": [{"name": "worker", "env": [{"name": "A", "value": "2"}, {"name": "B"}]}]}}),
+                "/spec/containers/0/env",
+                json!([{"name": "A", "value": "2"}, {"name": "B"}]),
+            ),
             (json!({"spec": {"containers": [{"name": "side", "image": "c"}]}}), "/spec/containers/1/name", json!("side")),
             (json!({"spec": {"tolerations": [3]}}), "/spec/tolerations", json!([3])),
             (json!({"spec": {"containers": null}}), "/spec", json!({"tolerations": [1, 2]})),

@@ -104,8 +104,18 @@ impl Metrics {
         };
         family("leatworks_controller_leader", "gauge", "Whether this controller leads.", one(self.leads.load(Relaxed).into()));
         family("leatworks_controller_api_calls_total", "counter", "Calls to the API server.", by("verb", &inner.calls));
-        family("leatworks_controller_reconciles_total", "counter", "Reconciliations by how they ended.", by("result", &inner.results));
-        family("leatworks_controller_watch_silences_total", "counter", "Watches that said nothing for too long.", one(self.silences.load(Relaxed)));
+        family(
+            "leatworks_controller_reconciles_total",
+            "counter",
+            "Reconciliations by how they ended.",
+            by("result", &inner.results),
+        );
+        family(
+            "leatworks_controller_watch_silences_total",
+            "counter",
+            "Watches that said nothing for too long.",
+            one(self.silences.load(Relaxed)),
+        );
         let mut states: BTreeMap<&'static str, u64> = BTreeMap::new();
         inner.states.values().for_each(|state| *states.entry(state).or_default() += 1);
         family("leatworks_topologies", "gauge", "Topologies by their state.", by("state", &states));

@@ -78,7 +78,8 @@ pub fn hash(text: &str) -> String {
 
 /// Lower-case letters, digits and single hyphens.
 fn slug(text: &str) -> String {
-    let words: Vec<&str> = text.split(|c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit()).filter(|word| !word.is_empty()).collect();
+    let words: Vec<&str> =
+        text.split(|c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit()).filter(|word| !word.is_empty()).collect();
     words.join("-")
 }
 
@@ -137,8 +138,15 @@ mod tests {
     #[test]
     fn objects_of_different_parts_have_different_names_that_a_pod_can_bear() {
         let long = "a".repeat(63);
-        let parts = [("a-b", "worker", "c"), ("a", "worker", "b-c"), ("a", "dispatcher", "b-c"), (&long, "worker", &long), (&long, "run", &long)];
-        let names: std::collections::BTreeSet<String> = parts.iter().map(|(topology, role, part)| object(topology, role, part)).collect();
+        let parts = [
+            ("a-b", "worker", "c"),
+            ("a", "worker", "b-c"),
+            ("a", "dispatcher", "b-c"),
+            (&long, "worker", &long),
+            (&long, "run", &long),
+        ];
+        let names: std::collections::BTreeSet<String> =
+            parts.iter().map(|(topology, role, part)| object(topology, role, part)).collect();
         assert_eq!(names.len(), parts.len());
         for name in names {
             assert!(name.len() <= OBJECT_NAME_MAX && !name.contains("--"), "{name}");

@@ -132,7 +132,8 @@ impl Reconciler {
     async fn park(&self, key: &Key, live: &Value, why: &str) -> Result<Next, ClusterError> {
         let outcome = Outcome { refused: Some(format!("the resource cannot be read: {why}")), ..Outcome::default() };
         let old: TopologyStatus = serde_json::from_value(live["status"].clone()).unwrap_or_default();
-        let status = plan::status(live["metadata"]["generation"].as_i64(), None, &[], old.retiring.clone(), &outcome, &old, &now());
+        let status =
+            plan::status(live["metadata"]["generation"].as_i64(), None, &[], old.retiring.clone(), &outcome, &old, &now());
         self.tell(key, live, &old, &status).await?;
         Ok(Next::After(RESYNC))
     }
@@ -218,7 +219,9 @@ impl Reconciler {
                         break;
                     }
                 },
-                Step::Apply { object, seen } => self.cluster.apply(object, seen.as_deref()).await.map(|live| replace(&mut observed.objects, live)),
+                Step::Apply { object, seen } => {
+                    self.cluster.apply(object, seen.as_deref()).await.map(|live| replace(&mut observed.objects, live))
+                }
                 Step::Delete { kind, name, uid, seen } => self.cluster.delete(*kind, site.namespace, name, uid, seen).await,
                 Step::Unsubscribe(entry) => match self.unsubscribe(site, entry).await {
                     Ok(()) => {
@@ -347,12 +350,22 @@ fn now() -> String {
 ///
 /// # Errors
 /// Why the resource cannot be deployed, as text; or what the API server says.
-pub async fn preview(cluster: &Cluster, key: &Key, uid: &str, spec: &TopologySpec, settings: &Settings) -> Result<Result<Preview, String>, ClusterError> {
+pub async fn preview(
+    cluster: &Cluster,
+    key: &Key,
+    uid: &str,
+    spec: &TopologySpec,
+    settings: &Settings,
+) -> Result<Result<Preview, String>, ClusterError> {
     let deployable = match deployable(key, uid, spec, settings) {
         Ok(deployable) => deployable,
         Err(why) => return Ok(Err(why)),
     };
-    let observed = Observed { objects: cluster.objects(&key.namespace, &key.name, &OBSERVED).await?, subscribed: true, ..Observed::default() };
+    let observed = Observed {
+        objects: cluster.objects(&key.namespace, &key.name, &OBSERVED).await?,
+        subscribed: true,
+        ..Observed::default()
+    };
     let site = Site { name: &key.name, namespace: &key.namespace, uid, spec, graph: &deployable.graph, settings };
     let plan = plan::plan(site, &deployable.objects, &observed);
     Ok(Ok(Preview { plan, observed: observed.objects }))

@@ -73,7 +73,12 @@ pub enum RunError {
 ///
 /// # Errors
 /// If it cannot listen. An API server that cannot be reached is waited for.
-pub async fn run(client: Client, brokers: Arc<dyn Brokers>, options: Options, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+pub async fn run(
+    client: Client,
+    brokers: Arc<dyn Brokers>,
+    options: Options,
+    stop: impl Future<Output = ()>,
+) -> Result<(), RunError> {
     let (metrics, fence, health) = (Arc::new(Metrics::default()), Fence::default(), Health::default());
     let mut serving = JoinSet::new();
     if let Some(address) = options.listen {
@@ -120,7 +125,8 @@ impl Leading {
         let (to, notices) = mpsc::channel(NOTICES);
         let (mut watches, mut pulses) = (JoinSet::new(), Vec::new());
         let ours = format!("{}={}", names::MANAGED_BY, names::LEATWORKS);
-        let kinds = [Kind::ConfigMap, Kind::Service, Kind::Deployment, Kind::Autoscaler].map(|kind| (kind.resource(), ours.clone(), watch::label_key as KeyOf));
+        let kinds = [Kind::ConfigMap, Kind::Service, Kind::Deployment, Kind::Autoscaler]
+            .map(|kind| (kind.resource(), ours.clone(), watch::label_key as KeyOf));
         let topologies = (topology_resource(), String::new(), watch::own_key as KeyOf);
         for (resource, labels, key) in std::iter::once(topologies).chain(kinds) {
             let apis = if options.namespaces.is_empty() {

@@ -95,12 +95,19 @@ mod tests {
 
     #[test]
     fn defaults_and_quantities_of_the_server_are_no_difference() {
-        let desired = json!({"spec": {"a": [{"name": "x"}], "resources": {"limits": {"cpu": "0.5", "memory": "1024Mi"}}, "none": {}}});
+        let desired =
+            json!({"spec": {"a": [{"name": "x"}], "resources": {"limits": {"cpu": "0.5", "memory": "1024Mi"}}, "none": {}}});
         for (live, same) in [
-            (json!({"spec": {"a": [{"name": "x", "default": 1}], "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}, "more": 1}}), true),
+            (
+                json!({"spec": {"a": [{"name": "x", "default": 1}], "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}, "more": 1}}),
+                true,
+            ),
             (json!({"spec": {"a": [{"name": "x"}], "resources": {"limits": {"cpu": "501m", "memory": "1Gi"}}}}), false),
             (json!({"spec": {"a": [{"name": "y"}], "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}}}), false),
-            (json!({"spec": {"a": [{"name": "y"}, {"name": "x"}], "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}}}), true),
+            (
+                json!({"spec": {"a": [{"name": "y"}, {"name": "x"}], "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}}}),
+                true,
+            ),
             (json!({"spec": {"resources": {"limits": {"cpu": "500m", "memory": "1Gi"}}}}), false),
         ] {
             assert_eq!(is_applied(&desired, &live), same, "{live}");
@@ -117,7 +124,15 @@ mod tests {
 
     #[test]
     fn quantities_are_numbers() {
-        for (one, other) in [("0.5", "500m"), ("1024Mi", "1Gi"), ("1e3", "1k"), (".5", "500m"), ("-1.5", "-1500m"), ("12E2", "1200"), ("100n", "0.0000001")] {
+        for (one, other) in [
+            ("0.5", "500m"),
+            ("1024Mi", "1Gi"),
+            ("1e3", "1k"),
+            (".5", "500m"),
+            ("-1.5", "-1500m"),
+            ("12E2", "1200"),
+            ("100n", "0.0000001"),
+        ] {
             assert!(nanos(one).is_some(), "{one}");
             assert_eq!(nanos(one), nanos(other), "{one} {other}");
         }

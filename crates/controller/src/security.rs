@@ -36,6 +36,11 @@ pub fn violations(pod: &Value, account: Option<&str>) -> Vec<String> {
     let of_pod = pod.get("securityContext").and_then(Value::as_object);
     context(of_pod, "the pod", &mut found);
     let lists = ["containers", "initContainers", "ephemeralContainers"];
+    for list in lists.iter().chain(&["volumes"]) {
+        if pod.get(*list).is_some_and(|value| !value.as_array().is_some_and(|list| list.iter().all(Value::is_object))) {
+            found.push(format!("`{list}` is no list of objects"));
+        }
+    }
     for container in lists.iter().filter_map(|list| pod.get(*list)?.as_array()).flatten() {
         check_container(container, of_pod, &mut found);
     }
@@ -119,7 +124,10 @@ fn check_container(container: &Value, of_pod: Option<&Map<String, Value>>, found
     let hooks = ["livenessProbe", "readinessProbe", "startupProbe"].map(|probe| container.get(probe));
     let lifecycle = ["postStart", "preStop"].map(|hook| container.get("lifecycle").and_then(|lifecycle| lifecycle.get(hook)));
     for hook in hooks.into_iter().chain(lifecycle).flatten() {
-        if ["httpGet", "tcpSocket"].iter().any(|kind| hook.get(kind).and_then(|action| action.get("host")).is_some_and(|host| host != "")) {
+        if ["httpGet", "tcpSocket"]
+            .iter()
+            .any(|kind| hook.get(kind).and_then(|action| action.get("host")).is_some_and(|host| host != ""))
+        {
             found.push(format!("{place}: a probe or hook names a host"));
         }
     }
@@ -157,7 +165,11 @@ fn context(context: Option<&Map<String, Value>>, place: &str, found: &mut Vec<St
             found.push(format!("{place}: the SELinux options are not confined ones"));
         }
     }
-    if context.get("windowsOptions").and_then(|options| options.get("hostProcess")).is_some_and(|value| *value != Value::Bool(false)) {
+    if context
+        .get("windowsOptions")
+        .and_then(|options| options.get("hostProcess"))
+        .is_some_and(|value| *value != Value::Bool(false))
+    {
         found.push(format!("{place} is a host process"));
     }
 }

@@ -181,7 +181,9 @@ impl Watch {
                         version = bookmark.metadata.resource_version;
                         continue;
                     }
-                    Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object))) => object.metadata,
+                    Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object))) => {
+                        object.metadata
+                    }
                 };
                 if let Some(newer) = &meta.resource_version {
                     version.clone_from(newer);

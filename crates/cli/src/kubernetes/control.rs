@@ -40,7 +40,9 @@ pub(crate) fn control(args: &Controller) -> Result<ExitCode> {
             }
         };
         let brokers = Arc::new(Pulsars::default());
-        leatworks_controller::run(client, brokers, options, stop).await.map_err(|error| Failure::new(Code::Unreachable, error))?;
+        leatworks_controller::run(client, brokers, options, stop)
+            .await
+            .map_err(|error| Failure::new(Code::Unreachable, error))?;
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -55,7 +57,8 @@ fn identity(name: Option<&str>) -> String {
 
 /// Each line of a reconciliation names its topology.
 fn log(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("LEAT_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("LEAT_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),

@@ -89,7 +89,11 @@ fn tell(step: &Step, preview: &Preview, is_new: bool, diff: bool) {
                 let metadata = &object["metadata"];
                 metadata["annotations"].get(label).or_else(|| metadata["labels"].get(label))?.as_str()
             });
-            say!("  {} {kind} {name}{}", if live.is_some() { '~' } else { '+' }, part.map(|part| format!("  ({part})")).unwrap_or_default());
+            say!(
+                "  {} {kind} {name}{}",
+                if live.is_some() { '~' } else { '+' },
+                part.map(|part| format!("  ({part})")).unwrap_or_default()
+            );
             if let Some(live) = live.filter(|_| diff && !is_new) {
                 let mut desired = object.clone();
                 if let Some(annotations) = desired["metadata"]["annotations"].as_object_mut() {
@@ -127,7 +131,11 @@ pub(super) async fn wait(cluster: &Cluster, namespace: &str, name: &str, deadlin
             told = message;
         }
         if Instant::now() >= deadline {
-            let parts = status.tasks.iter().chain(&status.edges).filter_map(|part| Some(format!("\n  {}: {}", part.name, part.message.as_ref()?)));
+            let parts = status
+                .tasks
+                .iter()
+                .chain(&status.edges)
+                .filter_map(|part| Some(format!("\n  {}: {}", part.name, part.message.as_ref()?)));
             let conditions = status.conditions.iter().filter(|condition| condition.status == "False").map(line);
             let all: String = conditions.chain(parts).collect();
             return Err(Failure::new(Code::TimedOut, format!("`{name}` is not ready after {}:{all}", args.timeout)));

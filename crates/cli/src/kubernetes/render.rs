@@ -68,7 +68,9 @@ fn overlays(args: &Render, found: &Found) -> Result<Value> {
     let text = std::fs::read_to_string(path).doing(|| format!("reading `{}`", path.display()))?;
     let wrong = |why: &dyn std::fmt::Display| Failure::new(Code::Invalid, format!("`{}`: {why}", path.display()));
     let overlays = yaml::read(&text).map_err(|error| wrong(&error))?;
-    let Some(map) = overlays.as_object() else { return Err(wrong(&"it holds topologies by name, each with what it adds to `spec`")) };
+    let Some(map) = overlays.as_object() else {
+        return Err(wrong(&"it holds topologies by name, each with what it adds to `spec`"));
+    };
     match map.keys().find(|name| found.project.topology(name).is_none()) {
         Some(name) => Err(wrong(&format!("the project has no topology `{name}`"))),
         None => Ok(overlays),

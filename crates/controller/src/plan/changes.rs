@@ -78,9 +78,7 @@ pub fn plan(site: Site<'_>, desired: &[Value], observed: &Observed) -> Plan {
         }
     }
     let retired = retire::retire(site, desired, observed, &steps);
-    let kept = |live: &Value| {
-        find(desired, live).is_some() || retired.keeps(live)
-    };
+    let kept = |live: &Value| find(desired, live).is_some() || retired.keeps(live);
     let mut gone: Vec<&Value> = observed.objects.iter().filter(|live| !kept(live) && !is_going(live)).collect();
     // Who takes messages goes before who handles them.
     gone.sort_by_key(|live| label(live, names::ROLE) != Some("dispatcher"));

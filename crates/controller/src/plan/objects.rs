@@ -59,7 +59,10 @@ fn worker(site: Site<'_>, task: &TaskSpec, objects: &mut Vec<Value>, refused: &m
     let job = task.kind == TaskKind::Job;
     let image = task.image.as_deref().or(if job { site.settings.leat_image.as_deref() } else { None });
     if job && image.is_none() {
-        refused.push(format!("task `{}` is a job, and the controller was not told which image holds `leat` (`--leat-image`)", task.name));
+        refused.push(format!(
+            "task `{}` is a job, and the controller was not told which image holds `leat` (`--leat-image`)",
+            task.name
+        ));
     }
     let pod = Pod {
         site,
@@ -94,7 +97,9 @@ fn command(task: &TaskSpec) -> Vec<String> {
     let listen = format!("0.0.0.0:{}", task.port);
     let words: &[&str] = match task.kind {
         TaskKind::Rust => &["serve", "--listen", &listen, "--allow-remote", "--log-format", "json"],
-        TaskKind::Job => return ["/app/leat", "jobs", "serve", "--listen", &listen, "--allow-remote"].map(str::to_owned).to_vec(),
+        TaskKind::Job => {
+            return ["/app/leat", "jobs", "serve", "--listen", &listen, "--allow-remote"].map(str::to_owned).to_vec();
+        }
         // An image of another language knows what it runs.
         _ => return Vec::new(),
     };
@@ -115,9 +120,10 @@ fn probes(own: bool) -> Value {
 fn dispatcher(site: Site<'_>, edge: &Dispatched<'_>, objects: &mut Vec<Value>, refused: &mut Vec<String>) {
     let target = site.task(edge.to.name().as_str());
     let part = Part::Edge(&edge.id, &target.name);
-    let url = target.url.clone().unwrap_or_else(|| {
-        format!("http://{}:{}", names::object(site.name, "worker", &target.name), target.port)
-    });
+    let url = target
+        .url
+        .clone()
+        .unwrap_or_else(|| format!("http://{}:{}", names::object(site.name, "worker", &target.name), target.port));
     let mut env = task_env(site.name, &target);
     env.push((variable(site.name, &target.name, "PARALLELISM"), edge.parallelism().to_string()));
     let words = ["dispatch", &edge.id, "--worker", &url, "-o", "json", "--log-format", "json"];
@@ -212,7 +218,9 @@ fn config(
     for task in tasks {
         let Some(settings) = &task.settings else { continue };
         match toml::Value::try_from(settings) {
-            Ok(settings) => drop(of_tasks.insert(task.name.clone(), toml::Table::from_iter([("settings".to_owned(), settings)]).into())),
+            Ok(settings) => {
+                drop(of_tasks.insert(task.name.clone(), toml::Table::from_iter([("settings".to_owned(), settings)]).into()))
+            }
             Err(error) => refused.push(format!("the settings of task `{}` are not for a configuration file: {error}", task.name)),
         }
     }

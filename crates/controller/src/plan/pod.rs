@@ -56,7 +56,8 @@ impl Pod<'_> {
         for over in [self.site.spec.pod_template.as_ref(), self.overlay].into_iter().flatten() {
             merge::overlay(&mut template, over);
         }
-        let place = format!("the pod of {} `{}`", self.role, if self.part.name().is_empty() { self.site.name } else { self.part.name() });
+        let place =
+            format!("the pod of {} `{}`", self.role, if self.part.name().is_empty() { self.site.name } else { self.part.name() });
         for violation in security::violations(&template["spec"], self.account) {
             refused.push(format!("{place}: {violation}"));
         }
@@ -64,7 +65,13 @@ impl Pod<'_> {
         if !labels.as_object().into_iter().flatten().all(kept) {
             refused.push(format!("{place}: its template changes labels by which it is found"));
         }
-        let unknown: Vec<&String> = template.as_object().into_iter().flatten().map(|(key, _)| key).filter(|key| !matches!(key.as_str(), "metadata" | "spec")).collect();
+        let unknown: Vec<&String> = template
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, _)| key)
+            .filter(|key| !matches!(key.as_str(), "metadata" | "spec"))
+            .collect();
         if !unknown.is_empty() {
             refused.push(format!("{place}: a template has `metadata` and `spec`, not {unknown:?}"));
         }

@@ -45,7 +45,10 @@ impl Retired {
     /// Whether an object that is not desired stays nevertheless.
     pub(super) fn keeps(&self, live: &Value) -> bool {
         match label(live, names::ROLE) {
-            Some("dispatcher") => live["kind"] == "Deployment" && edge_of(live).is_some_and(|edge| self.staying.iter().any(|staying| staying == edge)),
+            Some("dispatcher") => {
+                live["kind"] == "Deployment"
+                    && edge_of(live).is_some_and(|edge| self.staying.iter().any(|staying| staying == edge))
+            }
             Some("worker") => label(live, names::TASK).is_some_and(|task| self.needed.iter().any(|needed| needed == task)),
             _ => false,
         }
@@ -108,7 +111,9 @@ pub fn drained(site: Site<'_>, observed: &Observed) -> Vec<(String, String, Stri
     let in_graph: Vec<String> = site.dispatched().into_iter().map(|edge| edge.id).collect();
     let mut entries = observed.status.retiring.clone();
     for live in dispatchers(&observed.objects) {
-        if let Some(entry) = entry(live, site.spec.removed_edges).filter(|entry| entries.iter().all(|known| known.edge != entry.edge)) {
+        if let Some(entry) =
+            entry(live, site.spec.removed_edges).filter(|entry| entries.iter().all(|known| known.edge != entry.edge))
+        {
             entries.push(entry);
         }
     }
@@ -144,9 +149,9 @@ fn is_upstream_quiet(entry: &Retiring, entries: &[Retiring], desired: &[Value], 
     let is_to_change = |object: &Value| {
         steps.iter().any(|step| matches!(step, Step::Apply { object: changed, .. } if changed["metadata"]["name"] == object["metadata"]["name"] && changed["kind"] == object["kind"]))
     };
-    dispatchers(desired).filter(leads_there).all(|object| {
-        !is_to_change(object) && find(&observed.objects, object).is_some_and(is_rolled_out)
-    })
+    dispatchers(desired)
+        .filter(leads_there)
+        .all(|object| !is_to_change(object) && find(&observed.objects, object).is_some_and(is_rolled_out))
 }
 
 /// Notes how far there is to go when nobody publishes any more, and whether that is reached.

@@ -90,11 +90,16 @@ fn part(name: &str, objects: &[Value], object: &str) -> PartStatus {
     let Some(live) = find(objects, &wanted) else {
         return PartStatus { name: name.to_owned(), replicas: 1, ready: 0, message: Some("it is not there yet".to_owned()) };
     };
-    let number = |pointer: &str| live.pointer(pointer).and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok()).unwrap_or_default();
-    let replicas = live.pointer("/spec/replicas").and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok()).unwrap_or(1);
+    let number = |pointer: &str| {
+        live.pointer(pointer).and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok()).unwrap_or_default()
+    };
+    let replicas =
+        live.pointer("/spec/replicas").and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok()).unwrap_or(1);
     let current = number("/status/observedGeneration") >= number("/metadata/generation");
-    let ready = if current { number("/status/updatedReplicas").min(number("/status/availableReplicas")).min(replicas) } else { 0 };
-    let message = (!is_rolled_out(live)).then(|| stuck(live).unwrap_or_else(|| "its pods are starting, or older ones are ending".to_owned()));
+    let ready =
+        if current { number("/status/updatedReplicas").min(number("/status/availableReplicas")).min(replicas) } else { 0 };
+    let message = (!is_rolled_out(live))
+        .then(|| stuck(live).unwrap_or_else(|| "its pods are starting, or older ones are ending".to_owned()));
     PartStatus { name: name.to_owned(), replicas, ready, message }
 }
 
@@ -123,7 +128,9 @@ fn conditions(status: &TopologyStatus, outcome: &Outcome, old: &TopologyStatus, 
     let ready = match status.state {
         Some(State::Ready) => ("True", "AllReady", "all tasks and edges are ready".to_owned()),
         Some(State::Refused) => ("False", "Refused", accepted.2.clone()),
-        Some(State::Failing) => ("False", "Failing", outcome.failed.clone().or_else(|| outcome.unsubscribed.clone()).unwrap_or_default()),
+        Some(State::Failing) => {
+            ("False", "Failing", outcome.failed.clone().or_else(|| outcome.unsubscribed.clone()).unwrap_or_default())
+        }
         _ => ("False", "Progressing", waiting(status)),
     };
     let all = [("Accepted", accepted), ("SubscriptionsReady", subscribed), ("Ready", ready)];

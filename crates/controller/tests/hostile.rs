@@ -1,0 +1,103 @@
+//! Templates that would weaken a pod are refused before anything is applied, and what the standard allows is not.
+
+use leatworks_controller::{
+    crd::TopologySpec,
+    graph,
+    plan::{self, Settings, Site},
+};
+use serde_json::{Value, json};
+
+/// The reasons why a topology is refused one of whose workers has this template.
+fn refusal(template: Value) -> Vec<String> {
+    let spec = json!({ "graph": "flowchart LR\na --> b\n", "image": "shop:1", "broker": { "url": "pulsar://p:6650" }, "tasks": [{ "name": "a", "podTemplate": template }] });
+    let spec: TopologySpec = serde_json::from_value(spec).expect("a spec");
+    let graph = graph::compile("orders", &spec).expect("a valid graph");
+    let settings = Settings::default();
+    let site = Site { name: "orders", namespace: "shop", uid: "uid", spec: &spec, graph: &graph, settings: &settings };
+    plan::desired(site).map_or_else(|refusal| refusal.0, |_| Vec::new())
+}
+
+/// A template that changes the container of workers.
+fn container(change: Value) -> Value {
+    let mut container = json!({ "name": "worker" });
+    leatworks_controller::merge::overlay(&mut container, &change);
+    json!({ "spec": { "containers": [container] } })
+}
+
+#[test]
+fn hostile_templates_are_refused_with_their_reason() {
+    let context = |context: Value| container(json!({ "securityContext": context }));
+    let volume = |volume: Value| json!({ "spec": { "volumes": [volume] } });
+    let pod = |pod: Value| json!({ "spec": pod });
+    let side = |context: Value| pod(json!({ "initContainers": [{ "name": "side", "image": "x", "securityContext": context }] }));
+    for (template, reason) in [
+        (context(json!({ "privileged": true })), "is privileged"),
+        (context(json!({ "allowPrivilegeEscalation": true })), "`allowPrivilegeEscalation` is not false"),
+        (context(json!({ "allowPrivilegeEscalation": null })), "`allowPrivilegeEscalation` is not false"),
+        (context(json!({ "capabilities": { "add": ["SYS_ADMIN"] } })), "adds the capability \"SYS_ADMIN\""),
+        (context(json!({ "capabilities": { "drop": ["NET_RAW"] } })), "does not drop `ALL`"),
+        (context(json!({ "capabilities": null })), "does not drop `ALL`"),
+        (context(json!({ "runAsUser": 0 })), "runs as root"),
+        (context(json!({ "runAsNonRoot": false })), "`runAsNonRoot` is not true"),
+        (context(json!({ "seccompProfile": { "type": "Unconfined" } })), "seccomp profile"),
+        (context(json!({ "procMount": "Unmasked" })), "`procMount`"),
+        (context(json!({ "seLinuxOptions": { "type": "spc_t" } })), "SELinux"),
+        (context(json!({ "seLinuxOptions": { "user": "system_u" } })), "SELinux"),
+        (context(json!({ "appArmorProfile": { "type": "Unconfined" } })), "AppArmor"),
+        (context(json!({ "windowsOptions": { "hostProcess": true } })), "host process"),
+        (pod(json!({ "hostNetwork": true })), "`hostNetwork`"),
+        (pod(json!({ "hostPID": true })), "`hostPID`"),
+        (pod(json!({ "hostIPC": true })), "`hostIPC`"),
+        (pod(json!({ "nodeName": "node1" })), "`nodeName`"),
+        (pod(json!({ "serviceAccountName": "admin" })), "`serviceAccountName`"),
+        (pod(json!({ "serviceAccount": "admin" })), "`serviceAccount`"),
+        (pod(json!({ "automountServiceAccountToken": true })), "`automountServiceAccountToken`"),
+        (pod(json!({ "securityContext": { "runAsUser": 0 } })), "the pod runs as root"),
+        (pod(json!({ "securityContext": { "runAsNonRoot": null } })), "`runAsNonRoot` is not true"),
+        (pod(json!({ "securityContext": { "sysctls": [{ "name": "kernel.msgmax", "value": "1" }] } })), "sysctl `kernel.msgmax`"),
+        (pod(json!({ "securityContext": null })), "seccomp profile"),
+        (side(json!({})), "container `side`"),
+        (
+            side(json!({ "privileged": true, "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } })),
+            "container `side` is privileged",
+        ),
+        (volume(json!({ "name": "root", "hostPath": { "path": "/" } })), "`root` is a `hostPath`"),
+        (volume(json!({ "name": "nfs", "nfs": { "server": "x", "path": "/" } })), "`nfs` is a `nfs`"),
+        (
+            volume(json!({ "name": "token", "projected": { "sources": [{ "serviceAccountToken": { "path": "t" } }] } })),
+            "token of the service account",
+        ),
+        (volume(json!({ "name": "data", "hostPath": { "path": "/" } })), "`data` is a `hostPath`"),
+        (container(json!({ "ports": [{ "containerPort": 8080, "hostPort": 80 }] })), "port of the node"),
+        (
+            container(json!({ "livenessProbe": { "httpGet": { "host": "169.254.169.254", "path": "/", "port": 80 } } })),
+            "names a host",
+        ),
+        (container(json!({ "lifecycle": { "postStart": { "tcpSocket": { "host": "db", "port": 1 } } } })), "names a host"),
+        (json!({ "metadata": { "labels": { "leatworks.dev/topology": "another" } } }), "labels by which it is found"),
+        (pod(json!({ "containers": { "name": "worker" } })), "`containers` is no list"),
+        (pod(json!({ "volumes": ["data"] })), "`volumes` is no list"),
+        (json!({ "spec": 1 }), "the pod is no object"),
+        (json!({ "kind": "Pod" }), "a template has `metadata` and `spec`"),
+    ] {
+        let reasons = refusal(template.clone());
+        assert!(reasons.iter().any(|found| found.contains(reason)), "{template}: `{reason}` in {reasons:?}");
+    }
+}
+
+#[test]
+fn what_the_standard_allows_is_not_refused() {
+    for template in [
+        json!({ "spec": { "nodeSelector": { "a": "b" }, "tolerations": [{ "operator": "Exists" }], "priorityClassName": "high" } }),
+        json!({ "metadata": { "labels": { "team": "mail" }, "annotations": { "a": "b" } } }),
+        json!({ "spec": { "volumes": [{ "name": "input", "persistentVolumeClaim": { "claimName": "input" } }] } }),
+        json!({ "spec": { "securityContext": { "runAsUser": 1000, "sysctls": [{ "name": "net.ipv4.tcp_syncookies", "value": "1" }] } } }),
+        container(
+            json!({ "securityContext": { "capabilities": { "add": ["NET_BIND_SERVICE"] }, "readOnlyRootFilesystem": false } }),
+        ),
+        container(json!({ "resources": { "limits": { "nvidia.com/gpu": "1" } } })),
+        json!({ "spec": { "initContainers": [{ "name": "fetch", "image": "x", "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } } }] } }),
+    ] {
+        assert_eq!(refusal(template.clone()), Vec::<String>::new(), "{template}");
+    }
+}
