@@ -5,11 +5,16 @@ use crate::{
     crd,
     plan::EdgeQueue,
 };
+use futures_util::{StreamExt, TryStreamExt, stream};
 use leatworks::topics::{self, EdgeRef, TopologyRef};
 use leatworks_broker::{BoxFuture, Broker, BrokerError, ErrorKind};
 use leatworks_pulsar::{PulsarBroker, PulsarError, PulsarOptions, Secret};
 use leatworks_topology as model;
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+};
 use tokio::sync::Mutex;
 
 /// A broker cannot be used.
@@ -131,11 +136,14 @@ async fn read(cluster: &Cluster, namespace: &str, secret: &crd::KeyRef) -> Resul
     found.ok_or_else(|| QueueError::NoSecret { name: secret.name.clone(), key: secret.key.clone() })
 }
 
-/// Makes what is missing of the topics and subscriptions of a graph.
+/// How many edges get their topics at once: a Pulsar takes its time for each topic, and most of that is waiting.
+const EDGES_AT_ONCE: usize = 8;
+
+/// Makes what is missing of the topics and subscriptions of these edges of a graph.
 ///
 /// # Errors
-/// What the broker says.
-pub async fn subscribe(broker: &dyn Broker, graph: &model::Topology) -> Result<(), QueueError> {
+/// What the broker says. Some edges may have got theirs.
+pub async fn subscribe(broker: &dyn Broker, graph: &model::Topology, wanted: &BTreeSet<String>) -> Result<(), QueueError> {
     let ways_in = graph.roots().map(|task| {
         let way = graph.ingress(task);
         EdgeRef {
@@ -155,8 +163,15 @@ pub async fn subscribe(broker: &dyn Broker, graph: &model::Topology) -> Result<(
         retry_topic: edge.retry_topic(),
         dead_letter_topic: edge.dead_letter_topic(),
     });
-    let reference = TopologyRef { name: graph.name().as_str().to_owned(), edges: ways_in.chain(edges).collect() };
-    Ok(topics::create(broker, &reference).await?)
+    let name = graph.name().as_str();
+    let references = ways_in
+        .chain(edges)
+        .filter(|edge| wanted.contains(&edge.id))
+        .map(|edge| TopologyRef { name: name.to_owned(), edges: vec![edge] });
+    let made = stream::iter(references.collect::<Vec<_>>())
+        .map(async |one| topics::create(broker, &one).await)
+        .buffer_unordered(EDGES_AT_ONCE);
+    Ok(made.try_collect::<()>().await?)
 }
 
 /// What waits on an edge.

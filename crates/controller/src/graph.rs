@@ -160,7 +160,7 @@ fn kind_word(kind: &ModelKind) -> &'static str {
 }
 
 /// All edges as they stand in the graph, with the ways in.
-fn edge_ids(topology: &model::Topology) -> Vec<String> {
+pub fn edge_ids(topology: &model::Topology) -> Vec<String> {
     let ways_in = topology.roots().map(|task| topology.ingress(task).id());
     ways_in.chain(topology.edges().iter().map(model::Edge::id)).collect()
 }

@@ -19,17 +19,17 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// How long a holder that says nothing keeps the lease.
-const LEASE_TIME: Duration = Duration::from_secs(15);
+/// How long a holder that says nothing keeps the lease: so short that another one has converged within ten seconds.
+const LEASE_TIME: Duration = Duration::from_secs(7);
 
 /// How long a holder relies on what it has last said. It is shorter than [`LEASE_TIME`], by what clocks may differ in speed and a write may take.
-const TRUST_TIME: Duration = Duration::from_secs(10);
+const TRUST_TIME: Duration = Duration::from_secs(5);
 
 /// How often it is said again, and how often others look.
-const PERIOD: Duration = Duration::from_secs(3);
+const PERIOD: Duration = Duration::from_secs(1);
 
 /// How long one call may take: so short that two fit within the trust.
-const CALL_TIME_MAX: Duration = Duration::from_secs(4);
+const CALL_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// This controller does not lead, or cannot know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -17,8 +17,8 @@ use leatworks_broker::Broker;
 use leatworks_topology as model;
 use serde_json::{Value, json};
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -61,8 +61,17 @@ pub struct Reconciler {
     pub metrics: Arc<Metrics>,
     /// The name of this process in events.
     pub instance: String,
-    /// What is known to be subscribed: by the resource's id, the hash of graph and broker, and when it was seen.
-    subscribed: Mutex<HashMap<String, (String, Instant)>>,
+    /// What is known to be subscribed. It is only known while this controller leads: another one may have removed it since.
+    subscribed: Mutex<HashMap<Key, Subscribed>>,
+}
+
+/// What is known to be subscribed of one resource.
+#[derive(Default)]
+struct Subscribed {
+    /// The resource's id and its broker.
+    of: String,
+    /// When each edge was seen.
+    edges: HashMap<String, Instant>,
 }
 
 /// What can be deployed, with its objects.
@@ -119,6 +128,7 @@ impl Reconciler {
         let Some(live) = live.filter(|live| live["metadata"].get("deletionTimestamp").is_none()) else {
             // Its objects are its own, so Kubernetes removes them. What the broker keeps is nobody's to remove.
             self.metrics.state(&key.namespace, &key.name, None);
+            self.known().remove(key);
             return Ok(Next::Forget);
         };
         let uid = live["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
@@ -198,8 +208,8 @@ impl Reconciler {
         outcome: &mut Outcome,
     ) -> Result<Vec<Retiring>, ClusterError> {
         let site = resource.site(deployed, &self.settings);
-        let seal = names::hash(&format!("{} {:?}", graph::hash(site.graph), site.spec.broker));
-        observed.subscribed = self.is_subscribed(&resource.uid, &seal);
+        let missing = self.missing(resource, site);
+        observed.subscribed = missing.is_empty();
         // Without the broker everything else can go on.
         match self.queues(site, observed).await {
             Ok(queues) => observed.queues = queues,
@@ -209,11 +219,8 @@ impl Reconciler {
         for step in steps {
             tracing::debug!(?step, "step");
             let done = match &step {
-                Step::Subscribe => match self.subscribe(site).await {
-                    Ok(()) => {
-                        self.note_subscribed(&resource.uid, seal.clone());
-                        Ok(())
-                    }
+                Step::Subscribe => match self.subscribe(resource, site, &missing).await {
+                    Ok(()) => Ok(()),
                     Err(error) => {
                         outcome.unsubscribed = Some(error.to_string());
                         break;
@@ -223,7 +230,7 @@ impl Reconciler {
                     self.cluster.apply(object, seen.as_deref()).await.map(|live| replace(&mut observed.objects, live))
                 }
                 Step::Delete { kind, name, uid, seen } => self.cluster.delete(*kind, site.namespace, name, uid, seen).await,
-                Step::Unsubscribe(entry) => match self.unsubscribe(site, entry).await {
+                Step::Unsubscribe(entry) => match self.unsubscribe(resource, site, entry).await {
                     Ok(()) => {
                         retiring.retain(|other| other.edge != entry.edge);
                         Ok(())
@@ -246,22 +253,36 @@ impl Reconciler {
         Ok(retiring)
     }
 
-    fn is_subscribed(&self, uid: &str, seal: &str) -> bool {
-        let known = self.subscribed.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(uid).is_some_and(|(known, since)| known == seal && since.elapsed() < RESYNC)
+    fn known(&self) -> MutexGuard<'_, HashMap<Key, Subscribed>> {
+        self.subscribed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_subscribed(&self, uid: &str, seal: String) {
-        self.subscribed.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), (seal, Instant::now()));
+    /// The edges of which it is not known that their subscriptions are there.
+    fn missing(&self, resource: &Resource, site: Site<'_>) -> BTreeSet<String> {
+        let of = format!("{} {:?}", resource.uid, site.spec.broker);
+        let mut known = self.known();
+        let known = known.entry(resource.key.clone()).or_default();
+        if known.of != of {
+            *known = Subscribed { of, edges: HashMap::new() };
+        }
+        let is_known = |edge: &String| known.edges.get(edge).is_some_and(|since| since.elapsed() < RESYNC);
+        graph::edge_ids(site.graph).into_iter().filter(|edge| !is_known(edge)).collect()
     }
 
-    async fn subscribe(&self, site: Site<'_>) -> Result<(), QueueError> {
+    async fn subscribe(&self, resource: &Resource, site: Site<'_>, edges: &BTreeSet<String>) -> Result<(), QueueError> {
         let broker = self.broker(site).await?;
-        let done = brokers::subscribe(broker.as_ref(), site.graph).await;
-        self.unless_failed(site, done).await
+        let done = brokers::subscribe(broker.as_ref(), site.graph, edges).await;
+        self.unless_failed(site, done).await?;
+        if let Some(known) = self.known().get_mut(&resource.key) {
+            known.edges.extend(edges.iter().map(|edge| (edge.clone(), Instant::now())));
+        }
+        Ok(())
     }
 
-    async fn unsubscribe(&self, site: Site<'_>, entry: &Retiring) -> Result<(), QueueError> {
+    async fn unsubscribe(&self, resource: &Resource, site: Site<'_>, entry: &Retiring) -> Result<(), QueueError> {
+        if let Some(known) = self.known().get_mut(&resource.key) {
+            known.edges.remove(&entry.edge);
+        }
         let broker = self.broker(site).await?;
         self.cluster.check()?;
         let done = brokers::unsubscribe(broker.as_ref(), &entry.topic, &entry.subscription, &entry.retry_topic).await;

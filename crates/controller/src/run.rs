@@ -88,7 +88,6 @@ pub async fn run(
     let Options { lease_namespace, lease_name, identity, .. } = &options;
     let mut election = Election::new(client.clone(), lease_namespace, lease_name, identity, fence.clone(), metrics.clone());
     let cluster = Cluster::new(client.clone(), fence, metrics.clone());
-    let reconciler = Arc::new(Reconciler::new(cluster, brokers, options.settings.clone(), metrics.clone(), identity.clone()));
     let mut stop = pin!(stop);
     loop {
         tracing::info!(identity, lease = lease_name, "waiting for the lease");
@@ -97,6 +96,10 @@ pub async fn run(
             () = &mut stop => break,
         }
         tracing::info!(identity, lease = lease_name, "leading");
+        // What an earlier one knew another leader may have changed since.
+        let reconciler =
+            Reconciler::new(cluster.clone(), brokers.clone(), options.settings.clone(), metrics.clone(), identity.clone());
+        let reconciler = Arc::new(reconciler);
         let leading = Leading::start(&client, &options, &reconciler, &metrics, &health);
         tokio::select! {
             () = leading.run() => {}

@@ -21,6 +21,9 @@ pub struct Plan {
     pub data: PathBuf,
     /// What an acknowledged write to its topics survives; `None` is what the broker's level says.
     pub durability: Option<Durability>,
+    /// Whether a dispatcher by itself makes the topics that are missing. It does not where somebody else makes and removes them, as on a cluster, where the
+    /// dispatcher of an older graph would bring back what has been removed since.
+    pub make_topics: bool,
     /// Where the tasks said that they lay their results.
     pub(crate) results: Results,
     /// Standard output, for the sinks that write there.
@@ -68,6 +71,7 @@ impl Plan {
             tasks: topology.tasks.iter().map(|task| TaskPlan::new(task)).collect(),
             data: data.into(),
             durability: None,
+            make_topics: true,
             results: Results::default(),
             console: Console::default(),
         }

@@ -126,7 +126,7 @@ fn dispatcher(site: Site<'_>, edge: &Dispatched<'_>, objects: &mut Vec<Value>, r
         .unwrap_or_else(|| format!("http://{}:{}", names::object(site.name, "worker", &target.name), target.port));
     let mut env = task_env(site.name, &target);
     env.push((variable(site.name, &target.name, "PARALLELISM"), edge.parallelism().to_string()));
-    let words = ["dispatch", &edge.id, "--worker", &url, "-o", "json", "--log-format", "json"];
+    let words = ["dispatch", &edge.id, "--worker", &url, "--topics-are-made", "-o", "json", "--log-format", "json"];
     let pod = Pod {
         site,
         role: "dispatcher",

@@ -31,6 +31,8 @@ pub struct EdgeJob {
     pub json: bool,
     /// Errors only on standard error.
     pub quiet: bool,
+    /// Make no topics and subscriptions: somebody else does.
+    pub topics_are_made: bool,
     /// Tell the counters from time to time in place of each message: this is a child of the topology's run.
     pub(crate) child: bool,
 }
@@ -38,7 +40,7 @@ pub struct EdgeJob {
 impl EdgeJob {
     /// An edge, with nothing else said.
     pub fn new(edge: impl Into<String>) -> Self {
-        Self { edge: edge.into(), worker: None, json: false, quiet: false, child: false }
+        Self { edge: edge.into(), worker: None, json: false, quiet: false, topics_are_made: false, child: false }
     }
 }
 
@@ -68,7 +70,8 @@ pub(super) async fn run(topology: &'static TopologyDef, config: &Config, job: &E
         let text = "a broker in memory is reached by nobody else, so no message would ever come: name one by `--broker pulsar://HOST:PORT`";
         return Err(Failure::new(INVALID, text));
     }
-    let plan = config.plan(topology)?;
+    let mut plan = config.plan(topology)?;
+    plan.make_topics = !job.topics_are_made;
     let signals =
         Signals::listen(!job.child).map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
     let opening = host::open_when_free(config, async || control::answers(&config.data).await);
@@ -159,6 +162,9 @@ pub(super) struct DispatchFlags {
     /// Where the worker of the edge's target listens
     #[arg(long, value_name = "URL")]
     worker: Option<String>,
+    /// Make no topics and subscriptions: somebody else does
+    #[arg(long)]
+    topics_are_made: bool,
 }
 
 impl DispatchFlags {
@@ -169,6 +175,7 @@ impl DispatchFlags {
             worker: self.worker,
             json: common.output == Output::Json,
             quiet: common.quiet,
+            topics_are_made: self.topics_are_made,
             child: common.child_of.is_some(),
         }
     }

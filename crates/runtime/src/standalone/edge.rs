@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 /// Dispatches one edge until `stop` resolves; then takes nothing more, lets the calls that are under way end, and settles them. `worker` is where
 /// the task listens; a task that is an HTTP worker has an address of its own. `log` is told of each message that was handled.
 ///
-/// All topics and subscriptions of the topology are made first, since what is published to a topic without a subscription is lost.
+/// All topics and subscriptions of the topology are made first, unless the plan says not to, since what is published to a topic without a subscription is lost.
 ///
 /// # Errors
 /// See [`DispatchError`]. Nothing is lost: what was not settled is handled by the next dispatcher of this edge.
@@ -31,7 +31,9 @@ pub async fn run_edge(
     let task = plan.task(edge.to).ok_or_else(|| DispatchError::Edge(format!("no task is called `{}`", edge.to)))?;
     let url = address(task, worker).map_err(DispatchError::Edge)?;
     let handler = worker::client_with(url, task.def, plan.topology, log).map_err(DispatchError::Handler)?;
-    topics::create_at(broker.as_ref(), &plan.topology.into(), plan.durability).await?;
+    if plan.make_topics {
+        topics::create_at(broker.as_ref(), &plan.topology.into(), plan.durability).await?;
+    }
     // What a worker does is done outside of the broker's process, so it gets what is durable.
     let task = TaskPlan { eager: false, ..task.clone() };
     let edge = Arc::new(Edge::new(broker, Some(handler), edge, &task, counts));
