@@ -140,7 +140,15 @@ impl Leading {
             for api in apis {
                 let pulse = Pulse::default();
                 pulses.push(pulse.clone());
-                let watch = Watch { api, labels: labels.clone(), key, to: to.clone(), pulse, metrics: metrics.clone() };
+                let watch = Watch {
+                    api,
+                    labels: labels.clone(),
+                    key,
+                    to: to.clone(),
+                    pulse,
+                    silence_max: watch::SILENCE_MAX,
+                    metrics: metrics.clone(),
+                };
                 watches.spawn(watch.run());
             }
         }

@@ -23,7 +23,7 @@ use tokio::{sync::mpsc, time::Instant};
 const WATCH_SECONDS: u32 = 25;
 
 /// How long a watch may say nothing: longer than it lasts, and short enough to be noticed within a minute.
-const SILENCE_MAX: Duration = Duration::from_secs(40);
+pub const SILENCE_MAX: Duration = Duration::from_secs(40);
 
 /// How old the last sign of life may be before the process is taken for stuck.
 pub const PULSE_AGE_MAX: Duration = Duration::from_secs(60);
@@ -100,6 +100,8 @@ pub struct Watch {
     pub to: mpsc::Sender<Key>,
     /// Its signs of life.
     pub pulse: Pulse,
+    /// How long it may say nothing: [`SILENCE_MAX`].
+    pub silence_max: Duration,
     /// What counts silences.
     pub metrics: Arc<Metrics>,
 }
@@ -131,7 +133,11 @@ impl Watch {
                 Broken::Unheard => return,
                 Broken::Silent => {
                     self.metrics.silence();
-                    tracing::warn!(watched = self.api.resource_url(), "a watch said nothing for {SILENCE_MAX:?} and begins anew");
+                    tracing::warn!(
+                        watched = self.api.resource_url(),
+                        "a watch said nothing for {:?} and begins anew",
+                        self.silence_max
+                    );
                 }
                 Broken::Told(why) => tracing::debug!(watched = self.api.resource_url(), why, "a watch begins anew"),
             }
@@ -145,7 +151,8 @@ impl Watch {
         self.metrics.called("list");
         let mut params = ListParams::default().labels(&self.labels).limit(PAGE);
         loop {
-            let page = tokio::time::timeout(SILENCE_MAX, self.api.list_metadata(&params)).await.map_err(|_| Broken::Silent)?;
+            let page =
+                tokio::time::timeout(self.silence_max, self.api.list_metadata(&params)).await.map_err(|_| Broken::Silent)?;
             let page = page.map_err(|error| Broken::Told(error.to_string()))?;
             self.pulse.beat();
             for object in &page.items {
@@ -163,14 +170,14 @@ impl Watch {
         loop {
             self.metrics.called("watch");
             let params = WatchParams::default().labels(&self.labels).timeout(WATCH_SECONDS);
-            let opened = tokio::time::timeout(SILENCE_MAX, self.api.watch_metadata(&params, &version)).await;
+            let opened = tokio::time::timeout(self.silence_max, self.api.watch_metadata(&params, &version)).await;
             let mut events = match opened {
                 Err(_) => return Broken::Silent,
                 Ok(Err(error)) => return Broken::Told(error.to_string()),
                 Ok(Ok(events)) => events.boxed(),
             };
             loop {
-                let Ok(next) = tokio::time::timeout(SILENCE_MAX, events.next()).await else { return Broken::Silent };
+                let Ok(next) = tokio::time::timeout(self.silence_max, events.next()).await else { return Broken::Silent };
                 self.pulse.beat();
                 let meta = match next {
                     // The time that it was given is over.

@@ -18,9 +18,8 @@ fn refusal(template: Value) -> Vec<String> {
 }
 
 /// A template that changes the container of workers.
-fn container(change: Value) -> Value {
-    let mut container = json!({ "name": "worker" });
-    leatworks_controller::merge::overlay(&mut container, &change);
+fn container(mut container: Value) -> Value {
+    container["name"] = "worker".into();
     json!({ "spec": { "containers": [container] } })
 }
 

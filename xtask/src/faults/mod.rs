@@ -27,6 +27,7 @@ mod r12_pulsar;
 mod r13;
 mod r15_pulsar;
 mod r16;
+mod r19;
 mod r24_pulsar;
 mod random;
 mod report;
@@ -37,7 +38,7 @@ mod workload;
 pub(crate) use child::{ROLE, main as child};
 pub(crate) use product::{ROLE as BINARY, main as binary};
 
-use crate::services::pulsar;
+use crate::services::{kubernetes, pulsar};
 use anyhow::{Context, Result, bail};
 use leatworks_broker::BoxFuture;
 use std::{
@@ -116,6 +117,8 @@ struct Rule {
     /// Whether it runs on an Apache Pulsar of its own, which needs Java, and Maven to fetch it. Such a rule is run when it is named.
     service: bool,
     run: for<'a> fn(&'a Setting) -> BoxFuture<'a, Result<Finding>>,
+    /// Whether it runs on a Kubernetes of its own, which needs root, and Go to build it. Such a rule is run when it is named.
+    cluster: bool,
     /// With this word the oracle must object when the product is broken by `--teeth`; nothing if there is no such switch.
     bite: Option<&'static str>,
 }
@@ -128,6 +131,7 @@ const RULES: &[Rule] = &[
         programs: &[],
         root: false,
         service: false,
+        cluster: false,
         run: |setting| Box::pin(r01::run(setting)),
         bite: Some("lost"),
     },
@@ -138,6 +142,7 @@ const RULES: &[Rule] = &[
         programs: &["strace"],
         root: false,
         service: false,
+        cluster: false,
         run: |setting| Box::pin(r02::run(setting)),
         bite: None,
     },
@@ -148,6 +153,7 @@ const RULES: &[Rule] = &[
         programs: &["mount", "umount", "mkfs.ext4", "perl"],
         root: true,
         service: false,
+        cluster: false,
         run: |setting| Box::pin(r03::run(setting)),
         bite: Some("lost"),
     },
@@ -158,6 +164,7 @@ const RULES: &[Rule] = &[
         programs: &[],
         root: false,
         service: false,
+        cluster: false,
         run: |setting| Box::pin(r04::run(setting)),
         bite: None,
     },
@@ -168,6 +175,7 @@ const RULES: &[Rule] = &[
         programs: &["mount", "umount", "mkfs.ext4", "perl", "strace"],
         root: true,
         service: false,
+        cluster: false,
         run: |setting| Box::pin(r05::run(setting)),
         bite: Some("goes on"),
     },
@@ -178,6 +186,7 @@ const RULES: &[Rule] = &[
         programs: &["mount", "umount"],
         root: true,
         service: false,
+        cluster: false,
         run: |setting| Box::pin(r06::run(setting)),
         bite: None,
     },
@@ -188,6 +197,7 @@ const RULES: &[Rule] = &[
         programs: &[],
         root: false,
         service: false,
+        cluster: false,
         run: |setting| Box::pin(r07::run(setting)),
         bite: None,
     },
@@ -198,6 +208,7 @@ const RULES: &[Rule] = &[
         programs: &[],
         root: false,
         service: true,
+        cluster: false,
         run: |setting| Box::pin(r08::run(setting)),
         bite: Some("lost"),
     },
@@ -208,6 +219,7 @@ const RULES: &[Rule] = &[
         programs: &[],
         root: false,
         service: true,
+        cluster: false,
         run: |setting| Box::pin(r09::run(setting)),
         bite: None,
     },
@@ -218,6 +230,7 @@ const RULES: &[Rule] = &[
         programs: &[],
         root: false,
         service: false,
+        cluster: false,
         run: |setting| Box::pin(r10::run(setting)),
         bite: Some("its attempts were"),
     },
@@ -228,6 +241,7 @@ const RULES: &[Rule] = &[
         programs: &[],
         root: false,
         service: true,
+        cluster: false,
         run: |setting| Box::pin(r10_pulsar::run(setting)),
         bite: None,
     },
@@ -238,6 +252,7 @@ const RULES: &[Rule] = &[
         programs: &[],
         root: false,
         service: true,
+        cluster: false,
         run: |setting| Box::pin(r11_pulsar::run(setting)),
         bite: None,
     },
@@ -248,6 +263,7 @@ const RULES: &[Rule] = &[
         programs: &[],
         root: false,
         service: false,
+        cluster: false,
         run: |setting| Box::pin(r12::run(setting)),
         bite: None,
     },
@@ -258,6 +274,7 @@ const RULES: &[Rule] = &[
         programs: &[],
         root: false,
         service: true,
+        cluster: false,
         run: |setting| Box::pin(r12_pulsar::run(setting)),
         bite: None,
     },
@@ -268,6 +285,7 @@ const RULES: &[Rule] = &[
         programs: &[],
         root: false,
         service: false,
+        cluster: false,
         run: |setting| Box::pin(r13::run(setting)),
         bite: None,
     },
@@ -278,6 +296,7 @@ const RULES: &[Rule] = &[
         programs: &[],
         root: false,
         service: true,
+        cluster: false,
         run: |setting| Box::pin(r15_pulsar::run(setting)),
         bite: Some("double"),
     },
@@ -288,7 +307,19 @@ const RULES: &[Rule] = &[
         programs: &["cc"],
         root: false,
         service: false,
+        cluster: false,
         run: |setting| Box::pin(r16::run(setting)),
+        bite: None,
+    },
+    Rule {
+        name: "R19",
+        title: "edited graphs on a real API server",
+        target: "500 random edits and deletions of topologies with two controllers at once, which are killed and stopped: converged within 10 s (99th percentile), nothing left over, a second look writes nothing, one resource that is refused parks only itself",
+        programs: &[],
+        root: true,
+        service: false,
+        cluster: true,
+        run: |setting| Box::pin(r19::run(setting)),
         bite: None,
     },
     Rule {
@@ -298,6 +329,7 @@ const RULES: &[Rule] = &[
         programs: &[],
         root: false,
         service: true,
+        cluster: false,
         run: |setting| Box::pin(r24_pulsar::run(setting)),
         bite: None,
     },
@@ -337,7 +369,8 @@ fn parse(words: &[&str]) -> Result<Request> {
         }
     }
     if request.rules.is_empty() {
-        request.rules = RULES.iter().filter(|rule| !rule.service && (!request.teeth || rule.bite.is_some())).collect();
+        request.rules =
+            RULES.iter().filter(|rule| !rule.service && !rule.cluster && (!request.teeth || rule.bite.is_some())).collect();
     }
     Ok(request)
 }
@@ -409,6 +442,11 @@ fn cannot_run(rule: &Rule) -> Option<String> {
         && let Err(missing) = pulsar::can_run()
     {
         return Some(format!("it needs Java, and Maven to fetch an Apache Pulsar: {missing}"));
+    }
+    if rule.cluster
+        && let Err(missing) = kubernetes::can_run()
+    {
+        return Some(missing.to_string());
     }
     (rule.root && !rustix::process::geteuid().is_root()).then(|| "it mounts a disk of its own, so it needs root".to_owned())
 }

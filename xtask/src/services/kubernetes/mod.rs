@@ -94,6 +94,11 @@ pub(super) fn up(words: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Fails with what is missing on this machine to run a cluster.
+pub(crate) fn can_run() -> Result<()> {
+    machine::check()
+}
+
 /// `cargo xtask services down kubernetes`.
 pub(super) fn down() -> Result<()> {
     let cluster = Cluster::named(STANDING)?;
@@ -236,6 +241,18 @@ impl Cluster {
         command.env("HELM_CACHE_HOME", self.folder.join("helm")).env("HELM_CONFIG_HOME", self.folder.join("helm"));
         command.env("HELM_DATA_HOME", self.folder.join("helm")).env("KUBECACHEDIR", self.folder.join("kubectl"));
         command
+    }
+
+    /// A program of this project in the cluster's network, as its administrator.
+    pub(crate) fn ours(&self, program: &Path) -> Command {
+        let mut command = self.network.command(program);
+        command.env("KUBECONFIG", self.kubeconfig());
+        command
+    }
+
+    /// The cluster's network.
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
     }
 
     /// `kubectl`, as the administrator.

@@ -1,0 +1,339 @@
+//! R19: graphs are edited at random on a real API server, while two controllers are killed and stopped. What was asked for last is there soon, nothing else is, and
+//! a second look writes nothing.
+//!
+//! The cluster has no nodes, and every part asks for no pods: it is the controller that is looked at.
+
+use super::{Finding, Setting, random::Random};
+use crate::{
+    clients::server::{Profile, build},
+    services::kubernetes::{Cluster, Size},
+};
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// The cluster of this rule.
+const CLUSTER: &str = "r19";
+/// Where the topologies are.
+const NAMESPACE: &str = "edits";
+/// How many there are at most.
+const TOPOLOGIES: u64 = 3;
+/// The tasks that a graph may have.
+const TASKS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+/// Where the controllers serve their metrics.
+const PORTS: [u16; 2] = [9301, 9302];
+/// How soon what was asked for has to be there, after the edit or the end of the fault.
+const SOON: Duration = Duration::from_secs(10);
+/// How long is waited for it at all.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often it is looked.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How long a stopped controller is away: longer than its lease, so that another leads when it wakes up.
+const AWAY: Duration = Duration::from_secs(9);
+/// How long two new controllers have for a look at everything.
+const SECOND_LOOK: Duration = Duration::from_secs(20);
+/// A resource that no controller can deploy, for the whole time.
+const POISON: &str = "poison";
+
+pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
+    let leat = std::path::absolute(build("leatworks-cli", "leat", Profile::Dev)?)?;
+    let _ = std::fs::remove_dir_all(&setting.folder);
+    std::fs::create_dir_all(&setting.folder)?;
+    let cluster = Cluster::named(CLUSTER)?.locked()?;
+    cluster.up(Size { nodes: 0, with_pulsar: false })?;
+    let seen = on_the_cluster(setting, &cluster, &leat).await;
+    cluster.down()?;
+    seen
+}
+
+async fn on_the_cluster(setting: &Setting, cluster: &Cluster, leat: &Path) -> Result<Finding> {
+    let mut rig = Rig { cluster, leat, folder: &setting.folder, controllers: Vec::new(), wanted: BTreeMap::new() };
+    rig.prepare()?;
+    let _broker = rig.broker()?;
+    for number in 0..PORTS.len() {
+        let controller = rig.controller(number)?;
+        rig.controllers.push(controller);
+    }
+    rig.apply(&resource(POISON, &[("a", "b"), ("b", "a")], "Drain"))?;
+    let mut random = Random::new(setting.seed, "R19");
+    let (mut times, mut faults, mut finding) = (Vec::new(), 0_u64, Finding::default());
+    let edits = setting.pick(20, 500);
+    for _ in 0..edits {
+        rig.edit(&mut random)?;
+        faults += u64::from(rig.fault(&mut random).await?);
+        let since = Instant::now();
+        // The next edit may come before this one is carried out.
+        if random.within(0..4) > 0 {
+            rig.until_converged().await?;
+            times.push(since.elapsed());
+        }
+    }
+    rig.until_converged().await?;
+    let written = rig.second_look().await?;
+    times.sort_unstable();
+    let place =
+        |part: usize| times.get((times.len() * part / 100).min(times.len().saturating_sub(1))).copied().unwrap_or_default();
+    finding.seen = format!(
+        "{edits} edits of {TOPOLOGIES} topologies with two controllers, {faults} of them with a controller killed or stopped; converged after {:.1} s (median), {:.1} s (99th percentile); {} topologies at the end, nothing left over, one refused all the time; a second look made {written} writes",
+        place(50).as_secs_f64(),
+        place(99).as_secs_f64(),
+        rig.wanted.len(),
+    );
+    finding.require(place(99) <= SOON, || format!("it took {:.1} s to converge", place(99).as_secs_f64()));
+    finding.require(written == 0, || format!("a second look made {written} writes"));
+    finding.require(faults * 6 >= edits, || format!("only {faults} faults"));
+    Ok(finding)
+}
+
+/// A topology that asks for no pods.
+fn resource(name: &str, edges: &[(&str, &str)], removed: &str) -> Value {
+    let graph: String = edges.iter().map(|(from, to)| format!("\n{from} --> {to}")).collect();
+    let tasks: Vec<Value> = tasks(edges).iter().map(|task| json!({ "name": task, "replicas": 0 })).collect();
+    let parts: Vec<Value> = ids(edges).iter().map(|edge| json!({ "edge": edge, "replicas": 0 })).collect();
+    json!({
+        "apiVersion": "leatworks.dev/v1alpha1",
+        "kind": "Topology",
+        "metadata": { "name": name },
+        "spec": {
+            "graph": format!("flowchart LR{graph}\n"),
+            "image": "none:1",
+            "broker": { "url": "pulsar://127.0.0.1:6650" },
+            "tasks": tasks,
+            "edges": parts,
+            "removedEdges": removed,
+        },
+    })
+}
+
+fn tasks<'a>(edges: &[(&'a str, &'a str)]) -> BTreeSet<&'a str> {
+    edges.iter().flat_map(|(from, to)| [*from, *to]).collect()
+}
+
+/// The edges as the graph names them, with the ways in.
+fn ids(edges: &[(&str, &str)]) -> BTreeSet<String> {
+    let roots = tasks(edges).into_iter().filter(|task| edges.iter().all(|(_, to)| to != task));
+    roots.map(|task| format!("[*]-->{task}")).chain(edges.iter().map(|(from, to)| format!("{from}-->{to}"))).collect()
+}
+
+/// The objects that a topology is to have: a kind, and a task or an edge.
+type Parts = BTreeSet<(String, String)>;
+
+struct Rig<'a> {
+    cluster: &'a Cluster,
+    leat: &'a Path,
+    folder: &'a Path,
+    controllers: Vec<Ours>,
+    wanted: BTreeMap<String, Parts>,
+}
+
+/// A process of this project, which ends with this.
+struct Ours(Child);
+
+impl Ours {
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw).context("a process without a number")?;
+        Ok(kill_process(pid, signal)?)
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Rig<'_> {
+    /// `leat` in the cluster's network, as its administrator. What it says goes to a file.
+    fn start(&self, name: &str, words: &[&str]) -> Result<Ours> {
+        let log = File::options().create(true).append(true).open(self.folder.join(format!("{name}.log")))?;
+        let mut command = self.cluster.ours(self.leat);
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir(self.folder);
+        Ok(Ours(command.spawn().with_context(|| format!("starting {name}"))?))
+    }
+
+    fn prepare(&self) -> Result<()> {
+        let output = self.cluster.ours(self.leat).args(["k8s", "crd"]).output()?;
+        self.kubectl(&["apply", "--server-side", "-f", "-"], Some(&output.stdout))?;
+        self.kubectl(&["wait", "--for=condition=Established", "crd/topologies.leatworks.dev"], None)?;
+        self.kubectl(&["create", "namespace", NAMESPACE], None).map(drop)
+    }
+
+    fn broker(&self) -> Result<Ours> {
+        self.start(
+            "broker",
+            &["broker", "--listen", "127.0.0.1:6650", "--admin", "127.0.0.1:8080", "--dir", "journal", "--durability", "process"],
+        )
+    }
+
+    fn controller(&self, number: usize) -> Result<Ours> {
+        let listen = format!("127.0.0.1:{}", PORTS[number]);
+        let identity = format!("controller-{number}");
+        let words = [
+            "controller",
+            "--namespace",
+            NAMESPACE,
+            "--lease-namespace",
+            NAMESPACE,
+            "--identity",
+            &identity,
+            "--listen",
+            &listen,
+        ];
+        self.start(&identity, &words)
+    }
+
+    fn kubectl(&self, words: &[&str], input: Option<&[u8]>) -> Result<Vec<u8>> {
+        let mut command: Command = self.cluster.kubectl();
+        command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("starting kubectl")?;
+        child.stdin.take().context("its input")?.write_all(input.unwrap_or_default())?;
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            bail!("kubectl {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(output.stdout)
+    }
+
+    fn list(&self, kinds: &str) -> Result<Vec<Value>> {
+        let answer: Value =
+            serde_json::from_slice(&self.kubectl(&["get", kinds, "--namespace", NAMESPACE, "--output=json"], None)?)?;
+        Ok(answer["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    fn apply(&self, resource: &Value) -> Result<()> {
+        let words = ["apply", "--server-side", "--force-conflicts", "--namespace", NAMESPACE, "--filename=-"];
+        self.kubectl(&words, Some(resource.to_string().as_bytes())).map(drop)
+    }
+
+    /// Another graph for one topology, or none any more.
+    fn edit(&mut self, random: &mut Random) -> Result<()> {
+        let name = format!("t{}", random.within(0..TOPOLOGIES));
+        if self.wanted.contains_key(&name) && random.within(0..8) == 0 {
+            self.wanted.remove(&name);
+            return self.kubectl(&["delete", "topology", &name, "--namespace", NAMESPACE, "--wait=false"], None).map(drop);
+        }
+        let mut edges = BTreeSet::new();
+        for _ in 0..random.within(1..10) {
+            let from = random.within(0..TASKS.len() as u64 - 1);
+            let to = random.within(from + 1..TASKS.len() as u64);
+            edges.insert((TASKS[from as usize], TASKS[to as usize]));
+        }
+        let edges: Vec<(&str, &str)> = edges.into_iter().collect();
+        let removed = ["Drain", "Park", "Drop"][random.within(0..3) as usize];
+        self.apply(&resource(&name, &edges, removed))?;
+        let workers =
+            tasks(&edges).into_iter().flat_map(|task| ["Deployment", "Service"].map(|kind| (kind.to_owned(), task.to_owned())));
+        let dispatchers = ids(&edges).into_iter().map(|edge| ("Deployment".to_owned(), edge));
+        self.wanted.insert(name, workers.chain(dispatchers).collect());
+        Ok(())
+    }
+
+    /// Perhaps kills a controller, which is started again, or stops one for a while. Whether something was done.
+    async fn fault(&mut self, random: &mut Random) -> Result<bool> {
+        let number = random.within(0..PORTS.len() as u64) as usize;
+        match random.within(0..10) {
+            0 | 1 => {
+                tokio::time::sleep(random.below(Duration::from_secs(1))).await;
+                self.controllers[number].signal(Signal::KILL)?;
+                self.controllers[number] = self.controller(number)?;
+            }
+            2 => {
+                tokio::time::sleep(random.below(Duration::from_secs(1))).await;
+                self.controllers[number].signal(Signal::STOP)?;
+                tokio::time::sleep(AWAY).await;
+                self.controllers[number].signal(Signal::CONT)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    async fn until_converged(&self) -> Result<()> {
+        let since = Instant::now();
+        loop {
+            let objections = self.objections()?;
+            if objections.is_empty() {
+                return Ok(());
+            }
+            if since.elapsed() > PATIENCE {
+                bail!("not converged after {PATIENCE:?}: {}", objections.join("; "));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// What is not as it was asked for.
+    fn objections(&self) -> Result<Vec<String>> {
+        let mut objections = Vec::new();
+        let mut unseen: BTreeSet<&str> = self.wanted.keys().map(String::as_str).chain([POISON]).collect();
+        for topology in self.list("topologies")? {
+            let name = topology["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            if !unseen.remove(name.as_str()) {
+                objections.push(format!("{name} is still there"));
+            }
+            let status = &topology["status"];
+            let state = if name == POISON { "Refused" } else { "Ready" };
+            let is_current = status["observedGeneration"] == topology["metadata"]["generation"];
+            if !is_current || status["state"] != state || status.get("retiring").is_some() {
+                objections.push(format!("{name} is {}: {}", status["state"], status["conditions"]));
+            }
+        }
+        objections.extend(unseen.into_iter().map(|name| format!("{name} is not there")));
+        let mut found: BTreeMap<String, Parts> = BTreeMap::new();
+        for object in self.list("deployments,services,configmaps,horizontalpodautoscalers")? {
+            let metadata = &object["metadata"];
+            let Some(topology) = metadata["labels"]["leatworks.dev/topology"].as_str() else { continue };
+            let part =
+                metadata["annotations"]["leatworks.dev/edge"].as_str().or(metadata["labels"]["leatworks.dev/task"].as_str());
+            let part = (object["kind"].as_str().unwrap_or_default().to_owned(), part.unwrap_or_default().to_owned());
+            found.entry(topology.to_owned()).or_default().insert(part);
+        }
+        if found != self.wanted {
+            objections.push(format!("there is {found:?} in place of {:?}", self.wanted));
+        }
+        Ok(objections)
+    }
+
+    /// Starts both controllers anew, and counts what they write when there is nothing to do.
+    async fn second_look(&mut self) -> Result<u64> {
+        self.controllers.clear();
+        for number in 0..PORTS.len() {
+            let controller = self.controller(number)?;
+            self.controllers.push(controller);
+        }
+        tokio::time::sleep(SECOND_LOOK).await;
+        let (mut written, mut looked) = (0, 0);
+        for port in PORTS {
+            let text = self.cluster.network().inside(|| get(port))?;
+            let sum = |name: &str, labels: &[&str]| -> u64 {
+                let lines = text.lines().filter(|line| line.starts_with(name) && labels.iter().any(|label| line.contains(label)));
+                lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+            };
+            written += sum("leatworks_controller_api_calls_total", &["\"apply\"", "\"delete\"", "\"status\"", "\"event\""]);
+            looked += sum("leatworks_controller_reconciles_total", &["\"done\""]);
+        }
+        if looked <= self.wanted.len() as u64 {
+            bail!("within {SECOND_LOOK:?} only {looked} topologies were looked at");
+        }
+        Ok(written)
+    }
+}
+
+/// The metrics of a controller.
+fn get(port: u16) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).context("reaching a controller")?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
