@@ -43,6 +43,9 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
             (other, _) => bail!("`{other}` is not known here: bench edge [--url pulsar://HOST:PORT] [--leat BINARY]"),
         }
     }
+    let address = url.split_once("://").map_or(url, |(_, address)| address);
+    std::net::TcpStream::connect(address)
+        .with_context(|| format!("no Pulsar service at `{url}`: `cargo xtask services up pulsar` starts one"))?;
     let leat = leat.map_or_else(|| build("leatworks-cli", "leat", Profile::Release), Ok)?;
     let clients = Clients::get(&services::cache()?)?;
     let ours = ours(&leat, url)?;

@@ -14,6 +14,9 @@ use std::{
 /// Bytes of each message.
 pub(super) const MESSAGE_BYTES: usize = 200;
 
+/// How much longer than its sender a client may pass messages on, in seconds.
+const PASSING_LONGER_S: u32 = 20;
+
 /// Messages a second where latency is measured: far below what any of both servers can do, and what `leat bench` takes.
 pub(super) const RATE: u32 = 1_000;
 
@@ -132,12 +135,16 @@ impl Clients {
         let (out, to) = (format!("{topic}-out"), format!("to={topic}-out"));
         self.load(&["subscribe", topic], url)?;
         self.load(&["subscribe", &out], url)?;
-        let settings = [("bytes", MESSAGE_BYTES as u32), ("rate", RATE), ("warm", warm_s), ("seconds", measured_s)];
-        let settings = settings.map(|(key, value)| format!("{key}={value}"));
-        let words: Vec<&str> = [topic, &to, "batches=0"].into_iter().chain(settings.iter().map(String::as_str)).collect();
+        let job = |what: &str, seconds: u32| {
+            let settings = [("bytes", MESSAGE_BYTES as u32), ("rate", RATE), ("warm", warm_s), ("seconds", seconds)];
+            let settings = settings.map(|(key, value)| format!("{key}={value}"));
+            let words = [what, topic, &to, "batches=0"].map(str::to_owned).into_iter().chain(settings).collect::<Vec<_>>();
+            self.load(&words.iter().map(String::as_str).collect::<Vec<_>>(), url)
+        };
         std::thread::scope(|scope| {
-            let passing = scope.spawn(|| self.load(&[&["hop"], &words[..]].concat(), url));
-            let figures = self.load(&[&["latency"], &words[..]].concat(), url)?;
+            // It ends when nothing has come for a second, so that also what is sent last is passed on.
+            let passing = scope.spawn(|| job("hop", measured_s + PASSING_LONGER_S));
+            let figures = job("latency", measured_s)?;
             passing.join().map_err(|_| anyhow::anyhow!("passing messages on has panicked"))??;
             figures.get("p99_ms").copied().context("the crate has not said how long messages took")
         })
