@@ -49,9 +49,9 @@ pub(crate) trait Sink: Send + Sync + 'static {
     fn lost(&self, feed: &Arc<Feed>);
     /// It cannot go on, and nothing more will come.
     fn failed(&self, feed: &Arc<Feed>, error: PulsarError);
-    /// How many of its entries are here and not settled.
-    fn entries(&self, _: &Arc<Feed>) -> usize {
-        0
+    /// How many of its entries are here and wait; none if something of it is in hand, which would come to somebody else too if the consumer were made anew.
+    fn entries(&self, _: &Arc<Feed>) -> Option<usize> {
+        Some(0)
     }
 }
 
@@ -270,7 +270,8 @@ impl Feed {
             return false;
         }
         // Who reads only acknowledges nothing, so all that came over this connection is a backlog to the service.
-        let known = if self.options.from.is_some() { self.came.load(Relaxed) } else { sink.entries(self) };
+        let known = if self.options.from.is_some() { Some(self.came.load(Relaxed)) } else { sink.entries(self) };
+        let Some(known) = known else { return false };
         let ask = |request_id| Command::ConsumerStats(ConsumerStats { request_id, consumer_id: self.id });
         match tokio::time::timeout(ANSWER_TIME_MAX, link.ask(ask)).await {
             Ok(Ok(Command::ConsumerStatsResponse(found))) => {

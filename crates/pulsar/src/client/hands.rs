@@ -249,7 +249,7 @@ impl Hands {
                 Some(held) if held.place == place && held.seat == seat => {}
                 // While consumers come and go the service may hand it to two of them: the first one has it, and in its place another may come.
                 Some(held) if held.place == place && !held.settling && self.seats.contains_key(&held.seat) => {
-                    if !held.replaced {
+                    if !std::mem::replace(&mut held.replaced, false) {
                         before.0.give(1, before.1);
                     }
                 }
@@ -409,11 +409,17 @@ impl Hands {
         }
     }
 
-    /// How many entries of a feed are here of which something is in hand, or waits.
-    pub(crate) fn entries_of(&self, feed: &Arc<Feed>) -> usize {
-        let places: HashSet<Place> = self.held.values().map(|held| held.place).collect();
-        let of_feed = |place: &&Place| self.entries.get(place).is_some_and(|slot| Arc::ptr_eq(&slot.feed, feed));
-        places.iter().filter(of_feed).count()
+    /// How many entries of a feed are here that wait for their time, or to be handed out; none if something of it is in hand.
+    pub(crate) fn entries_of(&self, feed: &Arc<Feed>) -> Option<usize> {
+        let of_feed = |held: &&Held| self.entries.get(&held.place).is_some_and(|slot| Arc::ptr_eq(&slot.feed, feed));
+        let mut places = HashSet::new();
+        for held in self.held.values().filter(of_feed) {
+            if held.stage == Stage::Handed {
+                return None;
+            }
+            places.insert(held.place);
+        }
+        Some(places.len())
     }
 
     /// Whether this message is here.

@@ -102,7 +102,7 @@ impl Sink for Inbox {
         self.subscription.hands().failed(self.seat, error);
     }
 
-    fn entries(&self, feed: &Arc<Feed>) -> usize {
+    fn entries(&self, feed: &Arc<Feed>) -> Option<usize> {
         self.subscription.hands().entries_of(feed)
     }
 }
