@@ -1,6 +1,6 @@
 //! R11 on a Pulsar service: messages are given up, looked at, and given back by a command that is killed again and again.
 
-use super::{Finding, Setting, child, far, product, random::Random, rig::Rig, service, workload::Parcel};
+use super::{Finding, Setting, far, product, random::Random, rig::Rig, service, workload::Parcel};
 use anyhow::{Result, bail};
 use leatworks::topics::DEAD_LETTER_SUBSCRIPTION;
 use leatworks_broker::{Broker, Message, Position};
@@ -46,7 +46,6 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     // Nothing is there to be given back a second time.
     redrive(&rig, REDRIVEN_BY).await?;
     broker.close().await?;
-    fs::remove_file(rig.folder.join(child::END_FILE))?;
     rig.job.orders.permanent_each = 0;
     rig.drain().await?;
     let verdict = rig.judge(0)?;

@@ -1,6 +1,6 @@
 //! R15 on a Pulsar service: messages of every topic come again, later and in another order, also behind a restart of the process that takes them.
 
-use super::{Finding, Setting, far, random::Random, rig::Rig, service, workload::TOPOLOGY};
+use super::{Finding, Setting, far, random::Random, service, workload::TOPOLOGY};
 use anyhow::{Result, bail};
 use leatworks::topics::{self, TopologyRef};
 use leatworks_broker::{Ack, Broker, Delivery, HandOff, Message, MessageId, Publish, Start, Step, Subscribe, SubscriptionKind};
@@ -34,7 +34,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
         repeating.push(repeat(broker.clone(), topic, random, setting.teeth, stopped.clone()).await?);
     }
     rig.job.roots = roots;
-    drain(&mut rig).await?;
+    rig.drain().await?;
     stop.send_replace(true);
     let mut copies = Vec::new();
     for repeating in repeating {
@@ -52,7 +52,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     }
     broker.close().await?;
     rig.job.roots = 2 * roots;
-    drain(&mut rig).await?;
+    rig.drain().await?;
     let verdict = rig.judge(0)?;
     let topics = TOPOLOGY.edges.iter().map(|edge| edge.topic).collect::<BTreeSet<_>>().len();
     let seen = format!(
@@ -65,15 +65,6 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     finding.require(meanwhile as u64 >= wanted, || format!("only {meanwhile} messages came again, {wanted} are wanted"));
     finding.require(verdict.acked == 2 * roots, || format!("only {} of {} roots were acknowledged", verdict.acked, 2 * roots));
     Ok(finding)
-}
-
-/// Lets everything cross.
-async fn drain(rig: &mut Rig) -> Result<()> {
-    let end = rig.folder.join(super::child::END_FILE);
-    if end.exists() {
-        std::fs::remove_file(&end)?;
-    }
-    rig.drain().await
 }
 
 /// Publishes some of what comes to a topic once more, until it is stopped. Gives what it has published.

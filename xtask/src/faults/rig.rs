@@ -100,6 +100,11 @@ impl Rig {
     /// Lets everything finish without faults. `Ok` also if it does not: then there is no end, and the oracle says so.
     pub(crate) async fn drain(&mut self) -> Result<()> {
         self.job.drain = true;
+        // What was said at the end of an earlier one is not what this one says.
+        let end = self.folder.join(END_FILE);
+        if end.exists() {
+            fs::remove_file(end)?;
+        }
         self.start()?.until_drained().await
     }
 
