@@ -1,6 +1,10 @@
 //! One consumer of a subscription.
 
-use super::{Engine, Noted, Store, feed::Taken, plan};
+use super::{
+    Engine, Noted, Store,
+    feed::{Feed, Taken},
+    plan,
+};
 use crate::{
     BoxFuture, BrokerError, Consumer, Delivery, Durability, ErrorKind, HandOff, Message, Position, Result, Step,
     planted::{self, Bug},
@@ -90,6 +94,11 @@ impl<S: Store> EngineConsumer<S> {
                 break loaded;
             }
         };
+        while let Some(time) = self.feed_of(|feed| feed.alone_unsafe()).flatten() {
+            store.all_durable().await?;
+            self.feed_of(|feed| feed.alone_is_safe(time));
+        }
+        let Some(prepared) = &mut self.prepared else { return Ok(None) };
         // Nothing is awaited from here on: a call that is dropped has taken nothing out of what is prepared.
         prepared.handles.drain(..count);
         let positions: Vec<u64> = prepared.positions.drain(..count).collect();
@@ -105,6 +114,10 @@ impl<S: Store> EngineConsumer<S> {
             return Err(error);
         }
         Ok(Some(deliveries).filter(|deliveries| !deliveries.is_empty()))
+    }
+
+    fn feed_of<T>(&self, with: impl FnOnce(&mut Feed) -> T) -> Option<T> {
+        self.engine.lock().feeds.get_mut(&self.subscription).map(with)
     }
 
     /// What could not be handed out is still prepared, and no attempt was made.

@@ -35,6 +35,9 @@ pub(crate) struct Feed {
     in_flight: Window<Held>,
     /// The one message in hand that may be what ends the process, and those that wait for it to be let go: see [`Feed::go_alone`].
     alone: Option<u64>,
+    /// How often one of them was let go, and up to which of these times what became of it is known to survive the end of the process.
+    alone_let_go: u64,
+    alone_survived: u64,
     suspects: BTreeSet<u64>,
     /// For key-shared subscriptions only.
     keys: Keys,
@@ -175,8 +178,20 @@ impl Feed {
     fn let_suspects_go(&mut self, start: u64, end: u64) {
         if self.alone.is_some_and(|alone| (start..end).contains(&alone)) {
             self.alone = None;
+            self.alone_let_go += 1;
             self.ready.append(&mut self.suspects);
         }
+    }
+
+    /// The last time that a message that went alone was let go, if the process could still end without that being known. The next one would end it, and the one before
+    /// would have used up an attempt that went well.
+    pub(crate) fn alone_unsafe(&self) -> Option<u64> {
+        (self.alone_survived < self.alone_let_go).then_some(self.alone_let_go)
+    }
+
+    /// What became of those that went alone survives the end of the process, up to this time.
+    pub(crate) fn alone_is_safe(&mut self, time: u64) {
+        self.alone_survived = self.alone_survived.max(time);
     }
 
     /// Whether some consumer gets messages before they are durable.
