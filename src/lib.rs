@@ -1,4 +1,4 @@
-//! The example pipelines of Leatworks: `email-pipeline` and `access-log`. Their graphs are in `topologies/`, their tasks here.
+//! The example pipelines of Leatworks: `email-pipeline`, `access-log` and `chapters`. Their graphs are in `topologies/`, their tasks here.
 
 pub mod tasks;
 

@@ -1,9 +1,10 @@
-//! The tasks of both pipelines, under the names that the graphs give them.
+//! The tasks of all pipelines, under the names that the graphs give them.
 
 mod access_log;
 mod counts;
 mod email;
 mod fetch_users;
+mod gather;
 mod log_line;
 mod maildir;
 mod record;
@@ -19,6 +20,7 @@ pub use counts::{
 };
 pub use email::{Campaign, Mail, Outcome, Request, Result as OutcomeResult, User};
 pub use fetch_users::FetchUsers;
+pub use gather::{Chapter, Gather};
 pub use log_line::{Hit, HitKind, PATH_BYTES_MAX, parse_line};
 pub use record::Record;
 pub use render::{Render, Rendered};

@@ -1,4 +1,4 @@
-//! Both pipelines as a user runs them, with their results checked to the last message.
+//! The pipelines as a user runs them, with their results checked to the last message.
 
 use serde_json::Value;
 use std::{

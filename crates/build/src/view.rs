@@ -53,12 +53,13 @@ pub(crate) struct TaskView {
     ends: Vec<String>,
 }
 
-/// How a task is opened. `open` names the runtime's constructor for Rust types; a source has none of the three.
+/// How a task is opened. `open` names the runtime's constructor for Rust types; a source has none of the four.
 #[derive(Default, Serialize)]
 struct KindView {
     variant: &'static str,
     open: Option<&'static str>,
     url: Option<String>,
+    job: Option<String>,
     builtin: Option<BuiltinView>,
 }
 
@@ -267,6 +268,7 @@ fn kind_view(topology: &Topology, task: &Task) -> KindView {
             KindView { variant, open: Some(open), ..KindView::default() }
         }
         TaskKind::Worker { url } => KindView { url: Some(url.clone()), ..KindView::default() },
+        TaskKind::Job(job) => KindView { job: Some(job.options().to_string()), ..KindView::default() },
         TaskKind::Source => KindView::default(),
         TaskKind::Sink(sink) => KindView { builtin: Some(sink.into()), ..KindView::default() },
     }
@@ -282,7 +284,7 @@ fn type_view(topology: &Topology, task: &Task, view: &TaskView) -> Option<TypeVi
         TaskKind::Rust { path, fold: true } => (Some(path.clone()), "Fold", None),
         TaskKind::Rust { path, fold: false } => (Some(path.clone()), "Task", None),
         TaskKind::Source => (None, "", Some(gives(task)?)),
-        TaskKind::Worker { .. } | TaskKind::Sink(_) => return None,
+        TaskKind::Worker { .. } | TaskKind::Job(_) | TaskKind::Sink(_) => return None,
     };
     let doc = format!(" Task {} ({}).", code(&view.name), visible(&place(topology, task.line())));
     Some(TypeView { module: view.module.clone(), doc, path, interface, gives })
@@ -298,7 +300,7 @@ fn gives(task: &Task) -> Option<&'static str> {
     }
 }
 
-/// Types are checked where both ends have one: what a worker gives or takes is known only at run time, and a sink takes anything.
+/// Types are checked where both ends have one: what a worker or a job gives or takes is known only at run time, and a sink takes anything.
 fn check(topology: &Topology, tasks: &[TaskView], edge: &Edge, marker: &str) -> Option<Check> {
     let find = |name: &str| {
         let at = topology.tasks().iter().position(|task| task.name().as_str() == name)?;

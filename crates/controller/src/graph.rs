@@ -153,7 +153,8 @@ fn kind_word(kind: &ModelKind) -> &'static str {
     match kind {
         ModelKind::Rust { fold: false, .. } => "task",
         ModelKind::Rust { fold: true, .. } => "fold",
-        ModelKind::Worker { .. } => "worker",
+        // A job is called over HTTP like a worker: what starts it is behind that.
+        ModelKind::Worker { .. } | ModelKind::Job(_) => "worker",
         ModelKind::Source => "source",
         ModelKind::Sink(_) => "sink",
     }

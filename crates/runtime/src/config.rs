@@ -2,12 +2,15 @@
 //!
 //! It is about how and where things run, never about the graph. A key that nobody reads is an error.
 
+mod jobs;
 use crate::{
     def::{Retry, TaskDef, TopologyDef},
     plan::{Builtin, Plan, TaskPlan},
     settings::{self, DurationText, SettingsError},
 };
 use config::{File, FileFormat, ValueKind};
+pub use jobs::JobsConfig;
+use jobs::JobsTable;
 use leatworks_broker::BrokerError;
 use leatworks_pulsar::{PulsarOptions, Secret};
 use serde::Deserialize;
@@ -54,12 +57,10 @@ pub enum ConfigError {
 
 /// What flags say; they come before everything else.
 #[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "each field is the flag of its name")]
 pub struct Flags {
-    /// `--data`
     pub data: Option<PathBuf>,
-    /// `--broker`
     pub broker: Option<String>,
-    /// `--durability`
     pub durability: Option<String>,
 }
 
@@ -80,6 +81,8 @@ pub struct Config {
     pub elision: bool,
     /// Whether the level was given by a flag, which comes before what a topology says.
     durability_flag: bool,
+    /// Where jobs keep their files, and how they are run.
+    pub jobs: JobsConfig,
     topologies: BTreeMap<String, TopologyConfig>,
 }
 
@@ -88,6 +91,7 @@ pub struct Config {
 struct Root {
     data: Option<PathBuf>,
     broker: BrokerConfig,
+    jobs: JobsTable,
     topology: BTreeMap<String, TopologyConfig>,
 }
 
@@ -189,8 +193,10 @@ impl Config {
         let configured = root.broker;
         let broker = flags.broker.as_ref().or(configured.url.as_ref()).map_or_else(|| "embedded".to_owned(), String::clone);
         let level = flags.durability.as_ref().or(configured.durability.as_ref());
+        let jobs = root.jobs.over(JobsConfig::new(&data))?;
         Ok(Self {
             data,
+            jobs,
             durability: level.map_or_else(|| "power".to_owned(), String::clone),
             eager: configured.eager.unwrap_or(true),
             elision: configured.elision.unwrap_or(true),
@@ -217,6 +223,7 @@ impl Config {
     /// If the configuration names a task that the topology does not have, or a value is out of range.
     pub fn plan(&self, topology: &'static TopologyDef) -> Result<Plan, ConfigError> {
         let mut plan = Plan::new(topology, &self.data);
+        plan.jobs = self.jobs.clone();
         for task in &mut plan.tasks {
             task.eager &= self.eager;
         }
@@ -286,7 +293,9 @@ fn key_of(variable: &str) -> Option<String> {
 
 /// Keys whose value is a text whatever it looks like: a directory or a tenant may be named by a number.
 fn is_text(key: &str) -> bool {
-    key == "data" || key.strip_prefix("broker.").is_some_and(|key| !matches!(key, "eager" | "elision"))
+    key == "data"
+        || key.starts_with("jobs.")
+        || key.strip_prefix("broker.").is_some_and(|key| !matches!(key, "eager" | "elision"))
 }
 
 /// What may be meant by a variable that nobody reads. Others are left alone: they may be those of another program.
@@ -310,7 +319,8 @@ fn parsed(text: &str) -> ValueKind {
 fn hint(key: &str) -> String {
     let parts: Vec<&str> = key.split('.').collect();
     let known: &[&str] = match parts[..] {
-        [_] => &["broker", "data", "topology"],
+        [_] => &["broker", "data", "jobs", "topology"],
+        ["jobs", _] => &["files", "options", "keep"],
         ["broker", _] => {
             &["url", "durability", "eager", "elision", "admin_url", "tenant", "namespace", "token", "token_file", "ca_file"]
         }

@@ -92,6 +92,8 @@ pub enum Kind {
         /// Where it listens, `http://host:port/path`.
         url: &'static str,
     },
+    /// A program that is started for each message.
+    Job(JobDef),
     /// Passes on what its source gives.
     Source,
     /// A sink that comes with the runtime.
@@ -104,6 +106,13 @@ pub struct BuiltinDef {
     /// Its `type`, such as `lines` or `jsonl`.
     pub kind: &'static str,
     /// Its other options as a JSON object.
+    pub options: &'static str,
+}
+
+/// A program that is started for each message.
+#[derive(Clone, Copy, Debug)]
+pub struct JobDef {
+    /// What its table says, as a JSON object: see [`leatworks_jobs::Spec`].
     pub options: &'static str,
 }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     Setup, TaskError,
+    config::JobsConfig,
     def::{BuiltinDef, Kind, Retry, TaskDef, TopologyDef},
     setup::Results,
     sink::Console,
@@ -24,6 +25,8 @@ pub struct Plan {
     /// Whether a dispatcher by itself makes the topics that are missing. It does not where somebody else makes and removes them, as on a cluster, where the
     /// dispatcher of an older graph would bring back what has been removed since.
     pub make_topics: bool,
+    /// Where jobs keep their files, and how they are run.
+    pub jobs: JobsConfig,
     /// Where the tasks said that they lay their results.
     pub(crate) results: Results,
     /// Standard output, for the sinks that write there.
@@ -44,6 +47,8 @@ pub struct TaskPlan {
     /// Whether it gets messages before they are durable. Only for what runs in the broker's own process and whose effects go through the broker;
     /// effects of its own that a task has outside happen at least once either way.
     pub eager: bool,
+    /// Whether what it gives says which message it was made of.
+    pub(crate) lineage: bool,
     /// Where the HTTP worker listens, if it is one.
     pub worker: Option<String>,
     /// Where its messages come from.
@@ -66,10 +71,14 @@ pub struct Builtin {
 impl Plan {
     /// The definition as it is, without any configuration.
     pub fn new(topology: &'static TopologyDef, data: impl Into<PathBuf>) -> Self {
+        let data = data.into();
+        // Who makes a message is written on it only where somebody keeps it.
+        let lineage = topology.tasks.iter().any(|task| matches!(task.kind, Kind::Job(_)));
         Self {
             topology,
-            tasks: topology.tasks.iter().map(|task| TaskPlan::new(task)).collect(),
-            data: data.into(),
+            tasks: topology.tasks.iter().map(|task| TaskPlan { lineage, ..TaskPlan::new(task) }).collect(),
+            jobs: JobsConfig::new(&data),
+            data,
             durability: None,
             make_topics: true,
             results: Results::default(),
@@ -93,7 +102,7 @@ impl TaskPlan {
         let (worker, sink) = match def.kind {
             Kind::Worker { url } => (Some(url.to_owned()), None),
             Kind::Sink(sink) => (None, Some(Builtin::new(&sink))),
-            Kind::Rust(_) | Kind::Fold(_) | Kind::Source => (None, None),
+            Kind::Rust(_) | Kind::Fold(_) | Kind::Job(_) | Kind::Source => (None, None),
         };
         Self {
             def,
@@ -101,6 +110,7 @@ impl TaskPlan {
             timeout: def.timeout,
             parallelism: def.parallelism,
             eager: matches!(def.kind, Kind::Rust(_) | Kind::Fold(_)),
+            lineage: matches!(def.kind, Kind::Job(_)),
             worker,
             source: def.source.as_ref().map(Builtin::new),
             sink,

@@ -15,8 +15,8 @@ mod toml_text;
 pub use diagnostics::codes::{codes, explain, reference_markdown};
 pub use diagnostics::{CodeInfo, Diagnostic, Diagnostics, Label as DiagnosticLabel, Severity};
 pub use model::{
-    Builtin, Codec, Direction, Edge, Ingress, Label, NAME_LENGTH_MAX, Project, Retry, Route, Shape, StyleRule, Subgraph, Task,
-    TaskKind, TaskName, Topology, TopologyName,
+    Builtin, Codec, Direction, Edge, Ingress, Job, Label, NAME_LENGTH_MAX, Project, Retry, Route, Shape, StyleRule, Subgraph,
+    Task, TaskKind, TaskName, Topology, TopologyName,
 };
 pub use sources::{FILE_BYTES_MAX, Sources};
 

@@ -334,9 +334,9 @@ pub mod every_kind {
             name: "a",
             version: "1.2.3",
             codec: ::leatworks::def::Codec::MessagePack,
-            kind: ::leatworks::def::Kind::Rust(
-                ::leatworks::open_routed::<super::types::a::Task>,
-            ),
+            kind: ::leatworks::def::Kind::Job(::leatworks::def::JobDef {
+                options: "{\"command\":[\"sh\",\"-c\",\"echo \'\\\"\' > out/x\"],\"memory\":67108864,\"permanent\":[65]}",
+            }),
             retry: ::leatworks::def::Retry {
                 attempts: 3,
                 backoff: ::core::time::Duration::new(0, 200000000),
@@ -456,12 +456,6 @@ pub mod every_kind {
             pub type In = <Task as ::leatworks::Fold>::In;
             pub type Out = <Task as ::leatworks::Fold>::Out;
         }
-        /// Task `a` (topologies/demo.toml:12).
-        pub mod a {
-            pub type Task = crate::parts::A;
-            pub type In = <Task as ::leatworks::Task>::In;
-            pub type Out = <Task as ::leatworks::Task>::Out;
-        }
         /// Task `c` (topologies/demo.toml:12).
         pub mod c {
             pub type Task = crate::parts::C;
@@ -519,26 +513,6 @@ pub mod every_kind {
             );
         }
     };
-    /// Edge `a -->|b| c` (topologies/demo.toml:12).
-    const _: () = {
-        use ::leatworks::{RouteVariant, check};
-        type Out = types::a::Out;
-        const LABELS: &[&str] = check::labels::<Out, edges::a__b__c>();
-        const I: usize = check::label(
-            LABELS,
-            "b",
-            "a -->|b| c",
-            "a",
-            "topologies/demo.toml:12",
-        );
-        type Payload = <Out as RouteVariant<I>>::Payload;
-        fn check() {
-            ::leatworks::edge_fits!(
-                "a -->|b| c (topologies/demo.toml:12)", Payload, types::c::In,
-                edges::a__b__c
-            );
-        }
-    };
     /// Every variant that `match` gives has an edge or ends there.
     const _: () = ::leatworks::check::variants_covered(
         <types::match_::Out as ::leatworks::Route>::LABELS,
@@ -546,13 +520,5 @@ pub mod every_kind {
         &["zero"],
         "match",
         "topologies/demo.toml:8",
-    );
-    /// Every variant that `a` gives has an edge or ends there.
-    const _: () = ::leatworks::check::variants_covered(
-        <types::a::Out as ::leatworks::Route>::LABELS,
-        &["b"],
-        &[],
-        "a",
-        "topologies/demo.toml:12",
     );
 }

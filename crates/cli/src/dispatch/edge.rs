@@ -9,7 +9,7 @@ use crate::{
 use leatworks::{
     EdgeJob, Setup, TaskError,
     config::{Config, Flags},
-    def::{BuiltinDef, Codec, Drawings, EdgeDef, Kind, Retry, RouteDef, TaskDef, TopologyDef},
+    def::{BuiltinDef, Codec, Drawings, EdgeDef, JobDef, Kind, Retry, RouteDef, TaskDef, TopologyDef},
     dispatch_edge,
     handler::{FoldHandler, Handler},
 };
@@ -99,6 +99,7 @@ fn task_def(topology: &Topology, task: &Task, project: &'static str, name: &'sta
             TaskKind::Rust { fold: false, .. } => Kind::Rust(elsewhere),
             TaskKind::Rust { fold: true, .. } => Kind::Fold(fold_elsewhere),
             TaskKind::Worker { url } => Kind::Worker { url: leak(url) },
+            TaskKind::Job(job) => Kind::Job(JobDef { options: leak(&job.options().to_string()) }),
             TaskKind::Source => Kind::Source,
             TaskKind::Sink(sink) => Kind::Sink(builtin(sink)),
         },

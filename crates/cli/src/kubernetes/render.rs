@@ -120,6 +120,7 @@ fn task(task: &Task) -> TaskSpec {
         model::TaskKind::Rust { fold: false, .. } => {}
         model::TaskKind::Rust { fold: true, .. } => spec.kind = TaskKind::Fold,
         model::TaskKind::Worker { url } => (spec.kind, spec.url) = (TaskKind::Worker, Some(url.clone())),
+        model::TaskKind::Job(job) => (spec.kind, spec.job) = (TaskKind::Job, Some(job.options().clone())),
         model::TaskKind::Source => spec.kind = TaskKind::Source,
         model::TaskKind::Sink(sink) => (spec.kind, spec.sink) = (TaskKind::Sink, Some(builtin(sink))),
     }

@@ -82,6 +82,7 @@ async fn serve(task: &'static TaskDef, common: &Common, bound: Bound) -> Result<
         Kind::Rust(open) => open,
         Kind::Fold(_) => return Err(Failure::new(INVALID, "a fold keeps a state, so its topology runs it")),
         Kind::Worker { url } => return Err(Failure::new(INVALID, format!("this task is served elsewhere: at `{url}`"))),
+        Kind::Job(_) => return Err(Failure::new(INVALID, "a job is a program that its topology starts for each message")),
         Kind::Source | Kind::Sink(_) => {
             return Err(Failure::new(INVALID, "a source or sink that comes with Leatworks is run by its topology"));
         }

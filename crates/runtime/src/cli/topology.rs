@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     control,
     def::{Kind, TopologyDef},
-    host,
+    host, job,
     plan::{Plan, TaskPlan},
     run::{self, Prepared, Report, RunOptions},
     settings::DurationText,
@@ -236,7 +236,12 @@ fn problems(plan: &Plan) -> Vec<String> {
         if let Some(Err(error)) = task.sink.as_ref().map(sink::check) {
             problems.push(format!("task `{name}`: {error}"));
         }
-        if let (Kind::Worker { .. }, Some(url)) = (task.def.kind, &task.worker)
+        if let (Kind::Job(def), None) = (&task.def.kind, &task.worker)
+            && let Err(error) = job::check(plan, def)
+        {
+            problems.push(format!("task `{name}`: {error}"));
+        }
+        if let (Kind::Worker { .. } | Kind::Job(_), Some(url)) = (task.def.kind, &task.worker)
             && let Err(error) = crate::worker::client(url, task.def, plan.topology)
         {
             problems.push(format!("task `{name}`: {error}"));

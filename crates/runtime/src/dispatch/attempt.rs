@@ -1,7 +1,7 @@
 //! One attempt at one message: from the delivery to what is to become of it.
 
 use super::{DeadLetter, Edge, Taken};
-use crate::{Cause, Codec, Context, TaskError, codec::Bytes, handler::Output, ids};
+use crate::{Cause, Codec, Context, TaskError, codec::Bytes, handler::Output, ids, job};
 use futures_util::FutureExt;
 use leatworks_broker::{Ack, Message, Position, Publish};
 use memchr::memmem;
@@ -211,6 +211,7 @@ fn publishes(edge: &Edge, parent: &Message, outputs: Vec<Output>, now_ms: u64) -
             created_ms: now_ms,
             trace: parent.trace.clone(),
             codec: edge.codec(),
+            properties: if edge.lineage { vec![(job::PARENT.to_owned(), parent.id.to_string())] } else { Vec::new() },
             payload,
             ..Message::default()
         };

@@ -3,9 +3,9 @@
 use crate::{
     context::Place,
     counts::{Counts, EdgeCounts, TaskCounts},
-    def::{Codec, EdgeDef, Retry, TaskDef},
+    def::{Codec, EdgeDef, Kind, Retry, TaskDef},
     handler::Handler,
-    ids,
+    ids, job,
     plan::TaskPlan,
 };
 use leatworks_broker::{Ack, Broker, Delivery, HandOff, Position};
@@ -25,6 +25,8 @@ pub(crate) struct Edge {
     pub(crate) retry: Retry,
     pub(crate) timeout: Duration,
     pub(crate) parallelism: usize,
+    /// Whether what its task gives says which message it was made of.
+    pub(crate) lineage: bool,
     pub(crate) hand_off: HandOff,
     topics: [Arc<str>; 2],
     routes: Vec<Arc<str>>,
@@ -72,7 +74,12 @@ impl Edge {
             dead_letter_topic: def.dead_letter_topic.into(),
             place: Arc::new(place),
             retry: plan.retry,
-            timeout: plan.timeout,
+            timeout: match task.kind {
+                // The worker has all of its time, and what follows is to be written down.
+                Kind::Job(_) => plan.timeout + job::SETTLE_MAX,
+                _ => plan.timeout,
+            },
+            lineage: plan.lineage,
             parallelism: plan.parallelism.max(1),
             hand_off: if plan.eager { HandOff::Eager } else { HandOff::Durable },
             topics: [def.topic.into(), def.retry_topic.into()],

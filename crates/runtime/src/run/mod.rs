@@ -13,7 +13,7 @@ use crate::{
     dispatch::{self, Closing, Edge},
     folding::{self, Finish, FoldError},
     handler::{FoldHandler, Handler},
-    ids,
+    ids, job,
     plan::{Plan, TaskPlan},
     sink, source, topics, worker,
 };
@@ -174,9 +174,9 @@ impl Prepared {
     }
 }
 
-/// Whether another process can dispatch to a task: it is called over HTTP, and keeps nothing of the topology's.
+/// Whether another process can dispatch to a task: it is called over HTTP or started there, and keeps nothing of the topology's.
 pub(crate) fn is_remote(task: &TaskPlan) -> bool {
-    matches!(task.def.kind, Kind::Rust(_) | Kind::Worker { .. })
+    matches!(task.def.kind, Kind::Rust(_) | Kind::Worker { .. } | Kind::Job(_))
 }
 
 /// One run in this process.
@@ -476,6 +476,10 @@ pub(crate) async fn open_handler(plan: &Plan, task: &TaskPlan) -> Result<Arc<dyn
     match task.def.kind {
         Kind::Rust(open) => open(&plan.setup(task)).await.map_err(failed),
         Kind::Worker { url } => worker::client(task.worker.as_deref().unwrap_or(url), task.def, plan.topology).map_err(failed),
+        Kind::Job(def) => match task.worker.as_deref() {
+            Some(url) => worker::client(url, task.def, plan.topology).map_err(failed),
+            None => job::open(plan, task, &def).map_err(failed),
+        },
         Kind::Source => Ok(Arc::new(source::PassThrough::new(task.def))),
         Kind::Sink(sink) => {
             let sink = task.sink.clone().unwrap_or_else(|| crate::plan::Builtin::new(&sink));

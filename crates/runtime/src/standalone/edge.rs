@@ -5,6 +5,7 @@ use crate::{
     Counts,
     def::{EdgeDef, Kind},
     dispatch::{self, Closing, Edge},
+    job,
     plan::{Plan, TaskPlan},
     topics, worker,
 };
@@ -29,8 +30,11 @@ pub async fn run_edge(
     stop: impl Future<Output = ()>,
 ) -> Result<(), DispatchError> {
     let task = plan.task(edge.to).ok_or_else(|| DispatchError::Edge(format!("no task is called `{}`", edge.to)))?;
-    let url = address(task, worker).map_err(DispatchError::Edge)?;
-    let handler = worker::client_with(url, task.def, plan.topology, log).map_err(DispatchError::Handler)?;
+    let handler = match (address(task, worker).map_err(DispatchError::Edge)?, task.def.kind) {
+        (Some(url), _) => worker::client_with(url, task.def, plan.topology, log).map_err(DispatchError::Handler)?,
+        (None, Kind::Job(def)) => job::open(plan, task, &def).map_err(DispatchError::Handler)?,
+        (None, _) => return Err(DispatchError::Edge(format!("nobody handles the messages of `{}`", edge.to))),
+    };
     if plan.make_topics {
         topics::create_at(broker.as_ref(), &plan.topology.into(), plan.durability).await?;
     }
@@ -43,14 +47,15 @@ pub async fn run_edge(
     until(serving, close, stop).await
 }
 
-/// Where the worker of a task listens.
-fn address<'a>(task: &'a TaskPlan, worker: Option<&'a str>) -> Result<&'a str, String> {
+/// Where the worker of a task listens; nowhere if it is a job that is run here.
+fn address<'a>(task: &'a TaskPlan, worker: Option<&'a str>) -> Result<Option<&'a str>, String> {
     let name = task.def.name;
     match task.def.kind {
-        Kind::Rust(_) => worker.ok_or_else(|| {
+        Kind::Rust(_) => worker.map(Some).ok_or_else(|| {
             format!("`{name}` needs a worker: serve it by its binary, `{name} serve`, and say by `--worker` where it listens")
         }),
-        Kind::Worker { url } => Ok(worker.or(task.worker.as_deref()).unwrap_or(url)),
+        Kind::Worker { url } => Ok(Some(worker.or(task.worker.as_deref()).unwrap_or(url))),
+        Kind::Job(_) => Ok(worker.or(task.worker.as_deref())),
         Kind::Fold(_) => Err(format!("`{name}` is a fold, which keeps a state, so the run of its topology takes its messages")),
         Kind::Source => Err(format!("`{name}` passes on what its source reads, which the run of its topology does")),
         Kind::Sink(_) => Err(format!("`{name}` is a built-in sink, which the run of its topology serves")),

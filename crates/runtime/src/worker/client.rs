@@ -13,6 +13,7 @@ use crate::{
     def::{TaskDef, TopologyDef},
     handled::{Handled, Log},
     handler::{Answers, BatchHandler, Call, Handler, Output},
+    routes::Routes,
     sink,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
@@ -53,17 +54,8 @@ pub(crate) fn open_with(
     log: Option<Log>,
 ) -> Result<Arc<dyn Handler>, TaskError> {
     let endpoint = Endpoint::new(url)?;
-    let targets = topology
-        .edges
-        .iter()
-        .filter(|edge| edge.from == Some(task.name))
-        .filter_map(|edge| {
-            let route = task.routes.iter().position(|route| route.topic == edge.topic)?;
-            Some((edge.to, route))
-        })
-        .collect();
     let batches = Batches::new(connector(), &endpoint.uri);
-    Ok(Arc::new(Worker { endpoint, batches, task, targets, log }))
+    Ok(Arc::new(Worker { endpoint, batches, task, routes: Routes::new(task, topology), log }))
 }
 
 /// Where a worker listens, with the connections to it.
@@ -76,8 +68,7 @@ struct Worker {
     endpoint: Endpoint,
     batches: Batches,
     task: &'static TaskDef,
-    /// The tasks behind this one, each with its route.
-    targets: Vec<(&'static str, usize)>,
+    routes: Routes,
     log: Option<Log>,
 }
 
@@ -330,7 +321,7 @@ impl Worker {
     /// An output that came in a batch.
     fn output(&self, given: Given) -> Result<Output, TaskError> {
         let Given { label, mut output, codec } = given;
-        output.route = self.route(label.as_deref())?;
+        output.route = self.routes.find(label.as_deref())?;
         if codec != self.task.codec {
             output.payload = codec::encode(self.task.codec, &codec::decode::<Value>(codec, &output.payload)?)?;
         }
@@ -361,7 +352,7 @@ impl Worker {
             .tasks
             .into_iter()
             .map(|item| {
-                let route = self.route(item.kind.as_deref())?;
+                let route = self.routes.find(item.kind.as_deref())?;
                 let json = item.task.get();
                 let payload = if self.task.codec == Codec::Json {
                     body.slice_ref(json.as_bytes())
@@ -371,40 +362,6 @@ impl Worker {
                 Ok(Output { route, topic: None, key: item.key, payload })
             })
             .collect()
-    }
-
-    /// The route of an output: its type is a label, a task behind this one (bare, or as `<topology>-<task>`), or left out if there is one
-    /// route only.
-    fn route(&self, kind: Option<&str>) -> Result<Option<usize>, TaskError> {
-        let routes = self.task.routes;
-        let Some(kind) = kind else {
-            return match routes.len() {
-                0 => Ok(None),
-                1 => Ok(Some(0)),
-                _ => Err(TaskError::permanent(format!("an output has no `type`, and there are several: {}", self.known()))),
-            };
-        };
-        if let Some(route) = routes.iter().position(|route| route.label == Some(kind)) {
-            return Ok(Some(route));
-        }
-        if self.task.ends.contains(&kind) {
-            return Ok(None);
-        }
-        let bare = kind.strip_prefix(self.task.topology).and_then(|rest| rest.strip_prefix('-')).unwrap_or(kind);
-        if let Some((_, route)) = self.targets.iter().find(|(target, _)| *target == kind || *target == bare) {
-            return Ok(Some(*route));
-        }
-        if routes.is_empty() {
-            return Ok(None);
-        }
-        Err(TaskError::permanent(format!("no edge of `{}` takes an output of type `{kind}`; {}", self.task.name, self.known())))
-    }
-
-    fn known(&self) -> String {
-        let labels = self.task.routes.iter().filter_map(|route| route.label);
-        let names: Vec<&str> =
-            labels.chain(self.task.ends.iter().copied()).chain(self.targets.iter().map(|(name, _)| *name)).collect();
-        format!("known are `{}`", names.join("`, `"))
     }
 }
 

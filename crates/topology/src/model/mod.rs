@@ -6,7 +6,7 @@ mod task;
 
 pub use look::{Direction, Shape, StyleRule, Subgraph};
 pub use names::{Label, NAME_LENGTH_MAX, TaskName, TopologyName};
-pub use task::{Builtin, Retry, Task, TaskKind};
+pub use task::{Builtin, Job, Retry, Task, TaskKind};
 
 use std::collections::HashMap;
 

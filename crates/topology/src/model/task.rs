@@ -94,10 +94,27 @@ pub enum TaskKind {
         /// An `http://` or `https://` address.
         url: String,
     },
+    /// A program that is started for each message.
+    Job(Job),
     /// Nothing of its own: it passes on what its source reads.
     Source,
     /// A built-in sink.
     Sink(Builtin),
+}
+
+/// A program that is started for each message, without a library of ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    pub(crate) options: Value,
+}
+
+impl Job {
+    /// What its table says, as a JSON object of checked values: `command`, `permanent`, `env_files`, `pull_secrets` and `secrets` are lists;
+    /// `env`, `resources` and `node_selector` are objects of texts; `memory`, `output` and `log` are bytes; `image` is a text. What was not
+    /// given is not there.
+    pub fn options(&self) -> &Value {
+        &self.options
+    }
 }
 
 /// A source or sink that the runtime brings along.

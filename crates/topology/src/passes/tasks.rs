@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{Draft, rust_path};
 use crate::diagnostics::{At, Diagnostic, Place, Reports, codes};
-use crate::spec::{BuiltinSpec, TaskSpec};
-use crate::{Builtin, Retry, TaskKind};
+use crate::spec::{BuiltinSpec, KindWord, TaskSpec};
+use crate::{Builtin, Job, Retry, TaskKind};
 
 /// Tries of a message unless the task says otherwise: enough for a hiccup, few enough to see a real fault soon.
 const ATTEMPTS: u32 = 3;
@@ -106,12 +106,13 @@ fn builtin(spec: &BuiltinSpec) -> Builtin {
 }
 
 fn kind(name: &str, module: &str, spec: Option<&TaskSpec>) -> TaskKind {
-    let fold = spec.and_then(|spec| spec.fold.as_ref());
+    let word = spec.and_then(|spec| spec.kind.as_ref()).map(|at| at.value);
     let rust_type = spec.and_then(|spec| spec.rust_type.as_ref());
     match spec {
+        Some(TaskSpec { job: Some(job), .. }) => return TaskKind::Job(Job { options: job.value.clone() }),
         Some(TaskSpec { worker: Some(url), .. }) => return TaskKind::Worker { url: url.value.clone() },
         Some(TaskSpec { sink: Some(sink), .. }) => return TaskKind::Sink(builtin(&sink.value)),
-        Some(TaskSpec { source: Some(_), .. }) if rust_type.is_none() && fold.is_none() => return TaskKind::Source,
+        Some(TaskSpec { source: Some(_), .. }) if rust_type.is_none() && word.is_none() => return TaskKind::Source,
         _ => {}
     }
     let module = module.strip_prefix("crate::").unwrap_or(module);
@@ -125,7 +126,7 @@ fn kind(name: &str, module: &str, spec: Option<&TaskSpec>) -> TaskKind {
     } else {
         format!("crate::{module}::{written}")
     };
-    TaskKind::Rust { path, fold: fold.is_some_and(|at| at.value) }
+    TaskKind::Rust { path, fold: word == Some(KindWord::Fold) }
 }
 
 /// `fetch-users` as a type is `FetchUsers`.
@@ -167,16 +168,22 @@ fn check(spec: &TaskSpec, reports: &mut Reports) {
     }
 }
 
-/// A task is a Rust type, a worker, a sink or a source; a source may also feed one of the first two.
+/// A task is a Rust type, a worker, a job, a sink or a source; a source may also feed one of the first three.
 fn one_kind(spec: &TaskSpec, reports: &mut Reports) {
     let rust = spec.rust_type.as_ref().map(|at| ("type", &at.place));
-    let fold = spec.fold.as_ref().map(|at| ("kind", &at.place));
+    let is_job = |at: &At<KindWord>| at.value == KindWord::Job;
+    let fold = spec.kind.as_ref().filter(|at| !is_job(at)).map(|at| ("kind", &at.place));
+    let job = spec.job.as_ref().map(|at| ("job", &at.place)).or_else(|| {
+        let kind = spec.kind.as_ref().filter(|at| is_job(at));
+        kind.map(|at| ("kind", &at.place))
+    });
     let worker = spec.worker.as_ref().map(|at| ("worker", &at.place));
     let sink = spec.sink.as_ref().map(|at| ("sink", &at.place));
     let source = spec.source.as_ref().map(|at| ("source", &at.place));
-    let clash = match (sink, worker) {
-        (Some(sink), _) => rust.or(fold).or(worker).or(source).map(|other| (sink, other)),
-        (None, Some(worker)) => rust.or(fold).map(|other| (worker, other)),
+    let clash = match (sink, worker, job) {
+        (Some(sink), _, _) => rust.or(fold).or(worker).or(job).or(source).map(|other| (sink, other)),
+        (None, Some(worker), _) => rust.or(fold).or(job).map(|other| (worker, other)),
+        (None, None, Some(job)) => rust.or(fold).map(|other| (job, other)),
         _ => None,
     };
     let Some(((one, one_place), (other, other_place))) = clash else { return };
@@ -184,7 +191,7 @@ fn one_kind(spec: &TaskSpec, reports: &mut Reports) {
     let diagnostic = Diagnostic::at(&codes::KINDS, other_place, message, "either this").also(one_place, "or this");
     let diagnostic =
         diagnostic.with_help(format!("keep one of `{one}` and `{other}`, or make two tasks with an edge between them"));
-    reports.push(diagnostic.with_note("a task is a Rust type, an HTTP worker, a source or a sink"));
+    reports.push(diagnostic.with_note("a task is a Rust type, an HTTP worker, a job, a source or a sink"));
 }
 
 /// Why a text is not an address of a worker.

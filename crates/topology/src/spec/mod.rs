@@ -2,6 +2,7 @@
 //! anything else yet.
 
 mod duration;
+mod job;
 mod table;
 
 pub(crate) use table::{SourceFile, Table};
@@ -47,7 +48,8 @@ pub(crate) struct TopologySpec {
 pub(crate) struct TaskSpec {
     pub(crate) name: At<String>,
     pub(crate) rust_type: Option<At<String>>,
-    pub(crate) fold: Option<At<bool>>,
+    pub(crate) kind: Option<At<KindWord>>,
+    pub(crate) job: Option<At<Value>>,
     pub(crate) worker: Option<At<String>>,
     pub(crate) ends: Vec<At<String>>,
     pub(crate) attempts: Option<u32>,
@@ -57,6 +59,14 @@ pub(crate) struct TaskSpec {
     pub(crate) parallelism: Option<usize>,
     pub(crate) source: Option<At<BuiltinSpec>>,
     pub(crate) sink: Option<At<BuiltinSpec>>,
+}
+
+/// The word under `kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KindWord {
+    Task,
+    Fold,
+    Job,
 }
 
 /// `source = { type = "…", … }` or `sink = { … }`.
@@ -126,7 +136,8 @@ fn topology(table: &Table<'_>, reports: &mut Reports) -> Option<TopologySpec> {
 }
 
 fn task(table: &Table<'_>, reports: &mut Reports) -> Option<TaskSpec> {
-    const KEYS: [&str; 10] = ["name", "type", "kind", "worker", "ends", "retry", "timeout", "parallelism", "source", "sink"];
+    const KEYS: [&str; 11] =
+        ["name", "type", "kind", "worker", "job", "ends", "retry", "timeout", "parallelism", "source", "sink"];
     table.only(&KEYS, reports);
     let (mut attempts, mut backoff, mut max_backoff) = (None, None, None);
     if let Some(retry) = table.table("retry", reports) {
@@ -140,10 +151,18 @@ fn task(table: &Table<'_>, reports: &mut Reports) -> Option<TaskSpec> {
         let diagnostic = Diagnostic::at(&codes::RANGE, &timeout.place, "a timeout of zero", "every message would fail at once");
         reports.push(diagnostic.with_help("give it some time, such as `timeout = \"10s\"`"));
     }
-    let kinds = [("task", false), ("fold", true)];
+    let kinds = [("task", KindWord::Task), ("fold", KindWord::Fold), ("job", KindWord::Job)];
+    let kind = table.choice("kind", &kinds, reports);
+    if kind.as_ref().is_some_and(|kind| kind.value == KindWord::Job) && !table.has("job") {
+        table.missing("job", "job = { command = [\"sh\", \"./work.sh\"] }", reports);
+    }
+    if table.has("job") && !table.has("kind") {
+        table.missing("kind", "kind = \"job\"", reports);
+    }
     Some(TaskSpec {
         rust_type: table.string("type", reports),
-        fold: table.choice("kind", &kinds, reports),
+        kind,
+        job: job::read(table, reports),
         worker: table.string("worker", reports),
         ends: table.strings("ends", reports),
         attempts,

@@ -121,8 +121,21 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// A list of whole numbers.
+    pub(super) fn numbers(&self, key: &str, range: RangeInclusive<u64>, reports: &mut Reports) -> Vec<u64> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(key, value, "a list of whole numbers", &format!("write `{key} = [{}]`", range.start()), reports);
+            return Vec::new();
+        };
+        array.iter().filter_map(|item| self.whole(key, item, &range, reports)).collect()
+    }
+
     pub(super) fn number(&self, key: &str, range: RangeInclusive<u64>, reports: &mut Reports) -> Option<u64> {
-        let value = self.value(key)?;
+        self.whole(key, self.value(key)?, &range, reports)
+    }
+
+    fn whole(&self, key: &str, value: &Spanned<DeValue<'_>>, range: &RangeInclusive<u64>, reports: &mut Reports) -> Option<u64> {
         let Some(integer) = value.get_ref().as_integer() else {
             self.wrong_type(key, value, "a whole number", &format!("write `{key} = {}`", range.start()), reports);
             return None;

@@ -116,8 +116,8 @@ name = "parse"
 sink = { type = "stdout" }
 "#;
 KINDS = "LW0311", "a task of two kinds",
-"What handles a task's messages is either a Rust type (`type`, `kind`), an HTTP worker (`worker`) or a sink (`sink`). A source may feed
-a Rust type or a worker, and stands alone otherwise.",
+"What handles a task's messages is either a Rust type (`type`, `kind`), an HTTP worker (`worker`), a job (`kind = \"job\"` with `job`)
+or a sink (`sink`). A source may feed a Rust type, a worker or a job, and stands alone otherwise.",
 r#"[[topology]]
 name = "orders"
 graph = "parse --> score"

@@ -84,7 +84,7 @@ name = "score"
 parallelism = 0
 "#;
 CHOICE = "LW0211", "an unknown choice",
-"The key takes one of a few words: `codec` is `json` or `messagepack`; `kind` is `task` or `fold`; a source is of type `lines`, `jsonl`,
+"The key takes one of a few words: `codec` is `json` or `messagepack`; `kind` is `task`, `fold` or `job`; a source is of type `lines`, `jsonl`,
 `directory` or `interval`; a sink is of type `jsonl`, `stdout` or `maildir`.",
 r#"[[topology]]
 name = "orders"
