@@ -11,8 +11,9 @@ use std::{
 /// The version of Kubernetes. The modules in `SOURCES` name it as well.
 pub(super) const VERSION: &str = "1.34.4";
 
-/// The version of Helm, which can be built by its module's name alone.
-const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.19.5";
+/// Programs that can be built by their modules' names alone: Helm, and a registry for images.
+const NAMED: [(&str, &str); 2] =
+    [("helm", "helm.sh/helm/v3/cmd/helm@v3.19.5"), ("registry", "github.com/google/go-containerregistry/cmd/registry@v0.22.1")];
 
 /// Where the modules are that hold what `go install` refuses to build by name, because of directives that count only in a main module.
 const SOURCES: &str = "tests/cluster";
@@ -54,11 +55,16 @@ impl Programs {
         for (name, flags) in [("pause", "-s -w"), ("etcd", "-s -w"), ("coredns", "-s -w"), ("kube", kube.as_str())] {
             self.module(name, flags).with_context(|| format!("building `{name}`"))?;
         }
-        self.unless_made_of("helm", HELM.as_bytes(), || {
-            let mut go = Command::new("go");
-            go.args(["install", "-trimpath", "-ldflags", "-s -w", HELM]).env("CGO_ENABLED", "0").env("GOBIN", &self.folder);
-            run_command(&mut go)
-        })?;
+        // A chart says which versions of Kubernetes it is for, and Helm by itself takes a very old one.
+        let helm = "helm.sh/helm/v3/pkg/chartutil.k8sVersion";
+        let flags = format!("-s -w -X {helm}Major={major} -X {helm}Minor={minor}");
+        for (name, module) in NAMED {
+            self.unless_made_of(name, format!("{module} {flags}").as_bytes(), || {
+                let mut go = Command::new("go");
+                go.args(["install", "-trimpath", "-ldflags", &flags, module]).env("CGO_ENABLED", "0").env("GOBIN", &self.folder);
+                run_command(&mut go)
+            })?;
+        }
         for name in KUBE {
             let link = self.folder.join(name);
             if link.symlink_metadata().is_err() {

@@ -1,9 +1,14 @@
 //! What continuous integration runs on a real cluster.
 
+mod chart;
+mod images;
+mod pipeline;
+
 use super::{Cluster, Size, machine};
 use crate::ci::run_command;
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use images::Images;
+use serde_json::Value;
 use std::{
     io::Write as _,
     path::Path,
@@ -13,8 +18,11 @@ use std::{
 /// The cluster of these tests, which a standing one does not keep from running.
 const NAME: &str = "ci";
 
+/// The namespace in which everything is.
+const NAMESPACE: &str = "shop";
+
 /// How long pods have to start, to be moved to another node, or to end. On two quiet cores the longest of it takes 25 s.
-const PATIENCE: &str = "--timeout=180s";
+const PATIENCE: &str = "--timeout=240s";
 
 /// Starts a cluster, runs everything on it, and ends it. Gives why that cannot be done on this machine, if it cannot.
 pub(crate) fn test() -> Result<Option<String>> {
@@ -40,7 +48,11 @@ pub(crate) fn test() -> Result<Option<String>> {
 }
 
 fn on_the_cluster(cluster: &Cluster) -> Result<()> {
-    a_node_is_killed(cluster)
+    let images = Images::make(cluster)?;
+    chart::install(cluster, &images)?;
+    pipeline::survives(cluster, &images)?;
+    chart::upgrade_and_roll_back(cluster)?;
+    chart::uninstall(cluster)
 }
 
 /// What of the machine a cluster could change for good.
@@ -66,33 +78,6 @@ impl Traces {
     }
 }
 
-/// A node that loses its power: what ran on it runs on the other one, and the node comes back empty.
-fn a_node_is_killed(cluster: &Cluster) -> Result<()> {
-    let workload = json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "waits"},
-        "spec": {
-            "replicas": 4,
-            "selector": {"matchLabels": {"app": "waits"}},
-            "template": {
-                "metadata": {"labels": {"app": "waits"}},
-                "spec": {"containers": [{"name": "waits", "image": super::node::PAUSE, "imagePullPolicy": "Never"}]},
-            },
-        },
-    });
-    apply(cluster, &workload)?;
-    run_command(cluster.kubectl().args(["rollout", "status", "deployment/waits", PATIENCE]))?;
-    let nodes = ready_pods(cluster)?;
-    ensure!(nodes.iter().any(|node| node == "node1") && nodes.iter().any(|node| node == "node2"), "all pods are on {nodes:?}");
-    cluster.kill_node(2)?;
-    run_command(cluster.kubectl().args(["wait", "--for=condition=Ready=Unknown", PATIENCE, "node/node2"]))?;
-    run_command(cluster.kubectl().args(["rollout", "status", "deployment/waits", PATIENCE]))?;
-    super::node::start(cluster, 2)?;
-    run_command(cluster.kubectl().args(["wait", "--for=condition=Ready", PATIENCE, "node/node2"]))?;
-    run_command(cluster.kubectl().args(["delete", "deployment/waits", "--cascade=foreground", PATIENCE]))
-}
-
 /// Gives an object to the API server.
 fn apply(cluster: &Cluster, object: &Value) -> Result<()> {
     let mut command = cluster.kubectl();
@@ -100,17 +85,6 @@ fn apply(cluster: &Cluster, object: &Value) -> Result<()> {
     child.stdin.take().context("kubectl takes no input")?.write_all(object.to_string().as_bytes())?;
     ensure!(child.wait()?.success(), "the API server refuses {object}");
     Ok(())
-}
-
-/// The nodes of the pods that are ready.
-fn ready_pods(cluster: &Cluster) -> Result<Vec<String>> {
-    let list = answer(cluster.kubectl().args(["get", "pods", "--output=json"]))?;
-    let pods = list["items"].as_array().context("a list of pods has items")?;
-    let ready = |pod: &&Value| {
-        let conditions = pod["status"]["conditions"].as_array();
-        conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
-    };
-    Ok(pods.iter().filter(ready).filter_map(|pod| pod["spec"]["nodeName"].as_str()).map(str::to_owned).collect())
 }
 
 /// What a command prints, as JSON.

@@ -1,0 +1,77 @@
+//! The images of the tests: that of leat goes through a registry, that of the project straight to the nodes.
+
+use super::super::Cluster;
+use crate::{ci::run_command, services::wait_for};
+use anyhow::{Context, Result, ensure};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+/// The registry is ready as soon as it listens.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A registry in the cluster's own network, on loopback: `leat` and containerd both speak to those without certificates.
+const REGISTRY: &str = "127.0.0.1:5000";
+
+/// The images, by their names.
+#[derive(Debug)]
+pub(super) struct Images {
+    /// leat itself, without its tag.
+    pub(super) leat: String,
+    /// Its tag.
+    pub(super) tag: String,
+    /// The showcase.
+    pub(super) project: String,
+    /// The binary of leat on this machine.
+    pub(super) program: PathBuf,
+}
+
+impl Images {
+    /// Builds them and brings them to where nodes find them.
+    pub(super) fn make(cluster: &Cluster) -> Result<Self> {
+        let mut build = Command::new(env!("CARGO"));
+        run_command(build.args(["build", "--quiet", "--locked", "--package", "leatworks-cli"]))?;
+        let program = Path::new("target/debug/leat").canonicalize().context("leat is not where cargo puts it")?;
+        let images = Self {
+            leat: format!("{REGISTRY}/leat"),
+            tag: "ci".to_owned(),
+            project: "leatworks.test/showcase:1".to_owned(),
+            program,
+        };
+        images.push_leat(cluster)?;
+        images.load_project(cluster)?;
+        Ok(images)
+    }
+
+    fn push_leat(&self, cluster: &Cluster) -> Result<()> {
+        let mut registry = cluster.command("registry");
+        registry.args(["-port", REGISTRY.rsplit(':').next().unwrap_or_default()]);
+        cluster.daemons.start("registry", &mut registry)?;
+        let listens = || Ok(std::net::TcpStream::connect(REGISTRY).is_ok().then_some(()));
+        wait_for("the registry's start", START_LIMIT, || {
+            cluster.daemons.check("registry")?;
+            cluster.network.inside(listens)
+        })?;
+        let name = format!("{}:{}", self.leat, self.tag);
+        let file = cluster.folder.join("leat.image.tar");
+        let mut push = cluster.command(&self.program.display().to_string());
+        push.args(["image", "--push", "--name", &name, "--file"]).arg(&file);
+        run_command(&mut push)?;
+        // Everything is there already now, and what is there is the same to the byte.
+        let first = std::fs::read(&file)?;
+        run_command(&mut push)?;
+        ensure!(std::fs::read(&file)? == first, "the same program gives another image");
+        Ok(())
+    }
+
+    fn load_project(&self, cluster: &Cluster) -> Result<()> {
+        let mut pack = Command::new(&self.program);
+        pack.args(["build", "--image", "--image-name", &self.project]).stderr(Stdio::inherit());
+        let output = pack.output().context("starting leat")?;
+        ensure!(output.status.success(), "{pack:?} ended with {}", output.status);
+        let archive = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        cluster.load(Path::new(&archive))
+    }
+}
