@@ -27,8 +27,9 @@ const END_LIMIT: Duration = Duration::from_secs(60);
 /// A node is ready after 5 s on two quiet cores.
 const READY_LIMIT: &str = "--timeout=240s";
 
-/// Folders that containerd, its plugins and the kubelet use wherever they are told to be. Each is empty and in memory for the node.
-const HIDDEN: [&str; 4] = ["/run", "/var/log", "/var/lib/cni", "/var/lib/kubelet"];
+/// Folders that containerd, its plugins and the kubelet use wherever they are told to be. Each is empty and in memory for the node. Those that the machine
+/// did not have stay as empty folders: to remove one would also take what other nodes have mounted there.
+pub(super) const HIDDEN: [&str; 4] = ["/run", "/var/log", "/var/lib/cni", "/var/lib/kubelet"];
 
 /// Settings of the kernel that a kubelet changes, for all of the machine. The node gets copies of them, so that the machine's stay as they are.
 pub(super) const KERNEL: [&str; 6] = [
@@ -264,10 +265,6 @@ pub(super) fn end(cluster: &Cluster, number: usize) -> Result<()> {
     let folder = folder(cluster, number);
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("removing `{}`", folder.display()))?;
-    }
-    for hidden in HIDDEN {
-        // Only what is empty goes; the others were there before, or belong to another node.
-        let _ = std::fs::remove_dir(hidden);
     }
     Ok(())
 }

@@ -61,6 +61,7 @@ struct Traces {
     mounts: Vec<String>,
     settings: Vec<String>,
     devices: Vec<String>,
+    files: Vec<String>,
 }
 
 impl Traces {
@@ -74,7 +75,11 @@ impl Traces {
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect::<Result<_>>()?;
         devices.sort();
-        Ok(Self { mounts, settings, devices })
+        // A folder that the machine did not have may stay, but nothing in it.
+        let entries = super::node::HIDDEN.iter().flat_map(std::fs::read_dir).flatten();
+        let mut files: Vec<String> = entries.map(|entry| Ok(entry?.path().display().to_string())).collect::<Result<_>>()?;
+        files.sort();
+        Ok(Self { mounts, settings, devices, files })
     }
 }
 
