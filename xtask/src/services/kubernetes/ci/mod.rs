@@ -75,8 +75,9 @@ impl Traces {
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect::<Result<_>>()?;
         devices.sort();
-        // A folder that the machine did not have may stay, but nothing in it.
-        let entries = super::node::HIDDEN.iter().flat_map(std::fs::read_dir).flatten();
+        // A folder that the machine did not have may stay, but nothing in it. In the others the machine's own programs write meanwhile.
+        let hidden = super::node::HIDDEN.iter().filter(|folder| folder.starts_with("/var/lib/"));
+        let entries = hidden.flat_map(std::fs::read_dir).flatten();
         let mut files: Vec<String> = entries.map(|entry| Ok(entry?.path().display().to_string())).collect::<Result<_>>()?;
         files.sort();
         Ok(Self { mounts, settings, devices, files })
