@@ -89,7 +89,7 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 async fn a_message_that_was_moved_while_it_was_about_to_be_handed_out_is_handed_out() {
     let gate = Arc::new(RwLock::new(()));
     let fs = SimulatedFileSystem::new(1, Faults::default());
-    let broker = open_on(Arc::new(Gated(fs.clone(), gate.clone())));
+    let broker = open_on(Arc::new(Gated { fs: fs.clone(), gate: gate.clone(), reads: true }));
     topic(&broker, "old").await;
     topic(&broker, "busy").await;
     broker.publish(batch("old", 1..4, 1_000)).await.unwrap();
@@ -174,8 +174,12 @@ async fn a_damaged_message_is_passed_over_and_its_root_ends_as_given_up() {
     assert_eq!(soon(consumer.receive(1)).await.unwrap().len(), 1);
 }
 
-/// A disk whose syncs and reads take as long as somebody holds the gate.
-struct Gated(SimulatedFileSystem, Arc<RwLock<()>>);
+/// A disk whose syncs, and reads if they are to, take as long as somebody holds the gate.
+struct Gated {
+    fs: SimulatedFileSystem,
+    gate: Arc<RwLock<()>>,
+    reads: bool,
+}
 
 /// The gate, held by a thread so that a test may wait meanwhile.
 struct Closed {
@@ -202,51 +206,61 @@ impl Closed {
     }
 }
 
-struct GatedFile(Arc<dyn File>, Arc<RwLock<()>>);
+struct GatedFile {
+    file: Arc<dyn File>,
+    gate: Arc<RwLock<()>>,
+    reads: bool,
+}
+
+impl Gated {
+    fn file(&self, file: Arc<dyn File>) -> Arc<dyn File> {
+        Arc::new(GatedFile { file, gate: self.gate.clone(), reads: self.reads })
+    }
+}
 
 impl File for GatedFile {
     fn size(&self) -> io::Result<u64> {
-        self.0.size()
+        self.file.size()
     }
 
     fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let _open = self.1.read().unwrap();
-        self.0.read(buffer, offset)
+        let _open = self.reads.then(|| self.gate.read().unwrap());
+        self.file.read(buffer, offset)
     }
 
     fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write(bytes, offset)
+        self.file.write(bytes, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
-        let _open = self.1.read().unwrap();
-        self.0.sync()
+        let _open = self.gate.read().unwrap();
+        self.file.sync()
     }
 }
 
 impl FileSystem for Gated {
     fn list(&self) -> io::Result<Vec<String>> {
-        self.0.list()
+        self.fs.list()
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(GatedFile(self.0.create(name, bytes)?, self.1.clone())))
+        Ok(self.file(self.fs.create(name, bytes)?))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(GatedFile(self.0.open(name)?, self.1.clone())))
+        Ok(self.file(self.fs.open(name)?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.rename(from, to)
+        self.fs.rename(from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.remove(name)
+        self.fs.remove(name)
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        self.0.sync_directory()
+        self.fs.sync_directory()
     }
 }
 
@@ -259,7 +273,7 @@ async fn pends<T>(what: impl Future<Output = T>) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_producer_is_not_told_a_sequence_that_may_yet_be_lost() {
     let gate = Arc::new(RwLock::new(()));
-    let fs = Gated(SimulatedFileSystem::new(1, Faults::default()), gate.clone());
+    let fs = Gated { fs: SimulatedFileSystem::new(1, Faults::default()), gate: gate.clone(), reads: true };
     let broker = Embedded::open_on(Arc::new(fs), EmbeddedOptions::new("simulated")).unwrap();
     topic(&broker, "a").await;
     let mut published = batch("a", 1..2, 10);
@@ -417,4 +431,41 @@ async fn damage_of_the_last_group_of_a_broker_at_rest_is_not_taken_for_a_torn_en
     let again = open(&copy());
     assert_eq!((again.recovered().lost, again.recovered().torn.clone()), (0, None));
     assert_eq!(again.stats().await.unwrap()[0].subscriptions["s"].backlog, 7);
+}
+
+/// Looks often enough for what is not held up to have come.
+const LOOKS: u32 = 100_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_that_may_end_the_process_waits_until_the_end_of_the_one_before_is_safe() {
+    let fs = SimulatedFileSystem::new(9, Faults::default());
+    let broker = open(&fs);
+    topic(&broker, "a").await;
+    broker.publish(batch("a", 0..2, 100)).await.unwrap();
+    drop(broker);
+    for _ in 1..ATTEMPTS {
+        let broker = open(&fs);
+        // It has them in hand until the end.
+        let mut consumer = consumer(&broker, "a").await;
+        assert_eq!(soon(consumer.receive(100)).await.unwrap().len(), 2);
+        fs.kill();
+    }
+    let gate = Arc::new(RwLock::new(()));
+    let broker = open_on(Arc::new(Gated { fs: fs.clone(), gate: gate.clone(), reads: false }));
+    let mut consumer = consumer(&broker, "a").await;
+    let first = soon(consumer.receive(100)).await.unwrap();
+    assert_eq!((first.len(), first[0].attempt), (1, ATTEMPTS));
+    let closed = Closed::new(gate);
+    let mut commit = broker.commit(settle("a", &first));
+    assert!(pends(&mut commit).await);
+    let mut receive = consumer.receive(100);
+    for _ in 0..LOOKS {
+        assert!(pends(&mut receive).await, "the process could end with it, and the one before be tried once too often");
+        tokio::task::yield_now().await;
+    }
+    closed.open();
+    soon(commit).await.unwrap();
+    let second = soon(receive).await.unwrap();
+    assert_eq!((second.len(), second[0].attempt), (1, ATTEMPTS));
+    assert_ne!(first[0].message.id, second[0].message.id);
 }
