@@ -6,7 +6,7 @@ use super::{
     limits::{EXTRAS_BYTES_MAX, PENDING_BYTES_MAX},
     pack::{self, Again, NO_POSITION, Outgoing},
     sender::{Beside, Sender},
-    topics::check_name,
+    topics::NAME_BYTES_MAX,
 };
 use futures_util::future::join_all;
 use leatworks_broker::{BrokerError, ErrorKind, Position, Publish, Result};
@@ -41,7 +41,11 @@ impl Inner {
                 return Err(BrokerError::new(ErrorKind::TooLarge, text));
             }
             if let Some((producer, sequence)) = sequence {
-                check_name("producer", producer)?;
+                // Other than a topic's it may have any characters: the name of a source has slashes.
+                if producer.is_empty() || producer.len() > NAME_BYTES_MAX {
+                    let text = format!("producer `{producer}`: a name is 1 to {NAME_BYTES_MAX} bytes");
+                    return Err(BrokerError::new(ErrorKind::Invalid, text));
+                }
                 if *sequence > SEQUENCE_MAX {
                     let text = format!("sequence {sequence} of producer `{producer}`: at most {SEQUENCE_MAX} is taken");
                     return Err(BrokerError::new(ErrorKind::Invalid, text));

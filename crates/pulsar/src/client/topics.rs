@@ -49,7 +49,7 @@ const LOOKS_AT_ONCE: usize = 16;
 const INTERNAL_TIME: Duration = Duration::from_secs(5);
 
 /// The most bytes of a name.
-const NAME_BYTES_MAX: usize = 255;
+pub(super) const NAME_BYTES_MAX: usize = 255;
 
 /// Where messages go that are given back, as Pulsar's own clients name it.
 pub(super) fn retry_topic(topic: &str, subscription: &str) -> String {
