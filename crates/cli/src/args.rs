@@ -15,7 +15,7 @@ use std::path::PathBuf;
     name = "leat",
     version,
     disable_help_subcommand = true,
-    after_help = "Examples:\n  leat new shop && cd shop && leat run\n  leat graph --format svg > graph.svg\n  leat dlq list\n\n`leat COMMAND --help` tells all about one of them.",
+    after_help = "Examples:\n  leat new shop && cd shop && leat run\n  leat graph --format svg > graph.svg\n  leat dlq list\n\n`leat COMMAND --help` tells all; also of completions, controller, image and man.",
     styles = styles()
 )]
 pub(crate) struct Leat {
@@ -129,6 +129,7 @@ pub(crate) enum Command {
     ///
     /// The controller runs it. Like `leat build --image` it needs no container engine.
     #[command(after_help = "Examples:\n  leat image\n  leat image --name registry.example/leat:1.2 --push")]
+    #[command(hide = true)]
     Image(PackLeat),
     /// Deploy topologies on a cluster, and wait until they run
     ///
@@ -152,6 +153,7 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  leat controller --namespace shop\n  leat controller --all-namespaces --listen 0.0.0.0:9090 --log-format json"
     )]
+    #[command(hide = true)]
     Controller(Controller),
     /// Explain a diagnostic code
     #[command(after_help = "Examples:\n  leat explain LW0101\n  leat explain --list")]
@@ -169,12 +171,15 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  leat completions bash > ~/.local/share/bash-completion/completions/leat\n  leat completions zsh > _leat"
     )]
+    #[command(hide = true)]
     Completions(Completions),
     /// Write the manual pages
     #[command(after_help = "Examples:\n  leat man | man -l -\n  leat man --dir ~/.local/share/man/man1")]
+    #[command(hide = true)]
     Man(Man),
     /// Print the version and what it was built from
     #[command(after_help = "Examples:\n  leat version\n  leat version -o json")]
+    #[command(hide = true)]
     Version(Version),
 }
 
