@@ -11,7 +11,7 @@ use leatworks::{
     control::{Access, FailureKind, Filter, Listed, Outgoing, Request, Response, Status as TopologyStatus},
     topics::{EdgeRef, TopologyRef},
 };
-use leatworks_topology::Topology;
+use leatworks_controller::graph::reference;
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -279,30 +279,6 @@ fn selected(found: &Found, name: Option<&str>) -> Result<Vec<TopologyRef>> {
         Some(_) => Ok(vec![reference(found.topology(name)?)]),
         None => Ok(found.project.topologies().iter().map(reference).collect()),
     }
-}
-
-/// The topology as its broker knows it.
-fn reference(topology: &Topology) -> TopologyRef {
-    let ingress = topology.roots().map(|task| {
-        let way_in = topology.ingress(task);
-        EdgeRef {
-            id: way_in.id(),
-            ingress: true,
-            topic: way_in.topic(),
-            subscription: way_in.subscription().to_owned(),
-            retry_topic: way_in.retry_topic(),
-            dead_letter_topic: way_in.dead_letter_topic(),
-        }
-    });
-    let edges = topology.edges().iter().map(|edge| EdgeRef {
-        id: edge.id(),
-        ingress: false,
-        topic: edge.topic(),
-        subscription: edge.subscription().to_owned(),
-        retry_topic: edge.retry_topic(),
-        dead_letter_topic: edge.dead_letter_topic(),
-    });
-    TopologyRef { name: topology.name().as_str().to_owned(), edges: ingress.chain(edges).collect() }
 }
 
 /// A way to the queues, with what it needs to be asked from code that does not await.

@@ -2,11 +2,11 @@
 
 use crate::{
     cluster::{Cluster, ClusterError},
-    crd,
+    crd, graph,
     plan::EdgeQueue,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use leatworks::topics::{self, EdgeRef, TopologyRef};
+use leatworks::topics::{self, TopologyRef};
 use leatworks_broker::{BoxFuture, Broker, BrokerError, ErrorKind};
 use leatworks_pulsar::{PulsarBroker, PulsarError, PulsarOptions, Secret};
 use leatworks_topology as model;
@@ -143,31 +143,10 @@ const EDGES_AT_ONCE: usize = 8;
 ///
 /// # Errors
 /// What the broker says. Some edges may have got theirs.
-pub async fn subscribe(broker: &dyn Broker, graph: &model::Topology, wanted: &BTreeSet<String>) -> Result<(), QueueError> {
-    let ways_in = graph.roots().map(|task| {
-        let way = graph.ingress(task);
-        EdgeRef {
-            id: way.id(),
-            ingress: true,
-            topic: way.topic(),
-            subscription: way.subscription().to_owned(),
-            retry_topic: way.retry_topic(),
-            dead_letter_topic: way.dead_letter_topic(),
-        }
-    });
-    let edges = graph.edges().iter().map(|edge| EdgeRef {
-        id: edge.id(),
-        ingress: false,
-        topic: edge.topic(),
-        subscription: edge.subscription().to_owned(),
-        retry_topic: edge.retry_topic(),
-        dead_letter_topic: edge.dead_letter_topic(),
-    });
-    let name = graph.name().as_str();
-    let references = ways_in
-        .chain(edges)
-        .filter(|edge| wanted.contains(&edge.id))
-        .map(|edge| TopologyRef { name: name.to_owned(), edges: vec![edge] });
+pub async fn subscribe(broker: &dyn Broker, of: &model::Topology, wanted: &BTreeSet<String>) -> Result<(), QueueError> {
+    let TopologyRef { name, edges } = graph::reference(of);
+    let wanted = edges.into_iter().filter(|edge| wanted.contains(&edge.id));
+    let references = wanted.map(|edge| TopologyRef { name: name.clone(), edges: vec![edge] });
     let made = stream::iter(references.collect::<Vec<_>>())
         .map(async |one| topics::create(broker, &one).await)
         .buffer_unordered(EDGES_AT_ONCE);

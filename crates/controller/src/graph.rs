@@ -4,6 +4,7 @@ use crate::{
     crd::{Codec, TaskKind, TaskSpec, TopologySpec},
     names,
 };
+use leatworks::topics::{EdgeRef, TopologyRef};
 use leatworks_topology::{self as model, Sources, TaskKind as ModelKind};
 use std::collections::BTreeMap;
 
@@ -33,6 +34,30 @@ pub enum GraphError {
     /// Something names a task or an edge that the graph does not have.
     #[error("{0}")]
     Unknown(String),
+}
+
+/// A graph as its broker knows it: the ways in, and then the edges.
+pub fn reference(graph: &model::Topology) -> TopologyRef {
+    let ways_in = graph.roots().map(|task| {
+        let way_in = graph.ingress(task);
+        EdgeRef {
+            id: way_in.id(),
+            ingress: true,
+            topic: way_in.topic(),
+            subscription: way_in.subscription().to_owned(),
+            retry_topic: way_in.retry_topic(),
+            dead_letter_topic: way_in.dead_letter_topic(),
+        }
+    });
+    let edges = graph.edges().iter().map(|edge| EdgeRef {
+        id: edge.id(),
+        ingress: false,
+        topic: edge.topic(),
+        subscription: edge.subscription().to_owned(),
+        retry_topic: edge.retry_topic(),
+        dead_letter_topic: edge.dead_letter_topic(),
+    });
+    TopologyRef { name: graph.name().as_str().to_owned(), edges: ways_in.chain(edges).collect() }
 }
 
 /// Checks the graph of a resource, its hash, and that tasks and edges with settings are in it.

@@ -3,6 +3,7 @@
 use leatworks_jobs::{Attempt, Cause, Commit, Declared, Executor, FileRef, Job, JobError, Location, Process, Spec, State, Store};
 use serde_json::{Value, json};
 use std::{path::Path, time::Duration};
+use tokio::io::AsyncReadExt;
 
 struct Place {
     folder: tempfile::TempDir,
@@ -203,58 +204,69 @@ async fn a_message_that_is_given_back_has_its_attempts_in_a_new_round() {
     assert_eq!(rounds, [1, 2]);
 }
 
-/// Processes that have this text in their command line.
-fn processes_with(mark: &str) -> usize {
-    let entries = std::fs::read_dir("/proc").expect("there is /proc").flatten();
-    entries
-        .filter(|entry| {
-            std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(mark))
-        })
-        .count()
+/// A pipe that a worker's processes have open from when they take it until the last of them has ended.
+struct Held(tokio::net::unix::pipe::Receiver);
+
+impl Held {
+    /// Made in the folder, and the beginning of a script that takes it and says so.
+    fn new(place: &Place) -> (Self, String) {
+        let path = place.folder.path().join("held");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        let held = Self(tokio::net::unix::pipe::OpenOptions::new().open_receiver(&path).unwrap());
+        (held, format!("exec 9>'{}'; echo taken >&9;", path.display()))
+    }
+
+    async fn taken(&mut self) {
+        let mut said = [0; 6];
+        tokio::time::timeout(PATIENCE, self.0.read_exact(&mut said)).await.expect("a worker should have taken it").unwrap();
+    }
+
+    /// Waits until none of those that have taken it is left.
+    async fn ended(mut self) {
+        let mut rest = Vec::new();
+        tokio::time::timeout(PATIENCE, self.0.read_to_end(&mut rest)).await.expect("all processes should have ended").unwrap();
+    }
 }
 
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..1000 {
-        if condition() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{what} did not happen within 10 s");
-}
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Far longer than a test lasts.
+const LONG: &str = "sleep 86399";
 
 #[tokio::test]
 async fn a_worker_that_hangs_is_ended_with_everything_that_it_has_started() {
     let place = Place::new();
-    let mark = "86399.25";
-    let mut job = job(&format!("echo begun; sleep {mark} & sleep {mark}"));
+    let (mut held, take) = Held::new(&place);
+    let mut job = job(&format!("{take} echo begun; {LONG} & {LONG}"));
     job.deadline = Duration::from_millis(300);
     let error = place.run(&job).await.unwrap_err();
     assert_eq!(error.cause, Cause::Timeout, "{error}");
     assert!(error.to_string().contains("timeout of 300ms: begun"), "{error}");
-    until("the end of all processes", || processes_with(mark) == 0).await;
+    held.taken().await;
+    held.ended().await;
 }
 
 #[tokio::test]
 async fn what_a_worker_leaves_running_is_ended_with_it() {
     let place = Place::new();
-    let mark = "86399.5";
-    place.run(&job(&format!("sleep {mark} & exit 0"))).await.unwrap();
-    until("the end of all processes", || processes_with(mark) == 0).await;
+    let (mut held, take) = Held::new(&place);
+    place.run(&job(&format!("{take} {LONG} & exit 0"))).await.unwrap();
+    held.taken().await;
+    held.ended().await;
 }
 
 #[tokio::test]
 async fn a_worker_is_ended_when_nobody_waits_for_it() {
     let place = Place::new();
-    let mark = "86399.75";
-    let job = job(&format!("sleep {mark}"));
+    let (mut held, take) = Held::new(&place);
+    let job = job(&format!("{take} {LONG}"));
     let running = place.process.execute(&job);
-    let begun = until("the start of the worker", || processes_with(mark) > 0);
     tokio::select! {
         _ = running => panic!("it does not end by itself"),
-        () = begun => {}
+        () = held.taken() => {}
     }
-    until("the end of all processes", || processes_with(mark) == 0).await;
+    held.ended().await;
     assert_eq!(place.attempts(&job).await[0].state, State::Begun);
 }
 
