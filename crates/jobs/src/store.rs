@@ -84,7 +84,7 @@ impl Store {
             return Err(JobError::permanent(text));
         }
         let (objects, base) = object_store::parse_url_opts(url, &location.options).map_err(|error| {
-            let text = format!("the place of files `{url}`: {error}; S3 and Azure need a build with the feature `cloud`");
+            let text = format!("the place of files `{url}`: {error}; in this build only a folder can be used, `file:///FOLDER`");
             JobError::permanent(text)
         })?;
         Ok(Self { objects: Arc::from(objects), base, shown: url.as_str().trim_end_matches('/').to_owned() })
