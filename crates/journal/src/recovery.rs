@@ -146,6 +146,9 @@ pub(crate) fn find(fs: &dyn FileSystem, visitor: &mut dyn Visitor) -> Result<Opt
     }
     let End { position: tail, content, unproven, synced, walked } =
         Scan::new(&segments, segment_bytes, salt, start, newest.is_some()).run(visitor)?;
+    if walked.lost > 0 {
+        make_seen_durable(fs, &names)?;
+    }
     let last = tail.address / segment_bytes;
     let mut repair = Repair { cut: walked.cut, ..Repair::default() };
     let offset = tail.address % segment_bytes;
@@ -183,6 +186,16 @@ pub(crate) fn find(fs: &dyn FileSystem, visitor: &mut dyn Visitor) -> Result<Opt
         torn: walked.torn,
         repair,
     }))
+}
+
+/// Makes all of the journal durable as it was read. What was told as lost may be whole on the disk, behind something that a killed process has written and not synced, such as a checkpoint
+/// in the place of one that knew it: a power cut would bring it back among what has happened without it.
+fn make_seen_durable(fs: &dyn FileSystem, names: &[String]) -> Result<(), JournalError> {
+    let is_read = |name: &&String| segment_number(name).is_some() || CHECKPOINTS.contains(&name.as_str());
+    names.iter().filter(is_read).try_for_each(|name| {
+        let file = fs.open(name).map_err(JournalError::io("opening", name))?;
+        file.sync().map_err(JournalError::io("syncing", name))
+    })
 }
 
 /// All files that have a segment's name.

@@ -53,6 +53,21 @@ impl Content {
     }
 }
 
+impl Content {
+    /// These bytes stand there from now on, in memory and on the disk: what was to be written there by the next sync is not.
+    pub(super) fn damage(&mut self, offset: usize, bytes: &[u8]) {
+        put(&mut self.bytes, offset, bytes);
+        put(&mut self.durable, offset, bytes);
+        let end = offset + bytes.len();
+        let outside = |(start, written): (usize, Vec<u8>)| {
+            let until = |place: usize| place.saturating_sub(start).min(written.len());
+            [(start, written[..until(offset)].to_vec()), (start.max(end), written[until(end)..].to_vec())]
+        };
+        self.unsynced =
+            std::mem::take(&mut self.unsynced).into_iter().flat_map(outside).filter(|(_, part)| !part.is_empty()).collect();
+    }
+}
+
 pub(super) fn unreadable() -> io::Error {
     io::Error::other("the disk cannot read this")
 }

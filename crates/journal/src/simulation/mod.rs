@@ -123,10 +123,8 @@ impl SimulatedFileSystem {
         let mut disk = self.lock();
         let number = disk.names[name];
         let content = disk.files.get_mut(&number).expect("every name has a file");
-        content.bytes[bit / 8] ^= 1 << (bit % 8);
-        if let Some(durable) = content.durable.get_mut(bit / 8) {
-            *durable = content.bytes[bit / 8];
-        }
+        let flipped = content.bytes[bit / 8] ^ 1 << (bit % 8);
+        content.damage(bit / 8, &[flipped]);
     }
 
     /// Damages up to so many bytes somewhere in the files that have this prefix, durably; `None` if none of them holds anything.
@@ -140,14 +138,10 @@ impl SimulatedFileSystem {
         let offset = disk.below(size);
         let bytes = (1 + disk.below(bytes_max)).min(size - offset) as usize;
         let offset = offset as usize;
-        for at in offset..offset + bytes {
-            let flip = 1 << disk.below(8);
-            let content = disk.files.get_mut(&number).expect("every name has a file");
-            content.bytes[at] ^= flip;
-            if let Some(durable) = content.durable.get_mut(at) {
-                *durable ^= flip;
-            }
-        }
+        let flips: Vec<u8> = (0..bytes).map(|_| 1 << disk.below(8)).collect();
+        let content = disk.files.get_mut(&number).expect("every name has a file");
+        let rotten: Vec<u8> = content.bytes[offset..].iter().zip(flips).map(|(byte, flip)| byte ^ flip).collect();
+        content.damage(offset, &rotten);
         Some(Rot { file, offset, bytes })
     }
 
@@ -349,11 +343,13 @@ impl File for SimulatedFile {
         let file = Self { fs: self.fs.clone(), number, life: self.life };
         file.with(|content| {
             content.make_writable(offset..offset + bytes.len())?;
-            put(&mut content.bytes, offset, bytes);
             match misdirected {
                 // Whoever syncs, and whenever the power is cut: it stays.
-                true => put(&mut content.durable, offset, bytes),
-                false => content.unsynced.push((offset, bytes.to_vec())),
+                true => content.damage(offset, bytes),
+                false => {
+                    put(&mut content.bytes, offset, bytes);
+                    content.unsynced.push((offset, bytes.to_vec()));
+                }
             }
             Ok(())
         })

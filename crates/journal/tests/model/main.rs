@@ -102,6 +102,11 @@ fn a_checkpoint_that_is_not_durable_replaces_none_that_is() {
 }
 
 #[test]
+fn what_was_told_as_lost_does_not_come_back_when_the_power_is_cut() {
+    scenarios::lost_for_good();
+}
+
+#[test]
 fn a_full_disk_is_told_before_anything_is_accepted_and_passes() {
     scenarios::full_disk();
 }

@@ -259,6 +259,37 @@ fn limited(before: &[Entry], found: &Found, file: &str, range: Range<u64>) {
     }
 }
 
+/// A process is killed while it writes a checkpoint over one that knew a record, and the record is damaged: for the next one it is lost. The disk has the checkpoint still, and
+/// a power cut must not bring the record back among what has happened without it.
+pub(crate) fn lost_for_good() {
+    let mut lost = 0;
+    for (seed, calls) in (1..20).flat_map(|seed| (1..8).map(move |calls| (seed, calls))) {
+        let mut world = World::new(seed, Faults::default());
+        for action in
+            [Action::Append(100), Action::Checkpoint, Action::Append(100), Action::Checkpoint, Action::Append(100), Action::Sync]
+        {
+            world.act(&action).unwrap();
+        }
+        let known = world.entries[1].clone();
+        // Whoever finds two checkpoints replaces the newer one, which may be in memory only.
+        world.act(&Action::Kill).unwrap();
+        world.fs.end_at(world.fs.calls() + calls);
+        // It ends somewhere in this, or behind it.
+        let _ = world.journal().checkpoint(world.journal().mark(), &world.snapshot());
+        world.fs.kill();
+        world.fs.flip_bit("segment-0000000000000000", (known.address as usize + 60) * 8);
+        world.damaged = true;
+        let found = world.open(u64::MAX).unwrap();
+        lost += u32::from(found.reports(known.sequence));
+        world.act(&Action::Append(10)).unwrap();
+        world.act(&Action::Sync).unwrap();
+        world.fs.cut_power();
+        let last = world.open(u64::MAX).unwrap();
+        assert_eq!(last.numbers.len(), found.numbers.len() + 1, "{found:?} and then {last:?}");
+    }
+    assert!(lost > 10, "the record was lost {lost} times only");
+}
+
 /// A disk without space is told before anything is accepted, and it passes.
 pub(crate) fn full_disk() {
     let mut world = World::new(4, Faults { space_bytes: Some(4 * 4_096), ..Faults::default() });
