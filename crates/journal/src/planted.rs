@@ -70,6 +70,8 @@ bugs! {
     MarkBeforeSync,
     /// The gap that damage has left is closed without a word.
     LoseSilently,
+    /// What recovery has read is not made durable when something of it is lost: a power cut brings that back among what has happened without it.
+    LostComesBack,
 }
 
 /// Plants a bug in every journal of this process, or takes it out again.

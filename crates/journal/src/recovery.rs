@@ -3,6 +3,7 @@
 use crate::{
     File, FileSystem, JournalError, Lost, Position, Record,
     format::{CheckpointHeader, SEGMENT_HEADER_BYTES, SegmentHeader},
+    planted::{self, Bug},
     scan::{End, Scan},
     segment::{self, Segment, segment_name, segment_number},
 };
@@ -146,7 +147,7 @@ pub(crate) fn find(fs: &dyn FileSystem, visitor: &mut dyn Visitor) -> Result<Opt
     }
     let End { position: tail, content, unproven, synced, walked } =
         Scan::new(&segments, segment_bytes, salt, start, newest.is_some()).run(visitor)?;
-    if walked.lost > 0 {
+    if walked.lost > 0 && !planted::is(Bug::LostComesBack) {
         make_seen_durable(fs, &names)?;
     }
     let last = tail.address / segment_bytes;
@@ -281,7 +282,7 @@ impl Checkpoints {
     /// may be in memory only, if whoever wrote it was killed before it was synced or the sync failed.
     fn kept(&self) -> Option<usize> {
         let oldest = self.whole.iter().min_by_key(|checkpoint| checkpoint.header.generation);
-        let kept = if crate::planted::is(crate::planted::Bug::ReplaceDurableCheckpoint) { self.newest() } else { oldest };
+        let kept = if planted::is(Bug::ReplaceDurableCheckpoint) { self.newest() } else { oldest };
         kept.map(|checkpoint| checkpoint.slot)
     }
 }

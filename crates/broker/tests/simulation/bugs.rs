@@ -15,12 +15,13 @@ pub(crate) enum Planted {
 }
 
 /// Bugs of the journal that need damage, or two crashes within a few calls of each other, to show. Its own model test finds those.
-const OTHERS: [JournalBug; 7] = [
+const OTHERS: [JournalBug; 8] = [
     JournalBug::OpenWithoutDirectorySync,
     JournalBug::KeepCutOff,
     JournalBug::ReuseTooEarly,
     JournalBug::ReplaceDurableCheckpoint,
     JournalBug::LoseSilently,
+    JournalBug::LostComesBack,
     JournalBug::SkipTorn,
     JournalBug::WrongBehind,
 ];

@@ -270,7 +270,7 @@ pub(crate) fn lost_for_good() {
         {
             world.act(&action).unwrap();
         }
-        let known = world.entries[1].clone();
+        let known = world.entries[1];
         // Whoever finds two checkpoints replaces the newer one, which may be in memory only.
         world.act(&Action::Kill).unwrap();
         world.fs.end_at(world.fs.calls() + calls);

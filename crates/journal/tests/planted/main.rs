@@ -51,6 +51,9 @@ fn find(all: &[Scenario]) -> Option<(&'static str, u32)> {
     if breaks(&scenarios::unsynced_checkpoint) {
         return Some(("a checkpoint that is not durable", 0));
     }
+    if breaks(&scenarios::lost_for_good) {
+        return Some(("a power cut behind damage", 0));
+    }
     // In turns: a bug that only the last of them can see is found as soon.
     let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     (1..ROUNDS).find_map(|round| {
