@@ -71,7 +71,8 @@ pub struct EmbeddedOptions {
     pub segment_bytes: u64,
     /// Bytes written after which a checkpoint is taken: what has to be replayed at the start at most, about 0.3 s for each 64 MiB.
     pub checkpoint_bytes: u64,
-    /// Bytes of memory for messages that were published and not yet delivered; what is over it is read back from disk.
+    /// Bytes of memory for messages that were published and not yet delivered; what is over it is read back from disk. What passes through a graph takes a few MiB of it;
+    /// a backlog is read in order, a few MiB at a time, so more of it in memory would make nothing quicker.
     pub cache_bytes_max: usize,
     /// Messages of which the broker knows in memory where they are, at most; where the others are is on disk too. Each takes about 85 bytes. What is about to be
     /// read stays in memory, so each subscription adds some 16,000 to it.
@@ -81,7 +82,7 @@ pub struct EmbeddedOptions {
 }
 
 impl EmbeddedOptions {
-    /// The defaults for this directory: `power`, segments of 32 MiB, 64 MiB of cache.
+    /// The defaults for this directory: `power`, segments of 32 MiB, 32 MiB of cache.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         let journal = Options::default();
         Self {
@@ -91,7 +92,7 @@ impl EmbeddedOptions {
             limits: Limits::default(),
             segment_bytes: journal.segment_bytes,
             checkpoint_bytes: journal.checkpoint_bytes,
-            cache_bytes_max: 64 << 20,
+            cache_bytes_max: 32 << 20,
             index_messages_max: 128 << 10,
             elision: true,
         }
