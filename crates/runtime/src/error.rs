@@ -19,6 +19,8 @@ pub struct TaskError {
     text: String,
     cause: Cause,
     retry_after: Option<Duration>,
+    /// Nobody has seen the message: it could not be brought to its worker.
+    unreached: bool,
 }
 
 /// What kind of failure it is, as the dead letter says it.
@@ -71,7 +73,12 @@ impl TaskError {
     }
 
     pub(crate) fn with_cause(cause: Cause, text: impl fmt::Display) -> Self {
-        Self { text: text.to_string(), cause, retry_after: None }
+        Self { text: text.to_string(), cause, retry_after: None, unreached: false }
+    }
+
+    /// Nobody was there to take the message, so this was no attempt at it.
+    pub(crate) fn unreached(text: impl fmt::Display) -> Self {
+        Self { unreached: true, ..Self::retryable(text) }
     }
 
     /// Asks for the next attempt not before this time has passed. It is bounded by the task's `max_backoff`.
@@ -89,6 +96,10 @@ impl TaskError {
     /// What kind of failure it is.
     pub fn cause(&self) -> Cause {
         self.cause
+    }
+
+    pub(crate) fn is_unreached(&self) -> bool {
+        self.unreached
     }
 
     pub(crate) fn delay_asked_for(&self) -> Option<Duration> {
@@ -135,6 +146,6 @@ pub trait Permanent<T> {
 
 impl<T, E: Into<TaskError>> Permanent<T> for Result<T, E> {
     fn permanent(self) -> Result<T, TaskError> {
-        self.map_err(|error| TaskError { cause: Cause::Permanent, ..error.into() })
+        self.map_err(|error| TaskError { cause: Cause::Permanent, unreached: false, ..error.into() })
     }
 }

@@ -242,7 +242,7 @@ fn problems(plan: &Plan) -> Vec<String> {
             problems.push(format!("task `{name}`: {error}"));
         }
         if let (Kind::Worker { .. } | Kind::Job(_), Some(url)) = (task.def.kind, &task.worker)
-            && let Err(error) = crate::worker::client(url, task.def, plan.topology)
+            && let Err(error) = crate::worker::client(url, task.def, plan.topology, task.timeout)
         {
             problems.push(format!("task `{name}`: {error}"));
         }

@@ -1,9 +1,9 @@
 //! One attempt at one message: from the delivery to what is to become of it.
 
-use super::{DeadLetter, Edge, Taken};
+use super::{Closing, DeadLetter, Edge, Taken, away::Away};
 use crate::{Cause, Codec, Context, TaskError, codec::Bytes, handler::Output, ids, job};
 use futures_util::FutureExt;
-use leatworks_broker::{Ack, Message, Position, Publish};
+use leatworks_broker::{Ack, Delivery, Message, Position, Publish};
 use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -38,6 +38,14 @@ pub(super) struct Held {
     pub(super) message: Arc<Message>,
 }
 
+impl Held {
+    /// The message as it was before it was taken in hand.
+    pub(super) fn untried(self) -> Taken {
+        let Self { queue, position, attempt, message } = self;
+        Taken { queue, delivery: Delivery { position, attempt, message } }
+    }
+}
+
 /// Takes a message in hand, unless all of its attempts are used up.
 pub(super) fn hold(edge: &Edge, taken: Taken) -> Result<Held, Outcome> {
     let Taken { queue, delivery } = taken;
@@ -63,8 +71,8 @@ pub(super) fn conclude(edge: &Edge, held: Held, result: Result<Vec<Output>, Task
     }
 }
 
-/// Runs the task once.
-pub(crate) async fn run(edge: &Edge, taken: Taken, now_ms: u64) -> Outcome {
+/// Runs the task once. While its worker cannot be reached, the attempt waits; if the dispatcher is to end meanwhile, the message is given back.
+pub(super) async fn run(edge: &Edge, taken: Taken, now_ms: u64, closing: &Closing) -> Outcome {
     let held = match hold(edge, taken) {
         Ok(held) => held,
         Err(outcome) => return outcome,
@@ -72,7 +80,17 @@ pub(crate) async fn run(edge: &Edge, taken: Taken, now_ms: u64) -> Outcome {
     let result = {
         let seen = opened(edge, &held.message);
         let cx = Context::new(edge.place.clone(), &seen, held.attempt);
-        call(edge, &seen, &cx).await
+        let mut away = Away::new(edge);
+        loop {
+            match call(edge, &seen, &cx).await {
+                Err(error) if error.is_unreached() => {
+                    if !away.wait(&seen, &error, closing).await {
+                        return Outcome::Again(held.queue, held.position, Duration::ZERO);
+                    }
+                }
+                result => break result,
+            }
+        }
     };
     conclude(edge, held, result, now_ms)
 }

@@ -1,5 +1,6 @@
 //! What a dispatcher needs to know about its edge.
 
+use super::away::Absence;
 use crate::{
     context::Place,
     counts::{Counts, EdgeCounts, TaskCounts},
@@ -28,6 +29,8 @@ pub(crate) struct Edge {
     /// Whether what its task gives says which message it was made of.
     pub(crate) lineage: bool,
     pub(crate) hand_off: HandOff,
+    /// What is known of a worker that cannot be reached.
+    pub(super) absence: Absence,
     topics: [Arc<str>; 2],
     routes: Vec<Arc<str>>,
     /// What a Trampoline envelope must be addressed to, on an ingress edge.
@@ -82,6 +85,7 @@ impl Edge {
             lineage: plan.lineage,
             parallelism: plan.parallelism.max(1),
             hand_off: if plan.eager { HandOff::Eager } else { HandOff::Durable },
+            absence: Absence::default(),
             topics: [def.topic.into(), def.retry_topic.into()],
             routes: task.routes.iter().map(|route| route.topic.into()).collect(),
             envelope: def.from.is_none().then(|| format!("{}-{}", task.topology, task.name)),

@@ -1,7 +1,7 @@
 //! A lane: runs a batch of messages in order, and hands over what is finished before it would wait.
 
 use super::{
-    Edge, FLUSH_AFTER, Taken,
+    Closing, Edge, FLUSH_AFTER, Taken,
     attempt::{self, Outcome},
 };
 use crate::{
@@ -38,12 +38,12 @@ const CLOCK_MESSAGES: usize = 4;
 pub(super) enum Handed {
     /// Messages that have been run.
     Finished(Vec<Outcome>),
-    /// The rest of a batch, in order, whose lane waits for a slow message: other lanes may be free.
+    /// The rest of a batch, in order, that has not been run: its lane waits for a slow message and other lanes may be free, or its worker could not be reached.
     Rest(Vec<Taken>),
 }
 
 /// Runs a batch. A task that does not wait costs no timer and no wake-up.
-pub(super) async fn run(edge: Arc<Edge>, batch: Vec<Taken>, results: mpsc::UnboundedSender<Handed>) -> Pace {
+pub(super) async fn run(edge: Arc<Edge>, batch: Vec<Taken>, results: mpsc::UnboundedSender<Handed>, closing: Closing) -> Pace {
     if let Some(handler) = edge.handler.as_ref().and_then(|handler| handler.batch()) {
         return together(&edge, handler, batch, &results).await;
     }
@@ -53,7 +53,7 @@ pub(super) async fn run(edge: Arc<Edge>, batch: Vec<Taken>, results: mpsc::Unbou
     let mut now_ms = ids::now_ms();
     let mut batch = batch.into_iter();
     while let Some(taken) = batch.next() {
-        let mut attempt = pin!(attempt::run(&edge, taken, now_ms));
+        let mut attempt = pin!(attempt::run(&edge, taken, now_ms, &closing));
         let outcome = match poll!(&mut attempt) {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => {
@@ -107,6 +107,7 @@ async fn together(edge: &Edge, handler: &dyn BatchHandler, batch: Vec<Taken>, re
     let mut work = pin!(handler.handle_all(&calls, edge.timeout, sender));
     let mut working = true;
     let mut some = Vec::new();
+    let mut untried = Vec::new();
     loop {
         tokio::select! {
             biased;
@@ -115,10 +116,15 @@ async fn together(edge: &Edge, handler: &dyn BatchHandler, batch: Vec<Taken>, re
                     break;
                 }
                 let now_ms = ids::now_ms();
-                let outcomes = some.drain(..).filter_map(|(index, result)| {
-                    Some(attempt::conclude(edge, held.get_mut(index)?.take()?, result, now_ms))
-                });
-                let _ = results.send(Handed::Finished(outcomes.collect()));
+                let mut outcomes = Vec::with_capacity(some.len());
+                for (index, result) in some.drain(..) {
+                    let Some(held) = held.get_mut(index).and_then(Option::take) else { continue };
+                    match result {
+                        Err(error) if error.is_unreached() => untried.push(held.untried()),
+                        result => outcomes.push(attempt::conclude(edge, held, result, now_ms)),
+                    }
+                }
+                let _ = results.send(Handed::Finished(outcomes));
             }
             () = &mut work, if working => working = false,
         }
@@ -127,5 +133,10 @@ async fn together(edge: &Edge, handler: &dyn BatchHandler, batch: Vec<Taken>, re
         attempt::conclude(edge, held, Err(TaskError::retryable("its batch ended without an answer for it")), ids::now_ms())
     });
     let _ = results.send(Handed::Finished(rest.collect()));
+    if !untried.is_empty() {
+        // A worker that is away is not taken for one that takes batches, so each of them waits for it by itself.
+        let _ = results.send(Handed::Rest(untried));
+        return Pace::Slow;
+    }
     if since.elapsed() <= TOGETHER_QUICK { Pace::Quick } else { Pace::Slow }
 }

@@ -3,6 +3,7 @@
 //! A loop owns the consumers and decides; *lanes* run the task, each a batch of messages in order; commits are under way while lanes go on.
 
 mod attempt;
+mod away;
 mod commit;
 mod dead;
 mod edge;
@@ -66,6 +67,11 @@ impl Closing {
         if self.0.wait_for(|closing| *closing).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// The same, for who waits once.
+    async fn into_asked(mut self) {
+        self.asked().await;
     }
 }
 
@@ -131,7 +137,7 @@ impl Dispatcher {
     async fn run(mut self, mut closing: Closing) -> Result<(), BrokerError> {
         let mut closed = false;
         loop {
-            self.start_lanes();
+            self.start_lanes(&closing);
             if !closed {
                 self.start_receiving();
             }
@@ -198,13 +204,13 @@ impl Dispatcher {
         }
     }
 
-    fn start_lanes(&mut self) {
+    fn start_lanes(&mut self, closing: &Closing) {
         let full = self.finished_bytes > FINISHED_BYTES_MAX;
         while !full && self.lanes.len() < self.edge.parallelism && !self.waiting.is_empty() {
             // Quick messages go in batches as large as they may be: a lane of its own for each would cost more than handling it.
             let share = self.waiting.len().min(self.batch.max(1));
             let batch: Vec<Taken> = self.waiting.drain(..share).collect();
-            self.lanes.spawn(lane::run(self.edge.clone(), batch, self.results.0.clone()));
+            self.lanes.spawn(lane::run(self.edge.clone(), batch, self.results.0.clone(), closing.clone()));
         }
     }
 

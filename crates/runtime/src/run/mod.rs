@@ -475,9 +475,11 @@ pub(crate) async fn open_handler(plan: &Plan, task: &TaskPlan) -> Result<Arc<dyn
     let failed = |error| RunError::Start { task: task.def.name, error };
     match task.def.kind {
         Kind::Rust(open) => open(&plan.setup(task)).await.map_err(failed),
-        Kind::Worker { url } => worker::client(task.worker.as_deref().unwrap_or(url), task.def, plan.topology).map_err(failed),
+        Kind::Worker { url } => {
+            worker::client(task.worker.as_deref().unwrap_or(url), task.def, plan.topology, task.timeout).map_err(failed)
+        }
         Kind::Job(def) => match task.worker.as_deref() {
-            Some(url) => worker::client(url, task.def, plan.topology).map_err(failed),
+            Some(url) => worker::client(url, task.def, plan.topology, task.timeout).map_err(failed),
             None => job::open(plan, task, &def).map_err(failed),
         },
         Kind::Source => Ok(Arc::new(source::PassThrough::new(task.def))),

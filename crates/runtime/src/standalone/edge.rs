@@ -31,7 +31,7 @@ pub async fn run_edge(
 ) -> Result<(), DispatchError> {
     let task = plan.task(edge.to).ok_or_else(|| DispatchError::Edge(format!("no task is called `{}`", edge.to)))?;
     let handler = match (address(task, worker).map_err(DispatchError::Edge)?, task.def.kind) {
-        (Some(url), _) => worker::client_with(url, task.def, plan.topology, log).map_err(DispatchError::Handler)?,
+        (Some(url), _) => worker::client_with(url, task.def, plan.topology, task.timeout, log).map_err(DispatchError::Handler)?,
         (None, Kind::Job(def)) => job::open(plan, task, &def).map_err(DispatchError::Handler)?,
         (None, _) => return Err(DispatchError::Edge(format!("nobody handles the messages of `{}`", edge.to))),
     };

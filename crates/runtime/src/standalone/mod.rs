@@ -75,7 +75,8 @@ pub async fn run(
         make(broker.as_ref(), edge.retry_topic, edge.subscription).await?;
         make(broker.as_ref(), edge.dead_letter_topic, DEAD_LETTER_SUBSCRIPTION).await?;
     }
-    let handlers = settings.handlers.iter().map(|handler| Ok((handler.kind.clone(), Endpoint::new(&handler.endpoint)?)));
+    let handlers =
+        settings.handlers.iter().map(|handler| Ok((handler.kind.clone(), Endpoint::new(&handler.endpoint, settings.timeout)?)));
     let topics = settings.topics.iter().map(|topic| (topic.clone(), topic.as_str().into()));
     let select = Arc::new(Select {
         broker: broker.clone(),

@@ -46,6 +46,8 @@ impl Handler for Select {
             })?;
             let result = self.call(message, &envelope, cx).await;
             let (status, new_tasks) = match &result {
+                // It was not handled at all.
+                Err(error) if error.is_unreached() => return result.map(|(_, outputs)| outputs),
                 Ok((status, outputs)) => (status.clone(), Some(outputs.len())),
                 Err(error) => (error.to_string(), None),
             };

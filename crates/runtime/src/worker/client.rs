@@ -1,7 +1,7 @@
 //! Calls a task that is an HTTP worker.
 //!
-//! A 2xx answer is `{"tasks": [{"type": …, "task": …}, …]}`; 408, 429, 5xx, a refused or broken connection and a timeout are retryable;
-//! any other status, and an answer that does not parse, are permanent.
+//! A 2xx answer is `{"tasks": [{"type": …, "task": …}, …]}`; 408, 429, 5xx, a broken connection and a timeout are retryable; any other status, and
+//! an answer that does not parse, are permanent. Where no connection could be made there was no attempt.
 
 use super::{
     ATTEMPT, BODY_BYTES_MAX, EDGE, KEY, MESSAGE_ID, ROOT_ID, TOPOLOGY, TRACEPARENT,
@@ -28,19 +28,24 @@ use serde_json::{Value, value::RawValue};
 use std::{borrow::Cow, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
-/// The longest that connecting may take: a machine that is there answers within milliseconds, and one that is not should not use up the
-/// time of the task.
+/// The longest that connecting may take: a machine that is there answers within milliseconds. It is at most half of the task's time, so that a worker that is
+/// away is told apart from one that is there and slow.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// How much of an answer is quoted in an error.
 const QUOTE_BYTES_MAX: usize = 200;
 
-/// The handler of a task that is an HTTP worker.
+/// The handler of a task that is an HTTP worker. `timeout` is the time that each of its messages has.
 ///
 /// # Errors
 /// Those of [`Endpoint::new`].
-pub(crate) fn open(url: &str, task: &'static TaskDef, topology: &'static TopologyDef) -> Result<Arc<dyn Handler>, TaskError> {
-    open_with(url, task, topology, None)
+pub(crate) fn open(
+    url: &str,
+    task: &'static TaskDef,
+    topology: &'static TopologyDef,
+    timeout: Duration,
+) -> Result<Arc<dyn Handler>, TaskError> {
+    open_with(url, task, topology, timeout, None)
 }
 
 /// The same with somebody who is told of each message.
@@ -51,10 +56,11 @@ pub(crate) fn open_with(
     url: &str,
     task: &'static TaskDef,
     topology: &'static TopologyDef,
+    timeout: Duration,
     log: Option<Log>,
 ) -> Result<Arc<dyn Handler>, TaskError> {
-    let endpoint = Endpoint::new(url)?;
-    let batches = Batches::new(connector(), &endpoint.uri);
+    let endpoint = Endpoint::new(url, timeout)?;
+    let batches = Batches::new(connector(timeout), &endpoint.uri);
     Ok(Arc::new(Worker { endpoint, batches, task, routes: Routes::new(task, topology), log }))
 }
 
@@ -130,6 +136,8 @@ struct Telling<'a> {
 impl Telling<'_> {
     fn tell(mut self, result: Result<(&StatusCode, usize), &TaskError>) {
         let (status, new_tasks) = match result {
+            // It was not handled at all.
+            Err(error) if error.is_unreached() => return self.nothing(),
             Ok((status, count)) => (status.to_string(), Some(count)),
             Err(error) => (error.to_string(), None),
         };
@@ -161,24 +169,24 @@ pub(crate) struct Answer {
     pub(crate) body: Option<Bytes>,
 }
 
-fn connector() -> HttpConnector {
+fn connector(timeout: Duration) -> HttpConnector {
     let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(CONNECT_MAX));
+    connector.set_connect_timeout(Some(CONNECT_MAX.min(timeout / 2)));
     connector.set_nodelay(true);
     connector
 }
 
 impl Endpoint {
-    /// Nothing is connected before the first call.
+    /// Nothing is connected before the first call, each of which has this time.
     ///
     /// # Errors
     /// A permanent error if the address is no `http://` address.
-    pub(crate) fn new(url: &str) -> Result<Self, TaskError> {
+    pub(crate) fn new(url: &str, timeout: Duration) -> Result<Self, TaskError> {
         let uri: Uri = url.parse().map_err(|error| TaskError::permanent(format!("worker address `{url}`: {error}")))?;
         if uri.scheme_str() != Some("http") || uri.host().is_none() {
             return Err(TaskError::permanent(format!("worker address `{url}`: it must begin with `http://` and a host")));
         }
-        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector()), uri })
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector(timeout)), uri })
     }
 
     /// Posts a JSON body with what is known of its message.
@@ -191,11 +199,7 @@ impl Endpoint {
 
     /// The same, with a look at the headers of the answer, whatever it is.
     async fn call_and(&self, body: Bytes, cx: &Context, look: impl FnOnce(&HeaderMap)) -> Result<Answer, TaskError> {
-        let response = self
-            .client
-            .request(self.request(body, cx)?)
-            .await
-            .map_err(|error| TaskError::retryable(format!("calling `{}`: {}", self.uri, TaskError::from(error))))?;
+        let response = self.client.request(self.request(body, cx)?).await.map_err(|error| unsent(&self.uri, error))?;
         look(response.headers());
         let (status, delay) = (response.status(), retry_after(&response));
         let body = self.body(response).await;
@@ -363,6 +367,13 @@ impl Worker {
             })
             .collect()
     }
+}
+
+/// What is said of a request that has no answer. If there was not even a connection for it, the message has not been tried.
+pub(super) fn unsent(uri: &Uri, error: hyper_util::client::legacy::Error) -> TaskError {
+    let away = error.is_connect();
+    let text = format!("calling `{uri}`: {}", TaskError::from(error));
+    if away { TaskError::unreached(text) } else { TaskError::retryable(text) }
 }
 
 /// The wait that the worker asks for, in seconds. Dates are not read: the clocks of two machines differ.

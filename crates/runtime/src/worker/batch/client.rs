@@ -1,7 +1,7 @@
 //! Sends batches to a worker that takes them.
 
 use super::{Answer, Batch, CONTENT_TYPE, FORM, MESSAGES_MAX, PATH, PAYLOADS_BYTES_MAX, codec_number};
-use crate::{Cause, Codec, TaskError, handler};
+use crate::{Cause, Codec, TaskError, handler, worker::client as worker};
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode, Uri, header, uri::PathAndQuery};
 use http_body_util::{BodyExt, Full};
@@ -118,7 +118,7 @@ impl Batches {
             Ok(Err(error)) => {
                 // Nobody there, or nobody any more, is found out in the other form. One that is there and has never taken a batch may never do so.
                 let there = !error.is_connect();
-                let failed = self.gone(TaskError::retryable(format!("calling `{}`: {}", self.uri, TaskError::from(error))));
+                let failed = self.gone(worker::unsent(&self.uri, error));
                 return Err(if there && !self.proven.load(Relaxed) { self.refused() } else { failed });
             }
             Err(elapsed) => return Err(silent(elapsed)),
@@ -170,7 +170,7 @@ impl Batches {
         }
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT {
             let error = TaskError::retryable(format!("`{}` answered {status}", self.uri));
-            let delay = crate::worker::client::retry_after(&response);
+            let delay = worker::retry_after(&response);
             return Err(Unanswered::Failed(match delay {
                 Some(delay) => error.retry_after(delay),
                 None => error,

@@ -81,7 +81,7 @@ fn offering(singles: Arc<AtomicU32>) -> Router {
 
 /// A handler that has seen the offer.
 async fn offered(address: SocketAddr) -> Arc<dyn Handler> {
-    let handler = worker::client(&format!("http://{address}"), &TASK, &TOPOLOGY).unwrap();
+    let handler = worker::client(&format!("http://{address}"), &TASK, &TOPOLOGY, TASK.timeout).unwrap();
     assert!(handler.batch().is_none(), "nobody has offered anything yet");
     let call = calls(1).remove(0);
     handler.handle(&call.message, &call.cx).await.unwrap();
