@@ -25,8 +25,9 @@ usage: cargo xtask <task>
                 measure one edge on a Pulsar service by the dispatcher, by the `pulsar` crate and by pulsar-perf, in about two minutes
   clients [--against leat|pulsar] [python|go|java|rust|tools|trampoline …]
                 run foreign Pulsar clients through their scenarios against the embedded broker, or against the real Pulsar
-  faults [--tier pr|nightly] [--seed N] [--teeth] [--report PAGE] [RULE …]
+  faults [--tier pr|nightly] [--seed N] [--minutes N] [--teeth] [--report PAGE] [RULE …]
                 let faults come to the embedded broker, by all rules or only the named ones, and judge what is there afterwards;
+                with --minutes R8 and R9 stop after so long, and what has not come counts as missed;
                 with --teeth the product is broken, and the oracle must object; R8, R9 and R…-pulsar let them come to a real Pulsar, which
                 needs Java and Maven, and run only when they are named
   simulate [--from SEED] [--seeds N] [--bugs]

@@ -25,6 +25,7 @@ use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
 };
+use tracing_subscriber::EnvFilter;
 
 /// The first argument that makes this binary the child.
 pub(crate) const ROLE: &str = "faults-child";
@@ -122,6 +123,9 @@ impl Job {
 
 /// The body of the child.
 pub(crate) fn main(job: &str) -> ExitCode {
+    // What it says goes to the rig's folder, for who looks into a run that is stuck.
+    let lines = tracing_subscriber::fmt().with_env_filter(EnvFilter::from_env("LEAT_LOG"));
+    lines.with_writer(std::io::stderr).with_ansi(false).init();
     let work = || -> Result<()> {
         let job: Job = serde_json::from_str(job).context("reading the job")?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -40,6 +40,8 @@ pub(crate) struct Rig {
     pub(crate) wrapper: Vec<String>,
     /// Variables of the child's environment.
     pub(crate) environment: Vec<(String, String)>,
+    /// How long anything may take without progress before it counts as stuck.
+    pub(crate) stuck: Duration,
 }
 
 impl Rig {
@@ -51,7 +53,7 @@ impl Rig {
         fs::create_dir_all(folder)?;
         let journal = journal.map_or_else(|| folder.join("journal"), Path::to_owned);
         let job = Job::new(journal, folder);
-        Ok(Self { folder: folder.to_owned(), job, wrapper: Vec::new(), environment: Vec::new() })
+        Ok(Self { folder: folder.to_owned(), job, wrapper: Vec::new(), environment: Vec::new(), stuck: STUCK })
     }
 
     /// Starts the child.
@@ -234,8 +236,9 @@ impl Running<'_> {
             if acked != before {
                 (began, before) = (Instant::now(), acked);
             }
-            if began.elapsed() > STUCK {
-                bail!("stuck: {what} did not happen, and nothing was acknowledged for {STUCK:?}: {}", self.rig.last_words());
+            let limit = self.rig.stuck;
+            if began.elapsed() > limit {
+                bail!("stuck: {what} did not happen, and nothing was acknowledged for {limit:?}: {}", self.rig.last_words());
             }
         }
     }
@@ -254,7 +257,7 @@ impl Running<'_> {
             let now = progress(self.rig);
             if now != before {
                 (before, since) = (now, Instant::now());
-            } else if since.elapsed() > STUCK {
+            } else if since.elapsed() > self.rig.stuck {
                 return self.kill().await;
             }
         }

@@ -9,11 +9,15 @@ use anyhow::{Result, bail};
 use std::{path::Path, time::Duration};
 
 /// How long the service may take to let go of a topic and to answer: it waits for what is being written.
-const UNLOAD_MAX: Duration = Duration::from_secs(30);
+const UNLOAD_MAX: Duration = Duration::from_secs(120);
 
 /// Roots in one publish, and how many may be in flight: small, so that many faults find some and a repetition tells of its fault.
 const BATCH: u64 = 10;
 const WINDOW: u64 = 200;
+
+/// How long nothing may go on: where other work takes the processor, a service was seen to need 80 s from its start to its first answer, and more than 60 s from
+/// there to the first message.
+const STUCK: Duration = Duration::from_secs(240);
 
 /// Starts a service. Its memory is small, so that it runs beside builds.
 pub(super) fn start() -> Result<Pulsar> {
@@ -30,7 +34,7 @@ pub(super) fn at(server: &Pulsar, port: u16) -> Service {
 pub(super) fn rig(folder: &Path, server: &Pulsar, port: u16) -> Result<Rig> {
     let mut rig = Rig::new(folder, None)?;
     rig.job.service = Some(at(server, port));
-    (rig.job.batch, rig.job.window) = (BATCH, WINDOW);
+    (rig.job.batch, rig.job.window, rig.stuck) = (BATCH, WINDOW, STUCK);
     Ok(rig)
 }
 

@@ -14,6 +14,7 @@ mod net;
 mod opening;
 mod options;
 mod pack;
+mod peek;
 mod pool;
 mod publish;
 mod reader;

@@ -78,7 +78,7 @@ impl Inner {
         };
         let waiting = match self.unsettled(&retry, subscription, Position(0), RETRIED_LOOKED_AT_MAX).await {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            found => found?,
+            found => found?.open,
         };
         let pending = waiting.iter().map(|(position, _)| *position).collect();
         let elsewhere = self.has_others(&retry, topic).await?;

@@ -60,6 +60,20 @@ impl Sink for Nobody {
     fn failed(&self, _: &Arc<Feed>, _: PulsarError) {}
 }
 
+/// A consumer that can acknowledge; its own one gets nothing, and has to leave.
+pub(super) struct Acker {
+    pub(super) feed: Arc<Feed>,
+    is_own: bool,
+}
+
+impl Acker {
+    pub(super) async fn leave(self) {
+        if self.is_own {
+            self.feed.close().await;
+        }
+    }
+}
+
 impl Inner {
     pub(super) async fn commit(self: Arc<Self>, step: Step) -> Result<()> {
         self.check()?;
@@ -186,6 +200,30 @@ impl Inner {
         Feed::open(self.consuming.clone(), options, Arc::new(Nobody)).await
     }
 
+    /// Who acknowledges on a topic what this process has not in hand.
+    pub(super) async fn acker(&self, subscription: &Subscription, topic: &str) -> Answer<Acker> {
+        let full = self.options.full(topic);
+        let (known, kind) = {
+            let hands = subscription.hands();
+            (hands.feed_of(&full), hands.kind().unwrap_or(SubscriptionKind::Shared))
+        };
+        if let Some(feed) = known {
+            return Ok(Acker { feed, is_own: false });
+        }
+        subscription.settle_down().await;
+        let options = FeedOptions {
+            topic: full,
+            subscription: subscription.name.to_string(),
+            kind: sub_type(kind),
+            consumer: "leatworks".to_owned(),
+            window: 0,
+            still_max: STILL_MAX,
+            from: None,
+        };
+        let feed = Feed::open(self.consuming.clone(), options, Arc::new(Nobody)).await?;
+        Ok(Acker { feed, is_own: true })
+    }
+
     /// Settles messages of one entry that this process has not in hand: how large the entry is has to be looked up.
     pub(super) async fn settle_unknown(
         &self,
@@ -207,32 +245,10 @@ impl Inner {
         if indexes.iter().any(|index| *index >= total) {
             return Ok(false);
         }
-        let full = self.options.full(topic);
-        let (known, kind) = {
-            let hands = subscription.hands();
-            (hands.feed_of(&full), hands.kind().unwrap_or(SubscriptionKind::Shared))
-        };
-        let acker = match &known {
-            Some(feed) => feed.clone(),
-            None => {
-                subscription.settle_down().await;
-                let options = FeedOptions {
-                    topic: full,
-                    subscription: subscription.name.to_string(),
-                    kind: sub_type(kind),
-                    consumer: "leatworks".to_owned(),
-                    window: 0,
-                    still_max: STILL_MAX,
-                    from: None,
-                };
-                Feed::open(self.consuming.clone(), options, Arc::new(Nobody)).await?
-            }
-        };
-        let id = subscription.hands().settle_unknown(&acker, place, &indexes, total);
-        let told = acker.ack(id.into_iter().collect()).await;
-        if known.is_none() {
-            acker.close().await;
-        }
+        let acker = self.acker(subscription, topic).await?;
+        let id = subscription.hands().settle_unknown(&acker.feed, place, &indexes, total);
+        let told = acker.feed.ack(id.into_iter().collect()).await;
+        acker.leave().await;
         told?;
         Ok(true)
     }

@@ -9,14 +9,13 @@ use super::{
     limits::{PREFETCH_MAX, STILL_DELAYED_MAX, STILL_MAX},
     pack::{Arrived, Place},
     reader::{Acknowledged, Reading},
-    seat::{Inbox, Seat, Subscription},
+    seat::{Inbox, Seat},
     sender::Sender,
 };
 use crate::wire::proto::SubType;
 use futures_util::future::join_all;
 use leatworks_broker::{
-    BrokerError, Consumer, ErrorKind, Message, Position, Result, Start, Subscribe, SubscriptionKind, TopicKind, TopicSpec,
-    TopicStats,
+    BrokerError, Consumer, ErrorKind, Position, Result, Start, Subscribe, SubscriptionKind, TopicKind, TopicSpec, TopicStats,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -244,7 +243,7 @@ impl Inner {
         if kind.is_some() { Ok(()) } else { self.check_subscription(topic, subscription).await }
     }
 
-    async fn check_subscription(&self, topic: &str, subscription: &str) -> Result<()> {
+    pub(super) async fn check_subscription(&self, topic: &str, subscription: &str) -> Result<()> {
         self.spec(topic).await?;
         match self.admin.subscriptions(topic).await?.iter().any(|found| found == subscription) {
             true => Ok(()),
@@ -368,58 +367,6 @@ impl Inner {
     async fn has_repetitions(&self, topic: &str, subscription: &str) -> Result<bool> {
         let kind = self.spec(topic).await?.kind;
         Ok(matches!(kind, TopicKind::Ingress | TopicKind::Route) && retry_topic(topic, subscription) != topic)
-    }
-
-    pub(super) async fn peek(
-        &self,
-        topic: &str,
-        subscription: &str,
-        from: Position,
-        limit: usize,
-    ) -> Result<Vec<(Position, Message)>> {
-        self.check()?;
-        self.check_subscription(topic, subscription).await?;
-        let known = self.subscription(topic, subscription);
-        let mut found = self.unsettled(topic, &known, from, limit).await?;
-        let retry = retry_topic(topic, subscription);
-        if retry != topic && self.visible(&retry).await?.is_none() {
-            found.extend(self.unsettled(&retry, &known, Position(0), usize::MAX).await?);
-        }
-        found.retain(|(position, _)| *position >= from);
-        found.sort_by_key(|(position, _)| *position);
-        found.truncate(limit);
-        Ok(found)
-    }
-
-    pub(super) async fn unsettled(
-        &self,
-        topic: &str,
-        subscription: &Arc<Subscription>,
-        from: Position,
-        limit: usize,
-    ) -> Result<Vec<(Position, Message)>> {
-        let internal = self.admin.internal(topic).await?;
-        let cursor = internal.cursors.get(&*subscription.name);
-        let Some(acknowledged) = cursor.and_then(Acknowledged::read) else { return Ok(Vec::new()) };
-        let (first, _) = Place::of(from);
-        let after = acknowledged.through.max((first.ledger, first.entry as i64 - 1));
-        let mut found = Vec::new();
-        let reading = Reading { pool: &self.consuming, admin: &self.admin, options: &self.options };
-        reading
-            .entries(topic, after, |place, messages| {
-                if acknowledged.has(place) {
-                    return true;
-                }
-                let hands = subscription.hands();
-                for (index, arrived) in messages.into_iter().enumerate().filter(|(index, _)| hands.is_open(place, *index)) {
-                    let position = arrived.again.position.or_else(|| place.position(index));
-                    let position = position.filter(|position| !hands.is_pinned(*position));
-                    found.extend(position.map(|position| (position, arrived.message)));
-                }
-                found.len() < limit
-            })
-            .await?;
-        Ok(found)
     }
 
     pub(super) async fn stats(&self) -> Result<Vec<TopicStats>> {

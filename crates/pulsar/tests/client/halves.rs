@@ -3,8 +3,8 @@
 use crate::service;
 use bytes::Bytes;
 use leatworks_broker::{
-    Ack, Broker, Consumer, Delivery, ErrorKind, HandOff, Message, MessageId, Publish, Start, Step, Subscribe, SubscriptionKind,
-    TopicKind, TopicSpec,
+    Ack, Broker, Consumer, Delivery, ErrorKind, HandOff, Message, MessageId, Position, Publish, Start, Step, Subscribe,
+    SubscriptionKind, TopicKind, TopicSpec,
 };
 use leatworks_pulsar::PulsarBroker;
 use std::{
@@ -71,7 +71,7 @@ async fn take(consumer: &mut Box<dyn Consumer>, count: usize) -> Vec<Delivery> {
 async fn until_empty(broker: &PulsarBroker, topic: &str) {
     let start = Instant::now();
     loop {
-        if broker.peek(topic, "s", leatworks_broker::Position(0), 10).await.unwrap().is_empty() {
+        if broker.peek(topic, "s", Position(0), 10).await.unwrap().is_empty() {
             return;
         }
         assert!(start.elapsed() < DEADLINE, "something stays in `{topic}`");
@@ -234,6 +234,44 @@ async fn inputs_of_a_step_with_state_stay_settled_although_the_service_has_lost_
     assert_eq!(kept(&third, &topic).await.as_deref(), Some("four"));
     let mut consumer = joined(&third, &topic).await;
     assert!(take(&mut consumer, 6).await.len() >= 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_step_with_state_has_settled_of_a_queue_without_consumers_is_acknowledged_by_the_next_who_looks() {
+    for settled in [0..1, 1..4, 0..5] {
+        let first = connected().await;
+        let topic = made(&first, TopicKind::DeadLetter).await;
+        first.publish((1..=5).map(|id| publish_of(&topic, id)).collect()).await.unwrap();
+        let letters = first.peek(&topic, "s", Position(0), 10).await.unwrap();
+        let ack = |(position, _): &(Position, Message)| Ack {
+            topic: topic.clone(),
+            subscription: "s".into(),
+            position: *position,
+            cumulative: false,
+        };
+        let step = |letters: &[(Position, Message)]| Step {
+            acks: letters.iter().map(ack).collect(),
+            state: vec![put(&topic, "")],
+            ..Step::default()
+        };
+        first.commit(step(&letters[settled.clone()])).await.unwrap();
+        drop(first);
+
+        // As if it had died before it acknowledged.
+        reset(&topic).await;
+        let second = connected().await;
+        kept(&second, &topic).await;
+        let left = second.peek(&topic, "s", Position(0), 10).await.unwrap();
+        let ids: Vec<u128> = left.iter().map(|(_, message)| message.id.0).collect();
+        let others: Vec<u128> = (0..5).filter(|index| !settled.contains(index)).map(|index| index as u128 + 1).collect();
+        assert_eq!(ids, others, "what is in the state is not shown");
+        if !left.is_empty() {
+            second.commit(step(&left)).await.unwrap();
+        }
+        // Who does not know the state sees what the service knows.
+        let third = connected().await;
+        assert_eq!(third.peek(&topic, "s", Position(0), 10).await.unwrap(), [], "{settled:?} were settled before");
+    }
 }
 
 /// Has the service forget what was acknowledged, as its end within a second does.
