@@ -115,10 +115,12 @@ async fn what_a_half_done_step_has_published_is_handed_out_once_whoever_takes_it
         }
     };
     tokio::time::timeout(DEADLINE, collecting).await.expect("all come");
-    // A repetition is settled by who finds it, so somebody has to look.
+    // A repetition is settled by who finds it, so both have to look: either may have it.
     let rest = async {
+        let [one, other] = &mut others;
         tokio::select! {
-            got = others[0].receive(5) => panic!("{got:?}"),
+            got = one.receive(5) => panic!("{got:?}"),
+            got = other.receive(5) => panic!("{got:?}"),
             () = until_empty(&second, &output) => {}
         }
     };
