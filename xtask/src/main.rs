@@ -36,8 +36,10 @@ usage: cargo xtask <task>
   services up|down pulsar | status | fetch pulsar|clients
                 Apache Pulsar on loopback, and the clients that the protocol server is tested with
   services up kubernetes [--nodes N] [--with-pulsar] | down kubernetes | exec kubernetes COMMAND … | load kubernetes ARCHIVE …
+           | test kubernetes [STAGE …]
                 a real Kubernetes in a network namespace of its own, with 1 to 3 nodes, and with an Apache Pulsar that pods reach; a
-                command inside of it, with its kubectl and helm; images for its nodes";
+                command inside of it, with its kubectl and helm; images for its nodes; the test of `ci kubernetes` on a cluster of
+                its own, whole or only some of its stages";
 
 fn main() -> ExitCode {
     if std::env::var_os(faults::BINARY).is_some() {

@@ -32,6 +32,9 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// How long one call may take: so short that two fit within the trust.
 const CALL_TIME_MAX: Duration = Duration::from_secs(4);
 
+/// What stands in an identity between the name, which is that of the pod, and what tells processes of that name apart.
+pub const BEHIND_NAME: char = '_';
+
 /// This controller does not lead, or cannot know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this controller does not hold the lease")]
@@ -172,7 +175,7 @@ impl Election {
         if holder == self.identity {
             lease.spec = Some(self.spec(transitions, old.acquire_time));
         } else {
-            if !holder.is_empty() && !self.is_over(&lease) {
+            if !holder.is_empty() && !is_gone(&holder, &self.identity) && !self.is_over(&lease) {
                 return Ok(false);
             }
             lease.spec = Some(self.spec(transitions + 1, None));
@@ -206,11 +209,38 @@ impl Election {
     }
 }
 
+/// Whether the holder was an earlier process of the same name: a container is only started anew when what ran in it has ended. Should it live nevertheless, its
+/// writes name the versions that they were decided on, and change nothing that was changed since.
+fn is_gone(holder: &str, identity: &str) -> bool {
+    let name = |of: &str| of.rsplit_once(BEHIND_NAME).map(|(name, _)| name.to_owned());
+    name(holder).is_some() && name(holder) == name(identity)
+}
+
 /// Somebody else was quicker, or it was us.
 fn won<T>(written: kube::Result<T>) -> kube::Result<bool> {
     match written {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_earlier_process_of_the_same_name_is_gone() {
+        for (holder, identity, gone) in [
+            ("pod-1_a", "pod-1_b", true),
+            ("pod-1_a", "pod-2_a", false),
+            ("pod_1_a", "pod_1_b", true),
+            ("pod_1_a", "pod_2_b", false),
+            ("alone", "alone", false),
+            ("alone", "pod-1_b", false),
+            ("", "pod-1_b", false),
+        ] {
+            assert_eq!(is_gone(holder, identity), gone, "{holder} {identity}");
+        }
     }
 }

@@ -47,7 +47,7 @@ pub struct Options {
     pub lease_namespace: String,
     /// The name of its lease.
     pub lease_name: String,
-    /// Its own name, which no other has.
+    /// Its own name, which no other has: that of its pod, then [`BEHIND_NAME`](crate::lease::BEHIND_NAME), then what tells it from earlier processes of that pod.
     pub identity: String,
     /// Where `/metrics`, `/livez` and `/readyz` are served, if anywhere.
     pub listen: Option<SocketAddr>,

@@ -110,10 +110,19 @@ pub struct Watch {
 enum Broken {
     /// The server says so, for example since it does not know the version any more.
     Told(String),
+    /// The server does not let this controller watch, and says what right it lacks.
+    Refused(String),
     /// It said nothing for too long.
     Silent,
     /// Nobody wants to know any more.
     Unheard,
+}
+
+fn told(error: &kube::Error) -> Broken {
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 401 | 403) => Broken::Refused(status.message.clone()),
+        other => Broken::Told(other.to_string()),
+    }
 }
 
 impl Watch {
@@ -139,6 +148,9 @@ impl Watch {
                         self.silence_max
                     );
                 }
+                Broken::Refused(why) => {
+                    tracing::warn!(watched = self.api.resource_url(), why, "the API server refuses a watch; it is tried again")
+                }
                 Broken::Told(why) => tracing::debug!(watched = self.api.resource_url(), why, "a watch begins anew"),
             }
             tokio::time::sleep(pause).await;
@@ -153,7 +165,7 @@ impl Watch {
         loop {
             let page =
                 tokio::time::timeout(self.silence_max, self.api.list_metadata(&params)).await.map_err(|_| Broken::Silent)?;
-            let page = page.map_err(|error| Broken::Told(error.to_string()))?;
+            let page = page.map_err(|error| told(&error))?;
             self.pulse.beat();
             for object in &page.items {
                 self.tell(&object.metadata).await?;
@@ -173,7 +185,7 @@ impl Watch {
             let opened = tokio::time::timeout(self.silence_max, self.api.watch_metadata(&params, &version)).await;
             let mut events = match opened {
                 Err(_) => return Broken::Silent,
-                Ok(Err(error)) => return Broken::Told(error.to_string()),
+                Ok(Err(error)) => return told(&error),
                 Ok(Ok(events)) => events.boxed(),
             };
             loop {

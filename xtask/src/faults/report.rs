@@ -23,6 +23,9 @@ did too little has missed its target. `cargo xtask faults --teeth` breaks the pr
 R8, R9 and those with `pulsar` in their name run on an Apache Pulsar 4.0.8 of their own. They need Java, and Maven to fetch it; they are run when they are named.
 Pulsar keeps no account, so that nothing is unaccounted there means only that what was sent is at the sink or a dead letter.
 
+R19 runs on a Kubernetes API server of its own, with its controllers and without nodes: no part asks for pods, since it is the controller that is looked at. It needs root, Go to build the
+cluster's programs, and what `.ci/install-cluster-tools` installs; it is run when it is named.
+
 `.ci/install-fault-tools` installs what it needs on Debian; without root, or without one of those tools, a rule says that it was not run.
 
 A rule that is not listed has not been run. The seed gives the same plan of faults again; the moments at which they land differ from run to run.

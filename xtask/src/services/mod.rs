@@ -20,7 +20,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 const USAGE: &str = "\
 usage: cargo xtask services up pulsar | up kubernetes [--nodes N] [--with-pulsar] | down pulsar|kubernetes | status
-                            exec kubernetes COMMAND … | load kubernetes ARCHIVE … | fetch pulsar|kubernetes|clients";
+                            exec kubernetes COMMAND … | load kubernetes ARCHIVE … | test kubernetes [STAGE …]
+                            fetch pulsar|kubernetes|clients";
 
 /// `cargo xtask services …`.
 pub(crate) fn run(args: &[&str]) -> Result<()> {
@@ -33,6 +34,10 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         ["down", "kubernetes"] => kubernetes::down(),
         ["exec", "kubernetes", command @ ..] => kubernetes::exec(command),
         ["load", "kubernetes", archives @ ..] => kubernetes::load(archives),
+        ["test", "kubernetes", stages @ ..] => match kubernetes::test(stages)? {
+            None => Ok(()),
+            Some(why) => bail!("{why}"),
+        },
         ["fetch", "kubernetes"] => kubernetes::fetch(),
         ["fetch", "pulsar"] => pulsar::fetch().map(drop),
         ["fetch", "clients"] => crate::clients::fetch(),

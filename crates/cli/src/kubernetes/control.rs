@@ -5,7 +5,7 @@ use super::{
     block_on,
 };
 use crate::exit::{Code, Failure, Result};
-use leatworks_controller::{Connected, Options, brokers::Pulsars, plan::Settings};
+use leatworks_controller::{Connected, Options, brokers::Pulsars, lease::BEHIND_NAME, plan::Settings};
 use std::{
     io::IsTerminal,
     process::ExitCode,
@@ -52,7 +52,7 @@ fn identity(name: Option<&str>) -> String {
     let host = || std::env::var("HOSTNAME").unwrap_or_else(|_| "leat".to_owned());
     let name = name.map_or_else(host, str::to_owned);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{name}_{:x}{:x}", now.as_nanos() & 0xffff_ffff, std::process::id())
+    format!("{name}{BEHIND_NAME}{:x}{:x}", now.as_nanos() & 0xffff_ffff, std::process::id())
 }
 
 /// Each line of a reconciliation names its topology.

@@ -11,10 +11,12 @@ mod daemons;
 mod machine;
 mod network;
 mod node;
+mod ours;
 mod programs;
 
 pub(crate) use ci::test;
 pub(crate) use network::{Network, address};
+pub(crate) use ours::Ours;
 
 use super::{
     cache,

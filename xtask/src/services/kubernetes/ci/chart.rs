@@ -1,13 +1,13 @@
 //! The chart: checked, installed, upgraded, rolled back and uninstalled.
 
-use super::{super::Cluster, Images, NAMESPACE, answer, apply};
+use super::{super::Cluster, Images, NAMESPACE, Site, answer, apply};
 use crate::ci::run_command;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 
-const CHART: &str = "charts/leatworks";
-const RELEASE: &str = "leatworks";
+pub(super) const CHART: &str = "charts/leatworks";
+pub(super) const RELEASE: &str = "leatworks";
 
 /// How long a release may take until all of it is ready.
 const PATIENCE: &str = "--timeout=5m";
@@ -17,7 +17,7 @@ const WRONG: [&str; 5] = ["replicas=0", "pulsar.url=kafka://host", "logFormat=xm
 
 /// Kinds of which a release that is gone must have left none. Events are not among them: they are kept for an hour, whatever they were about.
 const KINDS: &str = "deployments,replicasets,pods,services,endpointslices,secrets,configmaps,serviceaccounts,roles,rolebindings,leases,\
-                     horizontalpodautoscalers,controllerrevisions,jobs";
+                     horizontalpodautoscalers,controllerrevisions,jobs,persistentvolumeclaims";
 
 /// What every namespace has.
 const OF_EVERY_NAMESPACE: [&str; 2] = ["ServiceAccount/default", "ConfigMap/kube-root-ca.crt"];
@@ -29,7 +29,8 @@ fn helm(cluster: &Cluster, words: &[&str]) -> Command {
 }
 
 /// Checks the chart and installs it, in a namespace that takes no pod with more rights than it needs.
-pub(super) fn install(cluster: &Cluster, images: &Images) -> Result<()> {
+pub(super) fn install(site: &Site<'_>) -> Result<()> {
+    let Site { cluster, images } = site;
     run_command(helm(cluster, &["lint", "--strict", CHART]).stdout(Stdio::null()))?;
     for value in WRONG {
         let mut wrong = helm(cluster, &["template", CHART, "--set", value]);
@@ -60,7 +61,8 @@ fn as_a_plugin(cluster: &Cluster, images: &Images) -> Result<Command> {
 }
 
 /// Changes the release and takes the change back. Topologies must not notice.
-pub(super) fn upgrade_and_roll_back(cluster: &Cluster) -> Result<()> {
+pub(super) fn upgrade_and_roll_back(site: &Site<'_>) -> Result<()> {
+    let cluster = site.cluster;
     let before = topologies(cluster)?;
     let upgrade =
         ["upgrade", RELEASE, CHART, "--wait", PATIENCE, "--reuse-values", "--set", "replicas=1", "--set", "logFormat=text"];
@@ -74,13 +76,13 @@ pub(super) fn upgrade_and_roll_back(cluster: &Cluster) -> Result<()> {
 }
 
 /// Uninstalls the release, after which nothing of it may be left.
-pub(super) fn uninstall(cluster: &Cluster) -> Result<()> {
-    let delete = ["--namespace", NAMESPACE, "delete", "topologies", "--all", "--cascade=foreground", super::PATIENCE];
-    run_command(cluster.kubectl().args(delete))?;
+pub(super) fn uninstall(site: &Site<'_>) -> Result<()> {
+    let cluster = site.cluster;
+    run_command(site.kubectl(&["delete", "topologies", "--all", "--cascade=foreground", super::PATIENCE]).stdout(Stdio::null()))?;
+    site.clean()?;
     run_command(helm(cluster, &["uninstall", RELEASE, "--wait", PATIENCE]).stdout(Stdio::null()))?;
-    let pods = ["--namespace", NAMESPACE, "wait", "--for=delete", "pods", "--all", super::PATIENCE];
-    run_command(cluster.kubectl().args(pods))?;
-    let left = answer(cluster.kubectl().args(["--namespace", NAMESPACE, "get", KINDS, "--output=json"]))?;
+    run_command(&mut site.kubectl(&["wait", "--for=delete", "pods", "--all", super::PATIENCE]))?;
+    let left = answer(&mut site.kubectl(&["get", KINDS, "--output=json"]))?;
     let left: Vec<String> = items(&left)?
         .iter()
         .map(|object| format!("{}/{}", text(&object["kind"]), text(&object["metadata"]["name"])))

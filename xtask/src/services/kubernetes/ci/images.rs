@@ -1,4 +1,4 @@
-//! The images of the tests: that of leat goes through a registry, that of the project straight to the nodes.
+//! The images of the tests: that of leat goes through a registry, those of projects straight to the nodes.
 
 use super::super::Cluster;
 use crate::{ci::run_command, services::wait_for};
@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -22,27 +23,34 @@ pub(super) struct Images {
     pub(super) leat: String,
     /// Its tag.
     pub(super) tag: String,
-    /// The showcase.
-    pub(super) project: String,
     /// The binary of leat on this machine.
     pub(super) program: PathBuf,
+    /// The archive of the showcase, once a stage has asked for it.
+    showcase: OnceLock<PathBuf>,
 }
 
+/// The showcase's image.
+pub(super) const SHOWCASE: &str = "leatworks.test/showcase:1";
+
 impl Images {
-    /// Builds them and brings them to where nodes find them.
+    /// Builds that of leat and brings it to where nodes find it.
     pub(super) fn make(cluster: &Cluster) -> Result<Self> {
         let mut build = Command::new(env!("CARGO"));
         run_command(build.args(["build", "--quiet", "--locked", "--package", "leatworks-cli"]))?;
         let program = Path::new("target/debug/leat").canonicalize().context("leat is not where cargo puts it")?;
-        let images = Self {
-            leat: format!("{REGISTRY}/leat"),
-            tag: "ci".to_owned(),
-            project: "leatworks.test/showcase:1".to_owned(),
-            program,
-        };
+        let images = Self { leat: format!("{REGISTRY}/leat"), tag: "ci".to_owned(), program, showcase: OnceLock::new() };
         images.push_leat(cluster)?;
-        images.load_project(cluster)?;
         Ok(images)
+    }
+
+    /// The archive of the showcase's image, which all nodes have then.
+    pub(super) fn showcase(&self, cluster: &Cluster) -> Result<&Path> {
+        if self.showcase.get().is_none() {
+            let archive = self.pack(Path::new("."), SHOWCASE, cluster)?;
+            cluster.load(&archive)?;
+            let _ = self.showcase.set(archive);
+        }
+        self.showcase.get().map(PathBuf::as_path).context("the showcase was packed")
     }
 
     fn push_leat(&self, cluster: &Cluster) -> Result<()> {
@@ -57,7 +65,7 @@ impl Images {
         let name = format!("{}:{}", self.leat, self.tag);
         let file = cluster.folder.join("leat.image.tar");
         let mut push = cluster.command(&self.program.display().to_string());
-        push.args(["image", "--push", "--name", &name, "--file"]).arg(&file);
+        push.args(["image", "--push", "--name", &name, "--file"]).arg(&file).stdout(Stdio::null());
         run_command(&mut push)?;
         // Everything is there already now, and what is there is the same to the byte.
         let first = std::fs::read(&file)?;
@@ -66,12 +74,16 @@ impl Images {
         Ok(())
     }
 
-    fn load_project(&self, cluster: &Cluster) -> Result<()> {
+    /// The image of the project in a folder, as an archive with the cluster's files.
+    pub(super) fn pack(&self, project: &Path, name: &str, cluster: &Cluster) -> Result<PathBuf> {
         let mut pack = Command::new(&self.program);
-        pack.args(["build", "--image", "--image-name", &self.project]).stderr(Stdio::inherit());
+        pack.args(["build", "--image", "--image-name", name]).current_dir(project).stderr(Stdio::inherit());
+        // All projects share what is built already.
+        pack.env("CARGO_TARGET_DIR", std::path::absolute("target")?);
         let output = pack.output().context("starting leat")?;
         ensure!(output.status.success(), "{pack:?} ended with {}", output.status);
-        let archive = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        cluster.load(Path::new(&archive))
+        let archive = cluster.folder.join(format!("{}.tar", name.replace(['/', ':'], "-")));
+        std::fs::rename(String::from_utf8_lossy(&output.stdout).trim(), &archive).context("moving an archive to the cluster")?;
+        Ok(archive)
     }
 }

@@ -1,19 +1,23 @@
-//! What continuous integration runs on a real cluster.
+//! What continuous integration runs on a real cluster: one cluster, and on it one stage after another, each of which begins with what those before it have left.
 
 mod chart;
 mod images;
 mod pipeline;
+mod results;
+mod rights;
+mod stopwatch;
 
-use super::{Cluster, Size, machine};
+use super::{Cluster, PULSAR_PORTS, Size, address, machine};
 use crate::ci::run_command;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use images::Images;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     io::Write as _,
     path::Path,
     process::{Command, Stdio},
 };
+use stopwatch::Stopwatch;
 
 /// The cluster of these tests, which a standing one does not keep from running.
 const NAME: &str = "ci";
@@ -24,35 +28,133 @@ const NAMESPACE: &str = "shop";
 /// How long pods have to start, to be moved to another node, or to end. On two quiet cores the longest of it takes 25 s.
 const PATIENCE: &str = "--timeout=240s";
 
-/// Starts a cluster, runs everything on it, and ends it. Gives why that cannot be done on this machine, if it cannot.
-pub(crate) fn test() -> Result<Option<String>> {
+/// What the tests make themselves is told by this label from what the controller and the chart have made.
+const OWN: &str = "leatworks.test/own";
+
+/// A part of the test that can be left out.
+struct Stage {
+    name: &'static str,
+    run: fn(&Site<'_>) -> Result<()>,
+}
+
+/// The stages. Those between the installation of the chart and its end find a controller.
+const STAGES: &[Stage] = &[
+    Stage { name: INSTALL, run: chart::install },
+    Stage { name: "pipeline", run: pipeline::survives },
+    Stage { name: "rights", run: rights::each_is_needed },
+    Stage { name: "upgrade", run: chart::upgrade_and_roll_back },
+    Stage { name: UNINSTALL, run: chart::uninstall },
+];
+
+/// The stages that are never left out.
+const INSTALL: &str = "install";
+const UNINSTALL: &str = "uninstall";
+
+/// Where a stage runs.
+struct Site<'a> {
+    cluster: &'a Cluster,
+    images: Images,
+}
+
+/// Starts a cluster, runs the named stages on it, or all, and ends it. Gives why that cannot be done on this machine, if it cannot.
+pub(crate) fn test(names: &[&str]) -> Result<Option<String>> {
+    if let Some(unknown) = names.iter().find(|name| STAGES.iter().all(|stage| stage.name != **name)) {
+        let all: Vec<&str> = STAGES.iter().map(|stage| stage.name).collect();
+        bail!("no stage is called `{unknown}`; there are {}", all.join(", "));
+    }
     if let Err(why) = machine::check_rights().and_then(|()| crate::services::GO.check()) {
         return if std::env::var_os("CI").is_some() { Err(why) } else { Ok(Some(why.to_string())) };
     }
     machine::install()?;
     let before = Traces::take()?;
     let cluster = Cluster::named(NAME)?.locked()?;
-    cluster.up(Size { nodes: 2, with_pulsar: true })?;
-    let result = on_the_cluster(&cluster);
-    if let Err(error) = result {
+    let mut stopwatch = Stopwatch::default();
+    let result = on_a_cluster(&cluster, names, &mut stopwatch);
+    if result.is_err() && cluster.is_up() {
         // What the cluster says of itself is all that there will be to look at.
-        let _ = run_command(cluster.kubectl().args(["get", "nodes,pods,events", "--all-namespaces", "--output=wide"]));
-        let logs = cluster.daemons.last_words();
-        let _ = cluster.down();
-        return Err(error.context(format!("on the cluster, whose programs said last:\n{logs}")));
+        let _ = run_command(cluster.kubectl().args(["get", "nodes,pods,topologies", "--all-namespaces", "--output=wide"]));
+        let logs = ["--namespace", NAMESPACE, "logs", "--selector=app.kubernetes.io/name=leatworks", "--prefix", "--tail=20"];
+        let _ = run_command(cluster.kubectl().args(logs));
+        println!("the cluster's programs said last:\n{}", cluster.daemons.last_words());
     }
-    cluster.down()?;
+    let down = stopwatch.time("down", || cluster.down());
+    println!("{stopwatch}");
+    result.and(down)?;
     let after = Traces::take()?;
     ensure!(before == after, "the cluster has left something behind: {before:?} before, and {after:?} after");
     Ok(None)
 }
 
-fn on_the_cluster(cluster: &Cluster) -> Result<()> {
-    let images = Images::make(cluster)?;
-    chart::install(cluster, &images)?;
-    pipeline::survives(cluster, &images)?;
-    chart::upgrade_and_roll_back(cluster)?;
-    chart::uninstall(cluster)
+fn on_a_cluster(cluster: &Cluster, names: &[&str], stopwatch: &mut Stopwatch) -> Result<()> {
+    stopwatch.time("programs", || cluster.programs.build())?;
+    stopwatch.time("cluster", || cluster.up(Size { nodes: 2, with_pulsar: true }))?;
+    let images = stopwatch.time("images", || Images::make(cluster))?;
+    let site = Site { cluster, images };
+    let is_asked_for = |stage: &&Stage| names.is_empty() || [names, &[INSTALL, UNINSTALL]].concat().contains(&stage.name);
+    STAGES.iter().filter(is_asked_for).try_for_each(|stage| stopwatch.time(stage.name, || (stage.run)(&site)))
+}
+
+impl Site<'_> {
+    /// The messages' service, as pods and people reach it.
+    fn broker(&self) -> String {
+        format!("pulsar://{}:{}", address(1), PULSAR_PORTS[0])
+    }
+
+    /// `leat`, as a person uses it who can reach the cluster, in the folder of a project.
+    fn leat(&self, project: &Path, words: &[&str]) -> Command {
+        let mut command = self.cluster.command(&self.images.program.display().to_string());
+        command.args(words).current_dir(project);
+        command.env("LEAT_BROKER__URL", self.broker()).env("LEATWORKS_HOME", self.cluster.folder.join("home"));
+        command
+    }
+
+    /// `kubectl` in the namespace of the tests.
+    fn kubectl(&self, words: &[&str]) -> Command {
+        let mut command = self.cluster.kubectl();
+        command.args(["--namespace", NAMESPACE]).args(words);
+        command
+    }
+
+    /// Gives an object of the test's own to the API server.
+    fn apply(&self, mut object: Value) -> Result<()> {
+        object["metadata"]["labels"][OWN] = "yes".into();
+        apply(self.cluster, &object)
+    }
+
+    /// Removes what the tests have made themselves.
+    fn clean(&self) -> Result<()> {
+        let own = format!("--selector={OWN}");
+        run_command(
+            self.kubectl(&["delete", "configmaps,persistentvolumeclaims,secrets", &own, PATIENCE]).stdout(Stdio::null()),
+        )?;
+        run_command(self.kubectl(&["delete", "persistentvolumes", &own, PATIENCE]).stdout(Stdio::null()))
+    }
+
+    /// `leat deploy` of a topology of a project, with an overlay.
+    fn deploy(&self, project: &Path, topology: &str, image: &str, overlay: &Value, more: &[&str]) -> Result<Command> {
+        let file = self.cluster.folder.join(format!("{topology}.overlay.json"));
+        let broker = self.broker();
+        let words =
+            ["deploy", topology, "--namespace", NAMESPACE, "--image", image, "--pull-policy", "never", "--broker", &broker];
+        let mut command = self.leat(project, &words);
+        std::fs::write(&file, json!({ topology: overlay }).to_string())?;
+        command.arg("--overlay").arg(file).args(more);
+        Ok(command)
+    }
+
+    /// What waits in a topology, and what it has given up.
+    fn status(&self, project: &Path, topology: &str) -> Result<Waiting> {
+        let status = answer(&mut self.leat(project, &["status", topology, "--output", "json"]))?;
+        let edges = status[0]["edges"].as_array().with_context(|| format!("a status has edges: {status}"))?;
+        let sum = |key: &str| edges.iter().filter_map(|edge| edge[key].as_u64()).sum::<u64>();
+        Ok(Waiting { pending: sum("backlog") + sum("in_flight"), dead_letters: sum("dead_letters") })
+    }
+}
+
+/// What `leat status` says of all edges together.
+struct Waiting {
+    pending: u64,
+    dead_letters: u64,
 }
 
 /// What of the machine a cluster could change for good.
@@ -67,7 +169,10 @@ struct Traces {
 impl Traces {
     fn take() -> Result<Self> {
         let mounts = std::fs::read_to_string("/proc/self/mounts").context("reading the mounts")?;
-        let mut mounts: Vec<String> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(str::to_owned).collect();
+        // Other clusters of this machine come and go meanwhile.
+        let ours = |mount: &&str| !mount.contains("/kubernetes-") || mount.contains(&format!("/kubernetes-{NAME}/"));
+        let mut mounts: Vec<String> =
+            mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(ours).map(str::to_owned).collect();
         mounts.sort();
         let read = |setting: &&str| std::fs::read_to_string(Path::new("/proc/sys").join(setting)).context("reading a setting");
         let settings = super::node::KERNEL.iter().map(read).collect::<Result<_>>()?;
@@ -87,7 +192,8 @@ impl Traces {
 /// Gives an object to the API server.
 fn apply(cluster: &Cluster, object: &Value) -> Result<()> {
     let mut command = cluster.kubectl();
-    let mut child = command.args(["apply", "--filename", "-"]).stdin(Stdio::piped()).spawn().context("starting kubectl")?;
+    command.args(["apply", "--filename", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut child = command.spawn().context("starting kubectl")?;
     child.stdin.take().context("kubectl takes no input")?.write_all(object.to_string().as_bytes())?;
     ensure!(child.wait()?.success(), "the API server refuses {object}");
     Ok(())
