@@ -15,7 +15,7 @@ use std::path::PathBuf;
     name = "leat",
     version,
     disable_help_subcommand = true,
-    after_help = "Examples:\n  leat new shop && cd shop && leat run\n  leat graph --format svg > graph.svg\n  leat dlq list\n\n`leat COMMAND --help` tells all; also of completions, controller, image and man.",
+    after_help = "Examples:\n  leat new shop && cd shop && leat run\n  leat dlq list\n\n`leat COMMAND --help` tells all; also of completions, controller, image and man.",
     styles = styles()
 )]
 pub(crate) struct Leat {
@@ -106,6 +106,14 @@ pub(crate) enum Command {
         after_help = "Examples:\n  leat dlq list\n  leat dlq show orders 'parse-->store'\n  leat dlq redrive orders --yes"
     )]
     Dlq(Dlq),
+    /// Show what has become of a root message, step by step
+    ///
+    /// What waits and what was given up the broker knows; what jobs have done, with their logs and files, is in their records. Every other step is known where
+    /// `trace.enabled = true` stands in leat.toml: then each handling is written down, and kept for a day unless `trace.keep` says otherwise.
+    #[command(
+        after_help = "Examples:\n  leat trace 019a5e8f3c1d7b2a90cfe1d24b6a8c30\n  leat trace 019a5e8f3c1d7b2a90cfe1d24b6a8c30 --topology chapters -o json"
+    )]
+    Trace(Trace),
     /// Serve a broker to other programs over the Pulsar protocol
     ///
     /// Every Pulsar client can use it, in any language. Ctrl-C ends it when what was taken is safe.
@@ -321,6 +329,20 @@ pub(crate) struct Send {
     /// How long to wait, for example 30s
     #[arg(long, default_value = "60s", requires = "wait")]
     pub(crate) timeout: humantime::Duration,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) data: Data,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    /// The id of the root, or of a message that came of it
+    pub(crate) id: String,
+    /// Only in this topology
+    #[arg(long, value_name = "TOPOLOGY")]
+    pub(crate) topology: Option<String>,
     /// How to print the result
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,

@@ -11,6 +11,7 @@ mod image;
 mod kubernetes;
 mod operate;
 mod project;
+mod trace;
 mod work;
 
 use args::{Color, Command, Leat};
@@ -45,6 +46,7 @@ fn run(leat: Leat, color: bool) -> exit::Result<ExitCode> {
         Command::Send(args) => operate::send(&args, &project::load(&global, color)?)?,
         Command::Status(args) => operate::status(&args, &project::load(&global, color)?)?,
         Command::Dlq(args) => operate::dlq(&args, &project::load(&global, color)?)?,
+        Command::Trace(args) => trace::run(&args, &project::load(&global, color)?)?,
         Command::Image(args) => image::leat(&args, &global)?,
         Command::Deploy(args) => kubernetes::deploy(&args, &global, &project::load(&global, color)?)?,
         Command::Rollback(args) => kubernetes::rollback(&args, &global)?,

@@ -309,7 +309,7 @@ impl Session {
     }
 }
 
-fn failure_code(kind: FailureKind) -> Code {
+pub(crate) fn failure_code(kind: FailureKind) -> Code {
     match kind {
         FailureKind::Invalid | FailureKind::TooLarge => Code::Invalid,
         FailureKind::NotFound => Code::Nothing,
@@ -326,7 +326,7 @@ fn unexpected() -> Failure {
     )
 }
 
-fn print_json(value: &impl Serialize) -> Result {
+pub(crate) fn print_json(value: &impl Serialize) -> Result {
     say!("{}", serde_json::to_string(value).map_err(|error| Failure::new(Code::Internal, error))?);
     Ok(())
 }

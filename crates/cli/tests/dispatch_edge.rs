@@ -148,3 +148,67 @@ fn what_cannot_be_dispatched_is_told_with_its_remedy() {
         assert!(error.contains(words), "{args:?} says `{words}`: {error}");
     }
 }
+
+/// What is answered to a GET: the status and the body.
+fn get(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").expect("it is asked");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("it answers");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+    (head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status"), body.to_owned())
+}
+
+#[test]
+fn a_dispatcher_tells_how_it_is() {
+    let dir = project();
+    let dir = dir.path();
+    fs::write(dir.join("messages"), "1\n2\n4\n").expect("written");
+    assert!(ended(dir, &["send", "orders/parse", "-f", "messages"]).status.success());
+    let url = worker(sort);
+    let args = ["dispatch", "orders/[*]-->parse", "--worker", &url, "-o", "json", "--json-log", "--listen", "127.0.0.1:0"];
+    let mut running = Running(leat(dir, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("leat starts"));
+    let mut log = BufReader::new(running.0.stderr.take().expect("it is piped")).lines().map(|line| line.expect("a line"));
+    let mut told: Vec<String> = Vec::new();
+    let address = loop {
+        let line = log.next().expect("it says where it listens");
+        told.push(line.clone());
+        if let Some((_, rest)) = line.split_once("http://") {
+            break rest.split_once("/metrics").expect("what is there").0.to_owned();
+        }
+    };
+    let lines = BufReader::new(running.0.stdout.take().expect("it is piped")).lines();
+    for line in lines.take(4) {
+        let line: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+        assert_eq!((&line["topology"], &line["edge"], &line["task"]), (&json!("orders"), &json!("[*]-->parse"), &json!("parse")));
+    }
+    let (status, text) = loop {
+        // The last message was told of before it was settled.
+        let (status, text) = get(&address, "/metrics");
+        let has = |what: &str| text.contains(&format!("leatworks_dispatcher_{what}\n"));
+        let of = "{topology=\"orders\",edge=\"0.parse\"}";
+        if has(&format!("dead_lettered_total{of} 1")) && has(&format!("in_flight{of} 0")) {
+            break (status, text);
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!(status, 200);
+    for (name, value) in [("handled_total", 2), ("failed_total", 2), ("retried_total", 1), ("outputs_total", 2), ("in_flight", 0)]
+    {
+        let line = format!("leatworks_dispatcher_{name}{{topology=\"orders\",edge=\"0.parse\"}} {value}\n");
+        assert!(text.contains(&line), "{line}{text}");
+    }
+    assert_eq!(get(&address, "/healthz").0, 200);
+    assert_eq!(get(&address, "/readyz").0, 200);
+    assert_eq!(get(&address, "/else").0, 404);
+    let signalled = Command::new("kill").args(["-INT", &running.0.id().to_string()]).status().expect("kill is there");
+    assert!(signalled.success());
+    assert_eq!(running.0.wait().expect("it ends").code(), Some(130));
+    told.extend(log);
+    assert!(told.iter().any(|line| line.contains("dead letters")), "{told:?}");
+    for line in told {
+        let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert_eq!((&line["topology"], &line["edge"]), (&json!("orders"), &json!("[*]-->parse")), "{line}");
+        assert!(line["timestamp"].is_string() && line["fields"]["message"].is_string(), "{line}");
+    }
+}

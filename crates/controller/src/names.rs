@@ -40,9 +40,6 @@ pub const RETRY_TOPIC: &str = "leatworks.dev/retry-topic";
 /// The longest name of an object: a Deployment appends 17 characters for its pods, whose host name has 63 at most.
 const OBJECT_NAME_MAX: usize = 46;
 
-/// The longest value of a label.
-const LABEL_MAX: usize = 63;
-
 /// The name of what a part of a topology has. Names with hyphens can be put together in several ways, so a hash of the parts tells them apart.
 pub fn object(topology: &str, role: &str, part: &str) -> String {
     let hash = hash8(&format!("{topology}\n{role}\n{part}"));
@@ -51,20 +48,8 @@ pub fn object(topology: &str, role: &str, part: &str) -> String {
     format!("{words}-{hash}")
 }
 
-/// An edge, or another text, as the value of a label.
-pub fn label(text: &str) -> String {
-    let dotted: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').collect();
-    // Between words of an edge stands an arrow whose hyphens are none of a name.
-    let words: Vec<&str> = dotted.iter().map(|word| word.trim_matches('-')).filter(|word| !word.is_empty()).collect();
-    let value = words.join(".");
-    // `[*]` leaves nothing of itself, and no task is called `0`.
-    let value = if text.starts_with("[*]") { format!("0.{value}") } else { value };
-    if value.len() <= LABEL_MAX {
-        return value;
-    }
-    let hash = hash8(text);
-    format!("{}-{hash}", cut(&value, LABEL_MAX - hash.len() - 1))
-}
+/// An edge as the value of a label, which is that of its metrics too.
+pub use leatworks::observe::label;
 
 /// Eight hexadecimal digits of a text's hash.
 pub fn hash8(text: &str) -> String {
@@ -167,6 +152,6 @@ mod tests {
             assert_eq!(label(edge), expected);
         }
         let (one, other) = (label(&format!("{long}-->a")), label(&format!("{long}-->b")));
-        assert!(one.len() <= LABEL_MAX && other.len() <= LABEL_MAX && one != other, "{one} {other}");
+        assert!(one.len() <= 63 && other.len() <= 63 && one != other, "{one} {other}");
     }
 }

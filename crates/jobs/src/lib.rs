@@ -18,6 +18,7 @@ mod process;
 mod record;
 mod spec;
 mod store;
+mod trace;
 
 pub use commit::commit;
 pub use contract::{DATA, EVENTS, Event, IN, INSIGHTS, MESSAGE, OUT, OUTPUT_BYTES_MAX};
@@ -30,3 +31,4 @@ pub use process::Process;
 pub use record::{Attempt, Commit, Committed, State};
 pub use spec::Spec;
 pub use store::{Location, Store};
+pub use trace::JobStep;

@@ -9,13 +9,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const ROUNDS_MAX: u32 = 10_000;
 
 /// The name of an attempt's record below its folder.
-const RECORD: &str = "attempt.json";
+pub(crate) const RECORD: &str = "attempt.json";
 
 /// The name of an attempt's log below its folder.
 const LOG: &str = "log.txt";
 
 /// The name of a message's commit below its place.
-const COMMIT: &str = "commit.json";
+pub(crate) const COMMIT: &str = "commit.json";
 
 /// One attempt at one message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,5 +1,8 @@
 //! Where files and records lie: a folder, or a bucket of an object store.
 
+#[cfg(feature = "cloud")]
+mod cloud;
+
 use crate::{FileRef, JobError};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, future};
@@ -30,7 +33,7 @@ const DELETES_MAX: usize = 8;
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
-    /// `file:///folder`, and where the feature is built in `s3://bucket/prefix` or `az://container/prefix`.
+    /// `file:///folder`, and with the feature `cloud` also `s3://bucket/prefix` and `az://container/prefix`.
     pub url: String,
     /// Options of the object store, such as `aws_endpoint`, by the names that the crate `object_store` gives them.
     pub options: BTreeMap<String, String>,
@@ -77,17 +80,20 @@ impl Store {
     }
 
     fn remote(url: &Url, location: &Location) -> Result<Self, JobError> {
-        if !matches!(url.scheme(), "s3" | "az" | "abfs" | "abfss" | "memory") {
-            let text = format!(
-                "the place of files `{url}`: there are `file:///FOLDER`, `s3://BUCKET/PREFIX` and `az://CONTAINER/PREFIX`"
-            );
-            return Err(JobError::permanent(text));
+        let wrong = |why: &dyn std::fmt::Display| JobError::permanent(format!("the place of files `{url}`: {why}"));
+        if !matches!(url.scheme(), "s3" | "s3a" | "az" | "abfs" | "abfss") {
+            return Err(wrong(&"there are `file:///FOLDER`, `s3://BUCKET/PREFIX` and `az://CONTAINER/PREFIX`"));
         }
-        let (objects, base) = object_store::parse_url_opts(url, &location.options).map_err(|error| {
-            let text = format!("the place of files `{url}`: {error}; in this build only a folder can be used, `file:///FOLDER`");
-            JobError::permanent(text)
-        })?;
-        Ok(Self { objects: Arc::from(objects), base, shown: url.as_str().trim_end_matches('/').to_owned() })
+        #[cfg(feature = "cloud")]
+        {
+            let (objects, base) = cloud::open(url, &location.options).map_err(|error| wrong(&error))?;
+            Ok(Self { objects, base, shown: url.as_str().trim_end_matches('/').to_owned() })
+        }
+        #[cfg(not(feature = "cloud"))]
+        {
+            let _ = &location.options;
+            Err(wrong(&"this program is built without object stores; the feature `cloud` of the crate `leatworks` brings them"))
+        }
     }
 
     /// Where a key lies, for people.
@@ -155,7 +161,7 @@ impl Store {
         let mut keys: Vec<String> = self
             .objects
             .list(Some(&prefix))
-            .map_ok(|found| found.location.parts().skip(skip).map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/"))
+            .map_ok(|found| found.location.parts().skip(skip).map(|part| plain(part.as_ref())).collect::<Vec<_>>().join("/"))
             .try_collect()
             .await
             .map_err(|error| self.failed("listing", below, &error))?;
@@ -244,6 +250,25 @@ impl Store {
     fn failed(&self, what: &str, key: &str, error: &Error) -> JobError {
         JobError::failed(format!("{what} `{}`: {error}", self.shown(key)))
     }
+}
+
+/// A part of a key as it was given: the store writes some signs, and all that are not ASCII, as `%` and two digits.
+fn plain(part: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::with_capacity(part.len()), part.as_bytes());
+    while let [first, after @ ..] = rest {
+        let digits = after.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| part.to_owned())
 }
 
 fn json(value: &impl Serialize) -> Result<Bytes, JobError> {

@@ -106,7 +106,7 @@ async fn measure(url: &str) -> Result<f64, Box<dyn std::error::Error>> {
         let (broker, counts, url) = (broker.clone(), counts.clone(), url.to_owned());
         async move {
             let stop = async { _ = stopped.await };
-            standalone::run_edge(broker, &plan, &FORMS.edges[0], Some(&url), counts, None, stop).await
+            standalone::run_edge(broker, &plan, &FORMS.edges[0], Some(&url), standalone::Observer::new(counts), stop).await
         }
     });
     let handled = || counts.tasks()["echo"].handled;

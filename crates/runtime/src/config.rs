@@ -3,10 +3,13 @@
 //! It is about how and where things run, never about the graph. A key that nobody reads is an error.
 
 mod jobs;
+mod task;
+mod trace;
+
 use crate::{
-    def::{Retry, TaskDef, TopologyDef},
-    plan::{Builtin, Plan, TaskPlan},
-    settings::{self, DurationText, SettingsError},
+    def::{TaskDef, TopologyDef},
+    plan::{Plan, TaskPlan},
+    settings::{self, SettingsError},
 };
 use config::{File, FileFormat, ValueKind};
 pub use jobs::JobsConfig;
@@ -20,6 +23,9 @@ use std::{
     env,
     path::{Path, PathBuf},
 };
+use task::{TaskConfig, apply};
+pub use trace::TraceConfig;
+use trace::TraceTable;
 
 /// The name of the file beside `Project.toml`.
 pub const FILE: &str = "leat.toml";
@@ -83,6 +89,8 @@ pub struct Config {
     durability_flag: bool,
     /// Where jobs keep their files, and how they are run.
     pub jobs: JobsConfig,
+    /// Whether what is done with each message is written down, and where.
+    pub trace: TraceConfig,
     topologies: BTreeMap<String, TopologyConfig>,
 }
 
@@ -92,6 +100,7 @@ struct Root {
     data: Option<PathBuf>,
     broker: BrokerConfig,
     jobs: JobsTable,
+    trace: TraceTable,
     topology: BTreeMap<String, TopologyConfig>,
 }
 
@@ -131,26 +140,6 @@ impl BrokerConfig {
 struct TopologyConfig {
     durability: Option<String>,
     task: BTreeMap<String, TaskConfig>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct TaskConfig {
-    timeout: Option<DurationText>,
-    retry: RetryConfig,
-    parallelism: Option<usize>,
-    worker: Option<String>,
-    source: Option<Value>,
-    sink: Option<Value>,
-    settings: Option<Value>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct RetryConfig {
-    attempts: Option<u32>,
-    backoff: Option<DurationText>,
-    max_backoff: Option<DurationText>,
 }
 
 impl Config {
@@ -194,9 +183,11 @@ impl Config {
         let broker = flags.broker.as_ref().or(configured.url.as_ref()).map_or_else(|| "embedded".to_owned(), String::clone);
         let level = flags.durability.as_ref().or(configured.durability.as_ref());
         let jobs = root.jobs.over(JobsConfig::new(&data))?;
+        let trace = root.trace.over(TraceConfig::new(&data))?;
         Ok(Self {
             data,
             jobs,
+            trace,
             durability: level.map_or_else(|| "power".to_owned(), String::clone),
             eager: configured.eager.unwrap_or(true),
             elision: configured.elision.unwrap_or(true),
@@ -225,6 +216,7 @@ impl Config {
         let mut plan = Plan::new(topology, &self.data);
         plan.jobs = self.jobs.clone();
         for task in &mut plan.tasks {
+            task.lineage |= self.trace.enabled;
             task.eager &= self.eager;
         }
         // A level of the broker that is none is told when the broker is opened.
@@ -295,6 +287,7 @@ fn key_of(variable: &str) -> Option<String> {
 fn is_text(key: &str) -> bool {
     key == "data"
         || key.starts_with("jobs.")
+        || key.strip_prefix("trace.").is_some_and(|key| key != "enabled")
         || key.strip_prefix("broker.").is_some_and(|key| !matches!(key, "eager" | "elision"))
 }
 
@@ -319,8 +312,9 @@ fn parsed(text: &str) -> ValueKind {
 fn hint(key: &str) -> String {
     let parts: Vec<&str> = key.split('.').collect();
     let known: &[&str] = match parts[..] {
-        [_] => &["broker", "data", "jobs", "topology"],
+        [_] => &["broker", "data", "jobs", "topology", "trace"],
         ["jobs", _] => &["files", "options", "keep"],
+        ["trace", _] => &["enabled", "to", "options", "keep"],
         ["broker", _] => {
             &["url", "durability", "eager", "elision", "admin_url", "tenant", "namespace", "token", "token_file", "ca_file"]
         }
@@ -332,66 +326,10 @@ fn hint(key: &str) -> String {
     settings::hint(parts.last().copied().unwrap_or_default(), known)
 }
 
-fn apply(task: &mut TaskPlan, config: &TaskConfig) -> Result<(), ConfigError> {
-    let wrong = |text: &str| ConfigError::Wrong(format!("`topology.{}.task.{}`: {text}", task.def.topology, task.def.name));
-    let Retry { attempts, backoff, max_backoff } = task.retry;
-    let retry = Retry {
-        attempts: config.retry.attempts.unwrap_or(attempts),
-        backoff: config.retry.backoff.map_or(backoff, |text| text.0),
-        max_backoff: config.retry.max_backoff.map_or(max_backoff, |text| text.0),
-    };
-    if retry.attempts == 0 {
-        return Err(wrong("`retry.attempts` is at least 1"));
-    }
-    if config.parallelism == Some(0) {
-        return Err(wrong("`parallelism` is at least 1"));
-    }
-    if config.timeout.is_some_and(|timeout| timeout.0.is_zero()) {
-        return Err(wrong("`timeout` is longer than zero"));
-    }
-    if config.worker.is_some() && task.worker.is_none() {
-        return Err(wrong("it is no HTTP worker, so it has no `worker` address"));
-    }
-    if config.sink.is_some() && task.sink.is_none() {
-        return Err(wrong("it is no sink"));
-    }
-    let source = match &config.source {
-        Some(options) => Some(merged(task.source.as_ref(), options).ok_or_else(|| wrong("`source` needs a `type`"))?),
-        None => task.source.clone(),
-    };
-    let sink = match &config.sink {
-        Some(options) => Some(merged(task.sink.as_ref(), options).ok_or_else(|| wrong("`sink` needs a `type`"))?),
-        None => task.sink.clone(),
-    };
-    task.retry = retry;
-    task.timeout = config.timeout.map_or(task.timeout, |text| text.0);
-    task.parallelism = config.parallelism.unwrap_or(task.parallelism);
-    task.worker = config.worker.clone().or_else(|| task.worker.take());
-    (task.source, task.sink) = (source, sink);
-    task.settings = config.settings.clone().unwrap_or(Value::Null);
-    Ok(())
-}
-
-/// Options laid over those of the definition; with another `type` they replace them.
-fn merged(old: Option<&Builtin>, new: &Value) -> Option<Builtin> {
-    let mut new = new.as_object()?.clone();
-    let kind = match new.remove("type") {
-        Some(Value::String(kind)) => kind,
-        Some(_) => return None,
-        None => old?.kind.clone(),
-    };
-    let mut options = match old {
-        Some(old) if old.kind == kind => old.options.as_object().cloned().unwrap_or_default(),
-        _ => serde_json::Map::new(),
-    };
-    options.extend(new);
-    Some(Builtin { kind, options: Value::Object(options) })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::def::{BuiltinDef, Codec, Drawings, Kind};
+    use crate::def::{BuiltinDef, Codec, Drawings, Kind, Retry};
     use std::time::Duration;
 
     static SEND: TaskDef = TaskDef {
@@ -491,6 +429,8 @@ mod tests {
             ("[topology.email-pipeline.task.read-lines]\ntimeout = 'soon'", "is no duration"),
             ("[topology.email-pipeline.task.read-lines]\nparallelism = 0", "at least 1"),
             ("[topology.email-pipeline.task.read-lines]\nworker = 'http://x'", "no HTTP worker"),
+            ("[trace]\nenable = true", "did you mean `enabled`?"),
+            ("[trace]\nkeep = 'long'", "is no duration"),
             ("nonsense", "reading the configuration"),
         ] {
             let error = load("", file, &[], &Flags::default()).expect_err(file).to_string();

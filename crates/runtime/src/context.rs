@@ -1,6 +1,6 @@
 //! What a task knows about the message that it handles.
 
-use crate::{TaskError, settings};
+use crate::{TaskError, job, settings};
 use leatworks_broker::MessageId;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -12,6 +12,7 @@ pub struct Context {
     place: Arc<Place>,
     message_id: MessageId,
     root_id: MessageId,
+    parent_id: Option<MessageId>,
     attempt: u32,
     key: Option<String>,
     trace: Option<String>,
@@ -32,6 +33,7 @@ impl Context {
             place,
             message_id: message.id,
             root_id: message.root,
+            parent_id: job::parent(message),
             attempt,
             key: message.key.clone(),
             trace: message.trace.clone(),
@@ -53,6 +55,11 @@ impl Context {
     /// The identity of the root that the message came of; zero for what a fold gives.
     pub fn root_id(&self) -> MessageId {
         self.root_id
+    }
+
+    /// The identity of the message in whose handling this one was made. Messages only say it in topologies with jobs, and where steps are traced.
+    pub fn parent_id(&self) -> Option<MessageId> {
+        self.parent_id
     }
 
     /// Which attempt this is, from 1 on.

@@ -162,6 +162,7 @@ impl<'a> Owner<'a> {
             settled.push((edge, None));
         }
         let mut folded = Vec::new();
+        let mut traced = Vec::new();
         for (item, failure) in batch.into_iter().zip(failures) {
             let edge = &self.edges[item.edge];
             let Taken { queue, delivery } = item.taken;
@@ -169,6 +170,7 @@ impl<'a> Owner<'a> {
                 None => {
                     step.acks.push(edge.ack(queue, delivery.position));
                     folded.push(delivery.message.id);
+                    traced.extend(edge.trace.as_ref().map(|_| (item.edge, delivery.attempt, delivery.message, true)));
                     settled.push((item.edge, Some(true)));
                 }
                 Some(error) => match dispatch::fail(edge, queue, delivery.position, delivery.message, delivery.attempt, &error) {
@@ -177,6 +179,8 @@ impl<'a> Owner<'a> {
                     }
                     dispatch::Outcome::Settle(settle) => {
                         step.acks.push(settle.ack);
+                        let letters = settle.publishes.iter().filter(|_| edge.trace.is_some());
+                        traced.extend(letters.map(|letter| (item.edge, delivery.attempt, letter.message.clone(), false)));
                         step.publishes.extend(settle.publishes);
                         settled.push((item.edge, Some(false)));
                     }
@@ -196,6 +200,15 @@ impl<'a> Owner<'a> {
             }
         }
         self.count(&settled);
+        for (edge, attempt, message, is_folded) in traced {
+            let edge = &self.edges[edge];
+            let Some(trace) = &edge.trace else { continue };
+            if is_folded {
+                trace.folded(edge, &message, attempt);
+            } else {
+                trace.given_up(edge, &message);
+            }
+        }
         Ok(())
     }
 

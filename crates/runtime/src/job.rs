@@ -8,7 +8,7 @@ use crate::{
     plan::{Plan, TaskPlan},
     routes::Routes,
 };
-use leatworks_broker::{BoxFuture, Message};
+use leatworks_broker::{BoxFuture, Message, MessageId};
 use leatworks_jobs::{Commit, Declared, Executor, FILES_KEY, FileRef, Job, JobError, Process, Spec, Store};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
@@ -16,8 +16,18 @@ use std::{sync::Arc, time::Duration};
 /// How long an attempt may take beyond the time of its worker: to copy files, and to write down what has become of it.
 pub(crate) const SETTLE_MAX: Duration = Duration::from_secs(60);
 
-/// The property of a message that names the one in whose handling it was made. Only topologies with jobs have it.
+/// The property of a message that names the one in whose handling it was made. Only topologies with jobs have it, and those that are traced.
 pub(crate) const PARENT: &str = "parent";
+
+/// The message in whose handling this one was made, if it says so.
+pub(crate) fn parent(message: &Message) -> Option<MessageId> {
+    message.properties.iter().find(|(name, _)| name == PARENT).and_then(|(_, parent)| parent.parse().ok())
+}
+
+/// What says it on a message.
+pub(crate) fn parents(parent: Option<MessageId>) -> Vec<(String, String)> {
+    parent.map(|parent| (PARENT.to_owned(), parent.to_string())).into_iter().collect()
+}
 
 /// How often old files are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
@@ -108,14 +118,13 @@ impl Adapt {
             Codec::Json => handler::decode_borrowed(&message.payload)?,
             Codec::MessagePack => handler::decode(message.codec, &message.payload)?,
         };
-        let parent = message.properties.iter().find(|(name, _)| name == PARENT).map(|(_, value)| value.clone());
         Ok(Job {
             topology: cx.topology().to_owned(),
             task: cx.task().to_owned(),
             edge: cx.edge().to_owned(),
             message: message.id.to_string(),
             root: message.root.to_string(),
-            parent,
+            parent: cx.parent_id().map(|parent| parent.to_string()),
             attempt: cx.attempt(),
             key: message.key.clone(),
             traceparent: cx.traceparent(),

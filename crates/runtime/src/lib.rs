@@ -47,11 +47,13 @@ pub mod config;
 pub mod control;
 pub mod def;
 pub mod handler;
+pub mod observe;
 pub mod plan;
 pub mod run;
 pub mod source;
 pub mod standalone;
 pub mod topics;
+pub mod trace;
 pub mod worker;
 
 mod cli;

@@ -6,6 +6,7 @@ use crate::{
     def::{BuiltinDef, Kind, Retry, TaskDef, TopologyDef},
     setup::Results,
     sink::Console,
+    trace::Tracer,
 };
 use leatworks_broker::Durability;
 use serde_json::Value;
@@ -31,6 +32,8 @@ pub struct Plan {
     pub(crate) results: Results,
     /// Standard output, for the sinks that write there.
     pub(crate) console: Console,
+    /// Where what is done with each message is told, if it is to be written down.
+    pub(crate) tracer: Option<Tracer>,
 }
 
 /// A task as it is run.
@@ -83,6 +86,7 @@ impl Plan {
             make_topics: true,
             results: Results::default(),
             console: Console::default(),
+            tracer: None,
         }
     }
 

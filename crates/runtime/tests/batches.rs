@@ -10,7 +10,7 @@ use leatworks::{
     def::{Codec, Kind, Retry, TopologyDef},
     open_task,
     plan::{Plan, TaskPlan},
-    standalone::{self, Handled},
+    standalone::{self, Handled, Observer},
     worker,
 };
 use serde_json::{Value, json};
@@ -138,7 +138,15 @@ async fn dispatch(
             let stop = async move { _ = stopped.wait_for(|stopped| *stopped).await };
             let url = format!("http://{worker}");
             let plan = Plan::new(topology, ".");
-            standalone::run_edge(broker, &plan, &topology.edges[0], Some(&url), counts, Some(log), stop).await
+            standalone::run_edge(
+                broker,
+                &plan,
+                &topology.edges[0],
+                Some(&url),
+                Observer { log: Some(log), ..Observer::new(counts) },
+                stop,
+            )
+            .await
         }
     });
     loop {

@@ -11,7 +11,8 @@ use leatworks::{
     open_task,
     plan::{Plan, TaskPlan},
     run::{Report, RunOptions, Stop, run},
-    standalone, worker,
+    standalone::{self, Observer},
+    worker,
 };
 use serde_json::{Value, json};
 use std::{
@@ -283,7 +284,15 @@ async fn two_dispatchers_of_one_edge_share_the_work() {
                 let log = Arc::new(move |_: &standalone::Handled<'_>| told.lock().unwrap()[index] += 1);
                 let stop = async move { _ = stopped.wait_for(|stopped| *stopped).await };
                 let counts = Arc::new(Counts::new(topology));
-                standalone::run_edge(broker, &plan, &topology.edges[0], None, counts, Some(log), stop).await
+                standalone::run_edge(
+                    broker,
+                    &plan,
+                    &topology.edges[0],
+                    None,
+                    Observer { log: Some(log), ..Observer::new(counts) },
+                    stop,
+                )
+                .await
             })
         })
         .collect();

@@ -2,7 +2,7 @@
 
 use crate::args::{Data, Output};
 use clap::{Args, ValueHint};
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 #[derive(Debug, Args)]
 pub(crate) struct Dispatch {
@@ -27,6 +27,12 @@ pub(crate) struct Dispatch {
     /// A file with the certificates, in PEM, that the broker's is checked by
     #[arg(long, value_name = "FILE", requires = "edge", value_hint = ValueHint::FilePath)]
     pub(crate) ca_file: Option<PathBuf>,
+    /// Serve /metrics, /healthz and /readyz at this address
+    #[arg(long, value_name = "ADDRESS", requires = "edge")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// One JSON object for each line of the log, with the topology and the edge
+    #[arg(long, requires = "edge")]
+    pub(crate) json_log: bool,
     #[command(flatten)]
     pub(crate) data: Data,
     /// What to take, whom to call, and where the broker is

@@ -35,6 +35,7 @@ pub(super) fn run(args: &Dispatch, target: &str, quiet: bool, found: &Found) -> 
     }
     let mut job = EdgeJob::new(edge);
     (job.worker, job.json, job.quiet) = (args.worker.clone(), args.output == Output::Json, quiet);
+    (job.listen, job.json_log) = (args.listen, args.json_log);
     Ok(dispatch_edge(topology, &config, &job))
 }
 

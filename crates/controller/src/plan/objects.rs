@@ -5,7 +5,7 @@ use super::{
     site::{Dispatched, Part, Refusal, Site},
 };
 use crate::{
-    crd::{TaskKind, TaskSpec},
+    crd::{Autoscale, TaskKind, TaskSpec},
     names::{self, Kind},
     same,
 };
@@ -17,7 +17,24 @@ const APP: &str = "/app";
 /// How long a worker goes on when its pod is to end, so that the nodes learn not to send to it any more.
 const LINGER_SECONDS: i64 = 3;
 
-/// The metric by which dispatchers are scaled, which the controller exports.
+/// Where a dispatcher tells how it is. Nothing else listens in its pod.
+const DISPATCHER_PORT: i32 = 8081;
+
+/// How long a dispatcher may take to answer a probe: it may be busy, on a machine that is.
+const PROBE_SECONDS: i64 = 5;
+
+/// How long the backlog must have asked for fewer dispatchers before some go: one that goes settles what it has in hand, and the next burst may be near.
+const CALM_SECONDS: i64 = 300;
+
+/// How often the number of dispatchers may double, or halve: as often as an autoscaler looks, and slower on the way down.
+const GROW_SECONDS: i64 = 15;
+/// See [`GROW_SECONDS`].
+const SHRINK_SECONDS: i64 = 60;
+
+/// How many dispatchers may be added at once where doubling would be less.
+const GROW_PODS: i64 = 4;
+
+/// The metric by which dispatchers are scaled, which they and the controller export.
 pub const BACKLOG_METRIC: &str = "leatworks_edge_backlog";
 
 /// All objects that are to be there, in the order of their making: what others need comes first.
@@ -70,7 +87,8 @@ fn worker(site: Site<'_>, task: &TaskSpec, objects: &mut Vec<Value>, refused: &m
         part,
         image: image.unwrap_or(&site.spec.image),
         command: command(task),
-        port: Some(task.port),
+        port: Some(("http", task.port)),
+        scraped: false,
         probes: probes(own || job),
         env,
         user_env: &task.env,
@@ -117,6 +135,12 @@ fn probes(own: bool) -> Value {
     }
 }
 
+/// How the kubelet learns how a dispatcher is.
+fn dispatcher_probes() -> Value {
+    let get = |path: &str, period: i64| json!({ "httpGet": { "path": path, "port": "metrics" }, "periodSeconds": period, "timeoutSeconds": PROBE_SECONDS });
+    json!({ "readinessProbe": get("/readyz", 2), "livenessProbe": get("/healthz", 10) })
+}
+
 fn dispatcher(site: Site<'_>, edge: &Dispatched<'_>, objects: &mut Vec<Value>, refused: &mut Vec<String>) {
     let target = site.task(edge.to.name().as_str());
     let part = Part::Edge(&edge.id, &target.name);
@@ -126,15 +150,18 @@ fn dispatcher(site: Site<'_>, edge: &Dispatched<'_>, objects: &mut Vec<Value>, r
         .unwrap_or_else(|| format!("http://{}:{}", names::object(site.name, "worker", &target.name), target.port));
     let mut env = task_env(site.name, &target);
     env.push((variable(site.name, &target.name, "PARALLELISM"), edge.parallelism().to_string()));
-    let words = ["dispatch", &edge.id, "--worker", &url, "--topics-are-made", "-o", "json", "--log-format", "json"];
+    let listen = format!("0.0.0.0:{DISPATCHER_PORT}");
+    let words =
+        ["dispatch", &edge.id, "--worker", &url, "--topics-are-made", "--listen", &listen, "-o", "json", "--log-format", "json"];
     let pod = Pod {
         site,
         role: "dispatcher",
         part,
         image: &site.spec.image,
         command: std::iter::once(format!("{APP}/{}", site.name)).chain(words.map(str::to_owned)).collect(),
-        port: None,
-        probes: json!({}),
+        port: Some(("metrics", DISPATCHER_PORT)),
+        scraped: true,
+        probes: dispatcher_probes(),
         env,
         user_env: &site.spec.env,
         user_env_from: &site.spec.env_from,
@@ -153,8 +180,14 @@ fn dispatcher(site: Site<'_>, edge: &Dispatched<'_>, objects: &mut Vec<Value>, r
     annotations[names::RETRY_TOPIC] = edge.retry_topic.as_str().into();
     let name = deployment["metadata"]["name"].clone();
     objects.push(deployment);
-    let Some(autoscale) = autoscale else { return };
-    let mut scaler = site.object(Kind::Autoscaler, name.as_str().unwrap_or_default(), "dispatcher", part);
+    if let Some(autoscale) = autoscale {
+        objects.push(scaler(site, edge, part, name.as_str().unwrap_or_default(), autoscale));
+    }
+}
+
+/// What decides how many dispatchers an edge has.
+fn scaler(site: Site<'_>, edge: &Dispatched<'_>, part: Part<'_>, name: &str, autoscale: &Autoscale) -> Value {
+    let mut scaler = site.object(Kind::Autoscaler, name, "dispatcher", part);
     scaler["spec"] = json!({
         "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": name },
         "minReplicas": autoscale.min_replicas,
@@ -169,8 +202,23 @@ fn dispatcher(site: Site<'_>, edge: &Dispatched<'_>, objects: &mut Vec<Value>, r
                 "target": { "type": "AverageValue", "averageValue": autoscale.backlog_per_replica.to_string() },
             },
         }],
+        "behavior": {
+            "scaleUp": {
+                "stabilizationWindowSeconds": 0,
+                "selectPolicy": "Max",
+                "policies": [
+                    { "type": "Percent", "value": 100, "periodSeconds": GROW_SECONDS },
+                    { "type": "Pods", "value": GROW_PODS, "periodSeconds": GROW_SECONDS },
+                ],
+            },
+            "scaleDown": {
+                "stabilizationWindowSeconds": CALM_SECONDS,
+                "selectPolicy": "Max",
+                "policies": [{ "type": "Percent", "value": 50, "periodSeconds": SHRINK_SECONDS }],
+            },
+        },
     });
-    objects.push(scaler);
+    scaler
 }
 
 /// The edges whose dispatchers are scaled by their backlog: edge, topic, subscription and retry topic.
@@ -192,6 +240,7 @@ fn run(site: Site<'_>, objects: &mut Vec<Value>, refused: &mut Vec<String>) {
         image: &site.spec.image,
         command: std::iter::once(format!("{APP}/{}", site.name)).chain(words.map(str::to_owned)).collect(),
         port: None,
+        scraped: false,
         probes: json!({}),
         env: tasks.iter().flat_map(|task| task_env(site.name, task)).collect(),
         user_env: &site.spec.env,

@@ -29,7 +29,10 @@ pub(super) struct Pod<'a> {
     pub(super) part: Part<'a>,
     pub(super) image: &'a str,
     pub(super) command: Vec<String>,
-    pub(super) port: Option<i32>,
+    /// The name and number of the port on which it listens.
+    pub(super) port: Option<(&'static str, i32)>,
+    /// Whether it tells metrics on that port.
+    pub(super) scraped: bool,
     pub(super) probes: Value,
     pub(super) env: Vec<(String, String)>,
     pub(super) user_env: &'a [EnvVar],
@@ -52,6 +55,12 @@ impl Pod<'_> {
         if let Some((_, hash)) = &self.config {
             // A changed configuration is a changed pod.
             template["metadata"]["annotations"]["leatworks.dev/config"] = hash.as_str().into();
+        }
+        if let Some((_, port)) = self.port.filter(|_| self.scraped) {
+            let annotations = &mut template["metadata"]["annotations"];
+            annotations["prometheus.io/scrape"] = "true".into();
+            annotations["prometheus.io/port"] = port.to_string().into();
+            annotations["prometheus.io/path"] = "/metrics".into();
         }
         for over in [self.site.spec.pod_template.as_ref(), self.overlay].into_iter().flatten() {
             merge::overlay(&mut template, over);
@@ -119,8 +128,8 @@ impl Pod<'_> {
         if let Some(policy) = self.site.spec.image_pull_policy {
             container["imagePullPolicy"] = json!(policy);
         }
-        if let Some(port) = self.port {
-            container["ports"] = json!([{ "name": "http", "containerPort": port, "protocol": "TCP" }]);
+        if let Some((name, port)) = self.port {
+            container["ports"] = json!([{ "name": name, "containerPort": port, "protocol": "TCP" }]);
         }
         if !self.user_env_from.is_empty() {
             container["envFrom"] = json!(self.user_env_from);

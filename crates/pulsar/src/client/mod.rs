@@ -252,6 +252,11 @@ impl Broker for PulsarBroker {
         Box::pin(self.inner.stats())
     }
 
+    fn topic_stats(&self, topic: &str) -> BoxFuture<'_, Result<Option<TopicStats>>> {
+        let topic = topic.to_owned();
+        Box::pin(async move { self.inner.topic_stats(&topic).await })
+    }
+
     fn account(&self, _topology: &str) -> BoxFuture<'_, Result<Account>> {
         Box::pin(async { self.inner.check().map_err(BrokerError::from).and(Err(unsupported("no account is kept"))) })
     }

@@ -382,6 +382,13 @@ impl Inner {
         Ok(all)
     }
 
+    /// One topic, without a look at all others.
+    pub(super) async fn topic_stats(&self, name: &str) -> Result<Option<TopicStats>> {
+        self.check()?;
+        let names = self.admin.topics().await?;
+        self.stats_of(name, &names).await
+    }
+
     async fn stats_of(&self, name: &str, names: &[String]) -> Result<Option<TopicStats>> {
         let Some(spec) = self.visible(name).await? else { return Ok(None) };
         let stats = match self.admin.stats(name).await {

@@ -14,11 +14,16 @@ use crate::{
     counts::EdgeTally,
     def::{EdgeDef, TopologyDef},
     host,
+    observe::{self, Watch},
+    plan::Plan,
     run::Stop,
     settings,
-    standalone::{self, DispatchError, Handled, Log},
+    standalone::{self, DispatchError, Handled, Log, Observer},
+    trace::Writer,
+    worker,
 };
-use std::{future::Future, io::Write, process::ExitCode, sync::Arc, time::Duration};
+use serde::Serialize;
+use std::{future::Future, io::Write, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 /// What a dispatcher of one edge is to do.
 #[derive(Clone, Debug)]
@@ -33,6 +38,10 @@ pub struct EdgeJob {
     pub quiet: bool,
     /// Make no topics and subscriptions: somebody else does.
     pub topics_are_made: bool,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served, if they are.
+    pub listen: Option<SocketAddr>,
+    /// One JSON object for each line of the log, with the topology and the edge.
+    pub json_log: bool,
     /// Tell the counters from time to time in place of each message: this is a child of the topology's run.
     pub(crate) child: bool,
 }
@@ -40,7 +49,16 @@ pub struct EdgeJob {
 impl EdgeJob {
     /// An edge, with nothing else said.
     pub fn new(edge: impl Into<String>) -> Self {
-        Self { edge: edge.into(), worker: None, json: false, quiet: false, topics_are_made: false, child: false }
+        Self {
+            edge: edge.into(),
+            worker: None,
+            json: false,
+            quiet: false,
+            topics_are_made: false,
+            listen: None,
+            json_log: false,
+            child: false,
+        }
     }
 }
 
@@ -49,7 +67,8 @@ const TELL: Duration = Duration::from_millis(200);
 
 /// Dispatches one edge until a signal ends it, and gives the exit code of the process.
 pub fn dispatch_edge(topology: &'static TopologyDef, config: &Config, job: &EdgeJob) -> ExitCode {
-    log::init(0, job.quiet, LogFormat::Text);
+    let format = if job.json_log { LogFormat::Json } else { LogFormat::Text };
+    log::init(0, job.quiet, format, &[("topology", topology.name), ("edge", &job.edge)]);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new(INTERNAL, format!("starting threads: {error}")).report(),
@@ -72,8 +91,12 @@ pub(super) async fn run(topology: &'static TopologyDef, config: &Config, job: &E
     }
     let mut plan = config.plan(topology)?;
     plan.make_topics = !job.topics_are_made;
+    let writer = Writer::begin(&config.trace, topology.name).map_err(|error| Failure::new(INVALID, error))?;
+    plan.tracer = writer.as_ref().map(Writer::tracer);
     let signals =
         Signals::listen(!job.child).map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
+    let counts = Arc::new(Counts::new(topology));
+    let watch = watched(&plan, edge, &counts, job, &signals).await?;
     let opening = host::open_when_free(config, async || control::answers(&config.data).await);
     let broker = tokio::select! {
         opened = opening => opened?,
@@ -85,10 +108,11 @@ pub(super) async fn run(topology: &'static TopologyDef, config: &Config, job: &E
         output::tell(&told);
     }
     let json = job.json;
-    let counts = Arc::new(Counts::new(topology));
-    let log = (!job.child).then(|| Arc::new(move |handled: &Handled<'_>| tell(json, handled)) as Log);
+    let place = (topology.name, edge.id);
+    let log = (!job.child).then(|| Arc::new(move |handled: &Handled<'_>| tell(json, place, handled)) as Log);
     let (stop, worker) = (asked(&signals, Stop::Drain), job.worker.as_deref());
-    let serving = standalone::run_edge(broker.clone(), &plan, edge, worker, counts.clone(), log, stop);
+    let serving =
+        standalone::run_edge(broker.clone(), &plan, edge, worker, Observer { counts: counts.clone(), log, watch }, stop);
     tokio::select! {
         ended = serving => ended?,
         () = asked(&signals, Stop::Now) => {}
@@ -97,8 +121,36 @@ pub(super) async fn run(topology: &'static TopologyDef, config: &Config, job: &E
     if job.child {
         write(&counts.of_edge(edge));
     }
+    if let Some(writer) = writer {
+        writer.end().await;
+    }
     broker.close().await?;
     Ok(signals.code().unwrap_or(OK))
+}
+
+/// Begins to tell how the dispatcher is, where that is asked for: before it waits for the broker, which is alive but not ready.
+async fn watched(
+    plan: &Plan,
+    edge: &'static EdgeDef,
+    counts: &Arc<Counts>,
+    job: &EdgeJob,
+    signals: &Signals,
+) -> Result<Option<Arc<Watch>>, Failure> {
+    let Some(address) = job.listen else { return Ok(None) };
+    let limit = plan.task(edge.to).map_or(Duration::ZERO, |task| task.timeout);
+    let watch = Arc::new(Watch::new(plan.topology.name, edge, counts.clone(), limit));
+    // It tells counts and takes nothing in, and those who ask are on other machines.
+    let bound = worker::bind(address, true).await?;
+    if !job.quiet {
+        output::tell(&format!("{:>12} http://{}/metrics, /healthz and /readyz", "Telling", bound.address()));
+    }
+    let (router, stop) = (observe::router(watch.clone()), asked(signals, Stop::Now));
+    tokio::spawn(async move {
+        if let Err(error) = bound.serve_router(router, stop).await {
+            tracing::error!(%error, "how the dispatcher is can no longer be asked");
+        }
+    });
+    Ok(Some(watch))
 }
 
 /// Resolves when a signal has asked for this, or more.
@@ -139,8 +191,18 @@ fn write(tally: &EdgeTally) {
 }
 
 /// One line for each message. Whether somebody reads it is no concern of the messages.
-fn tell(json: bool, handled: &Handled<'_>) {
-    let line = if json { serde_json::to_string(handled).unwrap_or_default() } else { handled.to_string() };
+fn tell(json: bool, (topology, edge): (&'static str, &'static str), handled: &Handled<'_>) {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        topology: &'a str,
+        edge: &'a str,
+        #[serde(flatten)]
+        handled: &'a Handled<'a>,
+    }
+    let line = match json {
+        true => serde_json::to_string(&Line { topology, edge, handled }).unwrap_or_default(),
+        false => handled.to_string(),
+    };
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
@@ -165,9 +227,17 @@ pub(super) struct DispatchFlags {
     /// Make no topics and subscriptions: somebody else does
     #[arg(long)]
     topics_are_made: bool,
+    /// Serve /metrics, /healthz and /readyz at this address
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
 }
 
 impl DispatchFlags {
+    /// The edge as it was given.
+    pub(super) fn edge(&self) -> &str {
+        &self.edge
+    }
+
     /// With what all commands are told.
     pub(super) fn job(self, common: &Common) -> EdgeJob {
         EdgeJob {
@@ -176,6 +246,8 @@ impl DispatchFlags {
             json: common.output == Output::Json,
             quiet: common.quiet,
             topics_are_made: self.topics_are_made,
+            listen: self.listen,
+            json_log: common.log_format == LogFormat::Json,
             child: common.child_of.is_some(),
         }
     }

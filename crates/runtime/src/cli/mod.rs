@@ -11,6 +11,7 @@ mod progress;
 mod signals;
 mod task;
 mod topology;
+mod trace;
 
 pub use dispatch::{EdgeJob, dispatch_edge};
 pub(crate) use task::main as main_task;

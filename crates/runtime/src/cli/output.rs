@@ -15,8 +15,9 @@ pub(crate) enum Output {
 
 /// Tells something on standard error. If nobody reads it any more (`2>&1 | head`, a terminal that is gone) the work goes on.
 pub(crate) fn tell(text: &str) {
+    let line = super::log::line(text);
     // There is no other place to say that this one is gone.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", line.as_deref().unwrap_or(text));
 }
 
 /// Writes text to standard output. A reader that has gone (`| head`) is no error.

@@ -58,7 +58,7 @@ pub(crate) fn main(task: &'static TaskDef) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    log::init(cli.common.verbose, cli.common.quiet, cli.common.log_format);
+    log::init(cli.common.verbose, cli.common.quiet, cli.common.log_format, &[("topology", task.topology), ("task", task.name)]);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new(INTERNAL, format!("starting threads: {error}")).report(),

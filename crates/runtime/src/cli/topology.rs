@@ -11,6 +11,7 @@ use super::{
     processes::{self, Processes},
     progress,
     signals::Signals,
+    trace,
 };
 use crate::{
     Counts,
@@ -22,6 +23,7 @@ use crate::{
     run::{self, Prepared, Report, RunOptions},
     settings::DurationText,
     sink, source,
+    trace::Writer,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use leatworks_broker::Broker;
@@ -59,6 +61,11 @@ enum Command {
     Dlq {
         #[command(subcommand)]
         command: DlqCommand,
+    },
+    /// Show what has become of a root message, step by step
+    Trace {
+        /// The id of the root, or of a message that came of it
+        id: String,
     },
 }
 
@@ -151,7 +158,11 @@ pub(crate) fn main(topology: &'static TopologyDef) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    log::init(cli.common.verbose, cli.common.quiet, cli.common.log_format);
+    let mut place = vec![("topology", topology.name)];
+    if let Some(Command::Dispatch(flags)) = &cli.command {
+        place.push(("edge", flags.edge()));
+    }
+    log::init(cli.common.verbose, cli.common.quiet, cli.common.log_format, &place);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new(INTERNAL, format!("starting threads: {error}")).report(),
@@ -186,6 +197,7 @@ async fn perform(topology: &'static TopologyDef, cli: Cli) -> Result<u8, Failure
         Some(Command::Check) => check(topology, common.output, &config()?),
         Some(Command::Send(send)) => inspect::send(topology, common.output, &config()?, send).await,
         Some(Command::Status) => inspect::status(topology, common.output, &config()?).await,
+        Some(Command::Trace { id }) => trace::show(topology, common.output, &config()?, &id).await,
         Some(Command::Dlq { command }) => inspect::dlq(topology, common.output, &config()?, command).await,
     }
 }
@@ -254,6 +266,8 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     let mut plan = config.plan(topology)?;
     // With `-o json` standard output is one JSON value: the report.
     plan.console.on_stderr = common.output == Output::Json;
+    let writer = Writer::begin(&config.trace, topology.name).map_err(|error| Failure::new(INVALID, error))?;
+    plan.tracer = writer.as_ref().map(Writer::tracer);
     let options = options(&run)?;
     let signals = Signals::listen(true).map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
     let mut stop = signals.stop.clone();
@@ -286,6 +300,9 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     };
     drop(progress);
     drop(listening);
+    if let Some(writer) = writer {
+        writer.end().await;
+    }
     if let Some(served) = served {
         served.end(&signals.stop).await;
     }

@@ -42,6 +42,15 @@ impl JobsConfig {
     }
 }
 
+/// A place that a person has written: an address, or a folder.
+pub(super) fn location(key: &str, place: String, options: BTreeMap<String, String>) -> Result<Location, ConfigError> {
+    let wrong = |error: JobError| ConfigError::Wrong(format!("`{key}`: {error}"));
+    match place.contains("://") {
+        true => Ok(Location { url: place, options }),
+        false => Location::folder(Path::new(&place)).map_err(wrong),
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct JobsTable {
@@ -54,11 +63,7 @@ impl JobsTable {
     /// This, over what was there.
     pub(super) fn over(self, mut jobs: JobsConfig) -> Result<JobsConfig, ConfigError> {
         if let Some(place) = self.files {
-            let wrong = |error: JobError| ConfigError::Wrong(format!("`jobs.files`: {error}"));
-            jobs.files = match place.contains("://") {
-                true => Location { url: place, options: self.options },
-                false => Location::folder(Path::new(&place)).map_err(wrong)?,
-            };
+            jobs.files = location("jobs.files", place, self.options)?;
         }
         if let Some(keep) = self.keep {
             jobs.keep = keep.0;

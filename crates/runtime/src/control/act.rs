@@ -1,6 +1,6 @@
 //! Carries requests out on a broker.
 
-use super::{EdgeStatus, FailureKind, Filter, Listed, Outgoing, Request, Response, Sent, Status};
+use super::{EdgeStatus, FailureKind, Filter, Listed, Outgoing, Request, Response, Sent, Status, pending};
 use crate::{
     Codec, DeadLetter,
     codec::Bytes,
@@ -27,6 +27,10 @@ pub async fn perform(broker: &dyn Broker, request: Request, running: bool) -> Re
             return send(broker, &topology, &edge, messages, wait_ms).await.unwrap_or_else(failed);
         }
         Request::DeadLetters { topology, filter, limit } => list(broker, &topology, &filter, limit).await,
+        Request::Pending { topology, id, limit } => match id.parse() {
+            Ok(id) => pending::list(broker, &topology, id, limit).await.map(Response::Pending),
+            Err(_) => return Response::failed(FailureKind::Invalid, format!("`{id}` is no id of a message")),
+        },
         Request::Redrive { topology, filter } => settle(broker, &topology, &filter, true).await,
         Request::Drop { topology, filter } => settle(broker, &topology, &filter, false).await,
     };

@@ -5,6 +5,7 @@
 
 mod access;
 mod act;
+mod pending;
 mod place;
 mod socket;
 
@@ -45,6 +46,15 @@ pub enum Request {
         topology: TopologyRef,
         /// Which.
         filter: Filter,
+        /// How many at most.
+        limit: usize,
+    },
+    /// Lists what waits, or is in hand, of a root.
+    Pending {
+        /// The topology.
+        topology: TopologyRef,
+        /// The root, or a message that came of it, in full.
+        id: String,
         /// How many at most.
         limit: usize,
     },
@@ -94,6 +104,8 @@ pub enum Response {
     Sent(Vec<Sent>),
     /// To [`Request::DeadLetters`].
     DeadLetters(Listed),
+    /// To [`Request::Pending`].
+    Pending(Waiting),
     /// To [`Request::Redrive`] and [`Request::Drop`]: how many.
     Count {
         /// How many dead letters it was.
@@ -162,6 +174,30 @@ pub struct Listed {
     pub total: u64,
     /// The first of them, by edge and then by age.
     pub letters: Vec<DeadLetter>,
+}
+
+/// What waits of a root, by edge.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The messages.
+    pub messages: Vec<Pending>,
+    /// Whether there may be more.
+    pub cut: bool,
+}
+
+/// A message that waits on an edge, or is in hand.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The edge.
+    pub edge: String,
+    /// Its identity.
+    pub id: String,
+    /// The root that it came of.
+    pub root: String,
+    /// The message in whose handling it was made, if it says so.
+    pub parent: Option<String>,
+    /// When it was made, in milliseconds since the Unix epoch.
+    pub created_ms: u64,
 }
 
 /// A message that was sent.

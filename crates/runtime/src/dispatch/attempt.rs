@@ -7,7 +7,14 @@ use leatworks_broker::{Ack, Delivery, Message, Position, Publish};
 use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::{any::Any, borrow::Cow, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    borrow::Cow,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// What is to become of a message.
 #[derive(Debug)]
@@ -28,6 +35,8 @@ pub(crate) struct Settle {
     pub(crate) emitted: Option<u64>,
     /// The message and its attempt, should the broker refuse what came of it; none if it was given up.
     pub(crate) origin: Option<(Arc<Message>, u32)>,
+    /// How long its call took, where that is written down.
+    pub(crate) took: Option<Duration>,
 }
 
 /// A message that an attempt is to be made at.
@@ -36,12 +45,13 @@ pub(super) struct Held {
     position: Position,
     pub(super) attempt: u32,
     pub(super) message: Arc<Message>,
+    began: Option<Instant>,
 }
 
 impl Held {
     /// The message as it was before it was taken in hand.
     pub(super) fn untried(self) -> Taken {
-        let Self { queue, position, attempt, message } = self;
+        let Self { queue, position, attempt, message, .. } = self;
         Taken { queue, delivery: Delivery { position, attempt, message } }
     }
 }
@@ -54,18 +64,20 @@ pub(super) fn hold(edge: &Edge, taken: Taken) -> Result<Held, Outcome> {
         let error = died(edge.retry.attempts);
         return Err(give_up(edge, queue, position, message, attempt, &error));
     }
-    Ok(Held { queue, position, attempt, message })
+    let began = edge.trace.as_ref().map(|_| Instant::now());
+    Ok(Held { queue, position, attempt, message, began })
 }
 
 /// What becomes of a message by what its task has said. `now_ms` is when its outputs are made, as well as it is known.
 pub(super) fn conclude(edge: &Edge, held: Held, result: Result<Vec<Output>, TaskError>, now_ms: u64) -> Outcome {
-    let Held { queue, position, attempt, message } = held;
+    let Held { queue, position, attempt, message, began } = held;
     match result.and_then(|outputs| publishes(edge, &message, outputs, now_ms)) {
         Ok((publishes, emitted)) => Outcome::Settle(Settle {
             ack: edge.ack(queue, position),
             publishes,
             emitted: Some(emitted),
             origin: Some((message, attempt)),
+            took: began.map(|began| began.elapsed()),
         }),
         Err(error) => fail(edge, queue, position, message, attempt, &error),
     }
@@ -82,13 +94,19 @@ pub(super) async fn run(edge: &Edge, taken: Taken, now_ms: u64, closing: &Closin
         let cx = Context::new(edge.place.clone(), &seen, held.attempt);
         let mut away = Away::new(edge);
         loop {
+            let began = edge.watch.as_ref().map(|watch| (watch, Instant::now()));
             match call(edge, &seen, &cx).await {
                 Err(error) if error.is_unreached() => {
                     if !away.wait(&seen, &error, closing).await {
                         return Outcome::Again(held.queue, held.position, Duration::ZERO);
                     }
                 }
-                result => break result,
+                result => {
+                    if let Some((watch, began)) = began {
+                        watch.called(began.elapsed());
+                    }
+                    break result;
+                }
             }
         }
     };
@@ -121,6 +139,9 @@ pub(crate) fn fail(
     counts.retried.fetch_add(1, Relaxed);
     let delay = backoff(edge, &message, attempt, error);
     tracing::debug!(id = %message.id, edge = edge.def.id, attempt, ?delay, %error, "failed, tried again");
+    if let Some(trace) = &edge.trace {
+        trace.failed(edge, &message, attempt, error);
+    }
     Outcome::Again(queue, position, delay)
 }
 
@@ -158,7 +179,7 @@ pub(super) fn give_up_with(edge: &Edge, ack: Ack, message: Arc<Message>, attempt
     tracing::warn!(id = %message.id, edge = edge.def.id, attempt, cause = error.cause().as_str(), %error, "moved to the dead letters");
     let message = DeadLetter::write(Arc::unwrap_or_clone(message), edge.def.id, attempt.min(edge.retry.attempts.max(1)), error);
     let publish = Publish { topic: edge.dead_letter_topic.clone(), message: message.into(), sequence: None };
-    Settle { ack, publishes: vec![publish], emitted: None, origin: None }
+    Settle { ack, publishes: vec![publish], emitted: None, origin: None, took: None }
 }
 
 /// The task of a Trampoline envelope (`{"type": "<topology>-<task>", "task": …}`), if the message is one for this address.
@@ -229,7 +250,7 @@ fn publishes(edge: &Edge, parent: &Message, outputs: Vec<Output>, now_ms: u64) -
             created_ms: now_ms,
             trace: parent.trace.clone(),
             codec: edge.codec(),
-            properties: if edge.lineage { vec![(job::PARENT.to_owned(), parent.id.to_string())] } else { Vec::new() },
+            properties: job::parents(edge.lineage.then_some(parent.id)),
             payload,
             ..Message::default()
         };

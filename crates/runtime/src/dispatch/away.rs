@@ -55,6 +55,10 @@ impl<'a> Away<'a> {
             absence.waiting.fetch_add(1, Relaxed);
         }
         absence.tell(self.edge, error);
+        // Nothing is stuck: it is known what is waited for.
+        if let Some(watch) = &self.edge.watch {
+            watch.moved();
+        }
         let longest = PAUSE.0.saturating_mul(1 << self.looks.min(16)).min(PAUSE.1);
         // All that wait would otherwise come at once.
         let pause = longest.mul_f64(0.5 + ids::spread(message.id, self.looks) / 2.0);

@@ -51,20 +51,29 @@ pub(super) fn bytes(outcome: &Outcome) -> usize {
 
 /// Settles messages, and counts them when that is done.
 pub(super) async fn settle(edge: Arc<Edge>, outcomes: Vec<Outcome>) -> Result<(), BrokerError> {
+    let count = outcomes.len();
+    settle_all(&edge, outcomes).await?;
+    if let Some(watch) = &edge.watch {
+        watch.done(count);
+    }
+    Ok(())
+}
+
+async fn settle_all(edge: &Edge, outcomes: Vec<Outcome>) -> Result<(), BrokerError> {
     let mut settles = Vec::with_capacity(outcomes.len());
     for outcome in outcomes {
         match outcome {
             Outcome::Settle(settle) => settles.push(settle),
-            Outcome::Again(queue, position, delay) => give_back(&edge, queue, position, delay).await?,
+            Outcome::Again(queue, position, delay) => give_back(edge, queue, position, delay).await?,
         }
     }
-    if let Err(error) = flush(&edge, &settles).await {
-        settles = unflushed(&edge, settles, &error).await?;
+    if let Err(error) = flush(edge, &settles).await {
+        settles = unflushed(edge, settles, &error).await?;
     }
     if settles.is_empty() {
         return Ok(());
     }
-    settle_some(&edge, settles).await
+    settle_some(edge, settles).await
 }
 
 /// Settles all of these in one step, or in as many as it takes.
@@ -176,6 +185,13 @@ fn step(settles: &[Settle]) -> Step {
 fn count(edge: &Edge, settle: &Settle) {
     let (task, on_edge) = (edge.task_counts(), edge.edge_counts());
     on_edge.settled.fetch_add(1, Relaxed);
+    if let Some(trace) = &edge.trace {
+        let messages = settle.publishes.iter().map(|publish| publish.message.as_ref());
+        match &settle.origin {
+            Some((message, attempt)) => trace.handled(edge, message, *attempt, settle.took, messages),
+            None => messages.for_each(|letter| trace.given_up(edge, letter)),
+        }
+    }
     match settle.emitted {
         Some(emitted) => {
             task.handled.fetch_add(1, Relaxed);

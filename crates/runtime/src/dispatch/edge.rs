@@ -7,7 +7,9 @@ use crate::{
     def::{Codec, EdgeDef, Kind, Retry, TaskDef},
     handler::Handler,
     ids, job,
+    observe::Watch,
     plan::TaskPlan,
+    trace::Tracer,
 };
 use leatworks_broker::{Ack, Broker, Delivery, HandOff, Position};
 use std::{sync::Arc, time::Duration};
@@ -31,6 +33,10 @@ pub(crate) struct Edge {
     pub(crate) hand_off: HandOff,
     /// What is known of a worker that cannot be reached.
     pub(super) absence: Absence,
+    /// Who watches its dispatcher, if anybody does.
+    pub(crate) watch: Option<Arc<Watch>>,
+    /// Where what is done with its messages is told, if it is written down.
+    pub(crate) trace: Option<Tracer>,
     topics: [Arc<str>; 2],
     routes: Vec<Arc<str>>,
     /// What a Trampoline envelope must be addressed to, on an ingress edge.
@@ -86,6 +92,8 @@ impl Edge {
             parallelism: plan.parallelism.max(1),
             hand_off: if plan.eager { HandOff::Eager } else { HandOff::Durable },
             absence: Absence::default(),
+            watch: None,
+            trace: None,
             topics: [def.topic.into(), def.retry_topic.into()],
             routes: task.routes.iter().map(|route| route.topic.into()).collect(),
             envelope: def.from.is_none().then(|| format!("{}-{}", task.topology, task.name)),

@@ -121,7 +121,12 @@ async fn together(edge: &Edge, handler: &dyn BatchHandler, batch: Vec<Taken>, re
                     let Some(held) = held.get_mut(index).and_then(Option::take) else { continue };
                     match result {
                         Err(error) if error.is_unreached() => untried.push(held.untried()),
-                        result => outcomes.push(attempt::conclude(edge, held, result, now_ms)),
+                        result => {
+                            if let Some(watch) = &edge.watch {
+                                watch.called(since.elapsed());
+                            }
+                            outcomes.push(attempt::conclude(edge, held, result, now_ms));
+                        }
                     }
                 }
                 let _ = results.send(Handed::Finished(outcomes));

@@ -17,6 +17,7 @@ pub(crate) use edge::{Edge, Queue, Taken};
 
 use lane::Handed;
 
+use crate::observe;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use leatworks_broker::{BoxFuture, BrokerError, Consumer, Delivery, Subscribe, SubscriptionKind};
 use std::{collections::VecDeque, sync::Arc};
@@ -48,7 +49,12 @@ type Received = (Queue, Box<dyn Consumer>, leatworks_broker::Result<Vec<Delivery
 
 /// Serves one edge until it is closed, the broker fails or the future is dropped. Messages that are unsettled then are given back.
 pub(crate) async fn serve(edge: Arc<Edge>, closing: Closing) -> Result<(), BrokerError> {
-    Dispatcher::new(edge).await?.run(closing).await
+    let watch = edge.watch.clone();
+    let dispatcher = Dispatcher::new(edge).await?;
+    if let Some(watch) = watch {
+        watch.joined();
+    }
+    dispatcher.run(closing).await
 }
 
 /// Tells dispatchers to take nothing more, to settle and count what they have handled, and to end.
@@ -136,12 +142,17 @@ impl Dispatcher {
 
     async fn run(mut self, mut closing: Closing) -> Result<(), BrokerError> {
         let mut closed = false;
+        let watch = self.edge.watch.clone();
+        let mut turns = tokio::time::interval(observe::TURN);
         loop {
             self.start_lanes(&closing);
             if !closed {
                 self.start_receiving();
             }
             self.start_commits();
+            if let Some(watch) = &watch {
+                watch.turned(self.lanes.len());
+            }
             if closed && self.lanes.is_empty() && self.results.1.is_empty() && self.commits.is_empty() {
                 return Ok(());
             }
@@ -150,6 +161,10 @@ impl Dispatcher {
                 () = closing.asked(), if !closed => {
                     closed = true;
                     self.receiving.clear();
+                    if let Some(watch) = &watch {
+                        watch.closing();
+                        watch.done(self.waiting.len());
+                    }
                     self.waiting.clear();
                 }
                 Some(done) = self.commits.next(), if !self.commits.is_empty() => done?,
@@ -169,6 +184,7 @@ impl Dispatcher {
                 Some((queue, consumer, received)) = self.receiving.next(), if !self.receiving.is_empty() => {
                     self.take(queue, consumer, received?);
                 }
+                _ = turns.tick(), if watch.is_some() => {}
             }
         }
     }
@@ -176,11 +192,18 @@ impl Dispatcher {
     fn accept(&mut self, handed: Handed, closed: bool) {
         match handed {
             Handed::Finished(outcomes) => {
+                if let Some(watch) = self.edge.watch.as_ref().filter(|_| !outcomes.is_empty()) {
+                    watch.moved();
+                }
                 self.finished_bytes += outcomes.iter().map(commit::bytes).sum::<usize>();
                 self.finished.extend(outcomes);
             }
             // They are taken again by the next run.
-            Handed::Rest(_) if closed => {}
+            Handed::Rest(rest) if closed => {
+                if let Some(watch) = &self.edge.watch {
+                    watch.done(rest.len());
+                }
+            }
             Handed::Rest(rest) => rest.into_iter().rev().for_each(|taken| self.waiting.push_front(taken)),
         }
     }
@@ -192,6 +215,9 @@ impl Dispatcher {
         }
         let last = self.edge.retry.attempts;
         self.careful &= deliveries.iter().all(|delivery| delivery.attempt >= last);
+        if let Some(watch) = &self.edge.watch {
+            watch.took(deliveries.len());
+        }
         self.waiting.extend(deliveries.into_iter().map(|delivery| Taken { queue, delivery }));
     }
 

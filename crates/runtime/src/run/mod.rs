@@ -258,7 +258,8 @@ impl Run {
             }
             let handler = open_handler(&self.plan, &task).await?;
             for edge in edges {
-                let edge = Edge::new(self.broker.clone(), Some(handler.clone()), edge, &task, self.counts.clone());
+                let mut edge = Edge::new(self.broker.clone(), Some(handler.clone()), edge, &task, self.counts.clone());
+                edge.trace.clone_from(&self.plan.tracer);
                 let closing = self.closing.1.clone();
                 self.serving.spawn(async move { Ok(dispatch::serve(Arc::new(edge), closing).await?) });
             }
@@ -283,8 +284,12 @@ impl Run {
     }
 
     fn start_fold(&mut self, task: &TaskPlan, edges: &[&'static EdgeDef], handler: Arc<dyn FoldHandler>) {
-        let edges: Vec<Arc<Edge>> =
-            edges.iter().map(|edge| Arc::new(Edge::new(self.broker.clone(), None, edge, task, self.counts.clone()))).collect();
+        let edges = edges.iter().map(|edge| {
+            let mut edge = Edge::new(self.broker.clone(), None, edge, task, self.counts.clone());
+            edge.trace.clone_from(&self.plan.tracer);
+            Arc::new(edge)
+        });
+        let edges: Vec<Arc<Edge>> = edges.collect();
         // One request at a time: the run waits for each answer.
         let (sender, receiver) = mpsc::channel(1);
         self.folds.insert(task.def.name, sender);

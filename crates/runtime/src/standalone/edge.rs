@@ -6,6 +6,7 @@ use crate::{
     def::{EdgeDef, Kind},
     dispatch::{self, Closing, Edge},
     job,
+    observe::Watch,
     plan::{Plan, TaskPlan},
     topics, worker,
 };
@@ -14,7 +15,7 @@ use std::{future::Future, sync::Arc};
 use tokio::task::JoinSet;
 
 /// Dispatches one edge until `stop` resolves; then takes nothing more, lets the calls that are under way end, and settles them. `worker` is where
-/// the task listens; a task that is an HTTP worker has an address of its own. `log` is told of each message that was handled.
+/// the task listens; a task that is an HTTP worker has an address of its own.
 ///
 /// All topics and subscriptions of the topology are made first, unless the plan says not to, since what is published to a topic without a subscription is lost.
 ///
@@ -25,10 +26,10 @@ pub async fn run_edge(
     plan: &Plan,
     edge: &'static EdgeDef,
     worker: Option<&str>,
-    counts: Arc<Counts>,
-    log: Option<Log>,
+    observer: Observer,
     stop: impl Future<Output = ()>,
 ) -> Result<(), DispatchError> {
+    let Observer { counts, log, watch } = observer;
     let task = plan.task(edge.to).ok_or_else(|| DispatchError::Edge(format!("no task is called `{}`", edge.to)))?;
     let handler = match (address(task, worker).map_err(DispatchError::Edge)?, task.def.kind) {
         (Some(url), _) => worker::client_with(url, task.def, plan.topology, task.timeout, log).map_err(DispatchError::Handler)?,
@@ -40,11 +41,41 @@ pub async fn run_edge(
     }
     // What a worker does is done outside of the broker's process, so it gets what is durable.
     let task = TaskPlan { eager: false, ..task.clone() };
-    let edge = Arc::new(Edge::new(broker, Some(handler), edge, &task, counts));
+    let mut edge = Edge::new(broker.clone(), Some(handler), edge, &task, counts);
+    edge.watch = watch.clone();
+    edge.trace.clone_from(&plan.tracer);
+    let edge = Arc::new(edge);
     let (close, closing) = Closing::new();
     let mut serving = JoinSet::new();
     serving.spawn(async move { dispatch::serve(edge, closing).await.map_err(DispatchError::Broker) });
-    until(serving, close, stop).await
+    let looking = async {
+        match &watch {
+            Some(watch) => watch.look(broker.as_ref()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = until(serving, close, stop) => ended,
+        () = looking => Ok(()),
+    }
+}
+
+/// Who is told what the dispatcher of an edge does.
+#[derive(Clone)]
+pub struct Observer {
+    /// What is counted.
+    pub counts: Arc<Counts>,
+    /// Who is told of each message that was handled.
+    pub log: Option<Log>,
+    /// Who watches how the dispatcher is.
+    pub watch: Option<Arc<Watch>>,
+}
+
+impl Observer {
+    /// One that only counts.
+    pub fn new(counts: Arc<Counts>) -> Self {
+        Self { counts, log: None, watch: None }
+    }
 }
 
 /// Where the worker of a task listens; nowhere if it is a job that is run here.

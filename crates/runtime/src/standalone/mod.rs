@@ -10,7 +10,7 @@ mod settings;
 mod submit;
 
 pub use crate::handled::{Handled, Log};
-pub use edge::run_edge;
+pub use edge::{Observer, run_edge};
 pub use settings::{HandlerSettings, Settings, SettingsError};
 
 use crate::{

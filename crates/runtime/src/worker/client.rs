@@ -4,7 +4,7 @@
 //! an answer that does not parse, are permanent. Where no connection could be made there was no attempt.
 
 use super::{
-    ATTEMPT, BODY_BYTES_MAX, EDGE, KEY, MESSAGE_ID, ROOT_ID, TOPOLOGY, TRACEPARENT,
+    ATTEMPT, BODY_BYTES_MAX, EDGE, KEY, MESSAGE_ID, PARENT_ID, ROOT_ID, TOPOLOGY, TRACEPARENT,
     batch::{self, Batches, Given, Unanswered},
 };
 use crate::{
@@ -226,6 +226,9 @@ impl Endpoint {
             .header(TRACEPARENT, cx.traceparent());
         if let Some(key) = cx.key().and_then(|key| HeaderValue::from_str(key).ok()) {
             request = request.header(KEY, key);
+        }
+        if let Some(parent) = cx.parent_id() {
+            request = request.header(PARENT_ID, parent.to_string());
         }
         request.body(Full::new(body)).map_err(TaskError::permanent)
     }

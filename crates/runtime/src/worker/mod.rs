@@ -12,6 +12,8 @@ pub use server::{Bound, ServeError, bind};
 pub(crate) const MESSAGE_ID: &str = "leat-message-id";
 /// The header with the identity of its root.
 pub(crate) const ROOT_ID: &str = "leat-root-id";
+/// The header with the identity of the message in whose handling this one was made, where messages say it.
+pub(crate) const PARENT_ID: &str = "leat-parent-id";
 /// The header with the number of the attempt.
 pub(crate) const ATTEMPT: &str = "leat-attempt";
 /// The header with the topology's name.

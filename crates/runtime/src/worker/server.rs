@@ -5,7 +5,7 @@
 //! `POST /batch` takes many messages at once, see [`batch`].
 //! As many calls as the task's `parallelism` says are handled at once; others wait, with their bodies unread, and beyond a limit are refused.
 
-use super::{ATTEMPT, BODY_BYTES_MAX, EDGE, KEY, MESSAGE_ID, ROOT_ID, TRACEPARENT, batch};
+use super::{ATTEMPT, BODY_BYTES_MAX, EDGE, KEY, MESSAGE_ID, PARENT_ID, ROOT_ID, TRACEPARENT, batch};
 use crate::{
     Cause, Codec, Context, TaskError, codec,
     codec::Bytes,
@@ -13,6 +13,7 @@ use crate::{
     def::TaskDef,
     dispatch::guard_panic,
     handler::{Handler, Output},
+    job,
     plan::TaskPlan,
 };
 use axum::{
@@ -302,6 +303,7 @@ async fn answer(served: &Served, handler: &dyn Handler, headers: &HeaderMap, bod
         created_ms: crate::ids::now_ms(),
         trace: header(TRACEPARENT).map(str::to_owned),
         codec: Codec::Json,
+        properties: job::parents(header(PARENT_ID).and_then(|parent| parent.parse().ok())),
         payload: body,
         ..Message::default()
     };

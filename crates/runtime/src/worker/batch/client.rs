@@ -247,6 +247,7 @@ fn call(call: &handler::Call) -> super::Call {
         trace: message.trace.clone(),
         codec: codec_number(message.codec),
         payload: message.payload.clone(),
+        parent: cx.parent_id().map(id),
     }
 }
 

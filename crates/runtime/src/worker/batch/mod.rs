@@ -69,6 +69,9 @@ struct Call {
     codec: u32,
     #[prost(bytes = "bytes", tag = "8")]
     payload: Bytes,
+    /// The id of the message in whose handling it was made, where messages say it.
+    #[prost(bytes = "bytes", optional, tag = "9")]
+    parent: Option<Bytes>,
 }
 
 /// What came of one message.

@@ -5,6 +5,7 @@ use crate::{
     Cause, Context, TaskError,
     context::Place,
     handler::{self, Handler},
+    job,
     worker::{
         BODY_BYTES_MAX,
         server::{BUSY_RETRY_AFTER, Served, WAIT_MAX, failure, failure_as, is_kind, read},
@@ -138,6 +139,7 @@ async fn handled(work: &Work, call: &Call) -> Result<Vec<handler::Output>, TaskE
         created_ms: call.created_ms,
         trace: call.trace.clone(),
         codec: codec_of(call.codec).ok_or_else(|| undecodable("the codec of a message is 0 or 1"))?,
+        properties: job::parents(call.parent.as_ref().and_then(id)),
         payload: call.payload.clone(),
         ..Message::default()
     };
