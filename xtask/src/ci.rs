@@ -36,6 +36,7 @@ const PARTS: &[Part] = &[
     Part { name: "faults", run: few_faults },
     Part { name: "clients", run: foreign_clients },
     Part { name: "pulsar", run: real_pulsar },
+    Part { name: "objects", run: object_stores },
     Part { name: "deny", run: deny },
     Part { name: KUBERNETES, run: real_kubernetes },
 ];
@@ -158,6 +159,18 @@ fn real_pulsar() -> Result<Outcome> {
         Some(why) if std::env::var_os("CI").is_some() => bail!("Python has not read along: {why}"),
         Some(why) => Ok(Outcome::Skipped(format!("all but reading along in Python: {why}"))),
     }
+}
+
+/// The store of files on servers of object stores. Without Python or Node some cannot run; where `CI` is set that fails.
+fn object_stores() -> Result<Outcome> {
+    let missing = services::objects::test()?;
+    if missing.is_empty() {
+        return Ok(Outcome::Passed);
+    }
+    if std::env::var_os("CI").is_some() {
+        bail!("{}", missing.join("; "));
+    }
+    Ok(Outcome::Skipped(missing.join("; ")))
 }
 
 /// A real cluster, and what is deployed on it. It needs root and namespaces; where `CI` is set it fails without them.

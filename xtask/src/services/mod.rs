@@ -4,6 +4,7 @@
 
 pub(crate) mod http;
 pub(crate) mod kubernetes;
+pub(crate) mod objects;
 pub(crate) mod pulsar;
 pub(crate) mod secured;
 
@@ -74,6 +75,9 @@ pub(crate) const MAVEN: Tool = Tool { program: "mvn", asks: "-version", get: "Ap
 pub(crate) const GO: Tool = Tool { program: "go", asks: "version", get: "Go, version 1.25 or newer" };
 /// Python, for the Python client and for `protoc`.
 pub(crate) const PYTHON: Tool = Tool { program: "python3", asks: "--version", get: "Python 3 with its venv module" };
+
+/// Node with npm, for Azurite.
+pub(crate) const NODE: Tool = Tool { program: "npm", asks: "--version", get: "Node.js with npm" };
 
 impl Tool {
     /// Fails with what to install, unless the tool answers.
