@@ -2,13 +2,18 @@
 
 mod support;
 
-use axum::{Router, http::StatusCode, response::IntoResponse, routing::post};
+use axum::{
+    Router,
+    http::{HeaderMap, StatusCode, Uri},
+    response::IntoResponse,
+    routing::post,
+};
 use leatworks::{
-    Context, Counts, DeadLetter, Task, TaskError,
-    broker::Broker,
+    Codec, Context, Counts, DeadLetter, Task, TaskError,
+    broker::{Broker, Message, Publish},
     control::{Filter, Request, Response, perform},
     def::{Kind, Retry, TopologyDef},
-    open_task,
+    new_root, open_task,
     plan::{Plan, TaskPlan},
     run::{Report, RunOptions, Stop, run},
     standalone::{self, Observer},
@@ -160,6 +165,38 @@ async fn every_answer_has_its_meaning() {
     let mut kept = KEPT.lock().unwrap().remove(name).unwrap();
     kept.sort_by_key(Value::to_string);
     assert_eq!(kept, [json!("to a"), json!("to b"), json!(1), json!([2])]);
+}
+
+/// Both workers of a line are told a trace: the one that the message came with, or one that is made of its root.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_goes_with_a_message_from_worker_to_worker() {
+    let told: Arc<Mutex<BTreeMap<(String, String), String>>> = Arc::default();
+    let seen = told.clone();
+    let answer = move |uri: Uri, headers: HeaderMap, body: String| async move {
+        let trace = headers["traceparent"].to_str().unwrap().to_owned();
+        let task: Value = serde_json::from_str(&body).unwrap();
+        seen.lock().unwrap().insert((task.as_str().unwrap().to_owned(), uri.path().to_owned()), trace);
+        let next = if uri.path() == "/first" { json!([{"type": "second", "task": task}]) } else { json!([]) };
+        json!({ "tasks": next }).to_string()
+    };
+    let address = listen(Router::new().route("/first", post(answer.clone())).route("/second", post(answer))).await;
+    let worker = |name| node(name, Kind::Worker { url: leak(format!("http://{address}/{name}")) });
+    let topology = topology("traced", vec![worker("first"), worker("second")], &["first-->second"]);
+    let broker = prepared(topology, Vec::new()).await;
+    let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let roots = [("with", Some(given.to_owned())), ("without", None)].map(|(name, trace)| {
+        let root = Message { trace, ..new_root(json!(name).to_string().into(), Codec::Json, None) };
+        (root.root, Publish { topic: "traced-first".into(), message: root.into(), sequence: None })
+    });
+    let made = format!("00-{:032x}-", roots[1].0.0);
+    broker.publish(roots.map(|(_, publish)| publish).into()).await.unwrap();
+    drain(&broker, topology).await;
+    let told = told.lock().unwrap();
+    let of = |name: &str, path: &str| told[&(name.to_owned(), path.to_owned())].clone();
+    assert_eq!([of("with", "/first"), of("with", "/second")], [given, given]);
+    let [first, second] = [of("without", "/first"), of("without", "/second")];
+    assert!(first.starts_with(&made) && second.starts_with(&made) && first != second, "one trace with two spans: {told:?}");
+    assert!([&first, &second].iter().all(|trace| trace.len() == given.len() && trace.ends_with("-01")), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
