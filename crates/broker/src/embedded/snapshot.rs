@@ -196,28 +196,39 @@ fn delays(map: &FxHashMap<u64, Delay>) -> Vec<u64> {
     delays.into_iter().flatten().collect()
 }
 
-/// The state as bytes.
+/// Roots that are put into columns at once.
+const ROOTS_EACH: usize = 16_384;
+
+/// About what a root and a message take in a snapshot: what is set aside for it, which costs nothing until it is used.
+const ROOT_BYTES: usize = 24;
+/// See [`ROOT_BYTES`].
+const MESSAGE_BYTES: usize = 20;
+
+/// The state as bytes, made piece by piece: a message of this format may be cut between any two fields and entries of a list, and is read back as one. With a
+/// million roots in flight, the columns of all that is in it would be a third of the memory that the process is allowed.
 pub(crate) fn encode(state: &State<Place>) -> Vec<u8> {
     let (slots, count) = state.roots.slots_and_count();
-    // As large as they get: with a million roots in flight, what vectors grow by would be a quarter of the memory that the process is allowed.
-    let mut roots = RootsImage {
-        ids: Vec::with_capacity(2 * count),
-        topologies: Vec::with_capacity(count),
-        sent: Vec::with_capacity(count),
-        pending: Vec::with_capacity(count),
-        dead: Vec::with_capacity(count),
-        dropped: Vec::with_capacity(count),
-    };
+    let messages: u64 = state.topics.iter().map(|topic| topic.log.pending()).sum();
+    let mut bytes = Vec::with_capacity(count * ROOT_BYTES + messages as usize * MESSAGE_BYTES);
+    let mut add = |piece: Snapshot| piece.encode(&mut bytes).expect("a vector takes all");
     // By slot; 0 is no root.
     let mut numbers = vec![0; slots];
+    let mut columns = RootsImage::default();
     for (number, (slot, image)) in (1..).zip(state.roots.images()) {
         numbers[slot as usize] = number;
-        roots.ids.extend(halves(image.id));
-        roots.topologies.push(image.topology);
-        roots.sent.push(image.sent);
-        roots.pending.push(image.pending);
-        roots.dead.push(image.dead);
-        roots.dropped.push(image.dropped);
+        columns.ids.extend(halves(image.id));
+        columns.topologies.push(image.topology);
+        columns.sent.push(image.sent);
+        columns.pending.push(image.pending);
+        columns.dead.push(image.dead);
+        columns.dropped.push(image.dropped);
+        if columns.topologies.len() == ROOTS_EACH {
+            add(Snapshot { roots: Some(std::mem::take(&mut columns)), ..Snapshot::default() });
+        }
+    }
+    add(Snapshot { roots: Some(columns), ..Snapshot::default() });
+    for topic in &state.topics {
+        add(Snapshot { topics: vec![topic_image(topic, &numbers)], ..Snapshot::default() });
     }
     let account = |(topology, account): (String, Account)| AccountImage {
         topology,
@@ -227,15 +238,14 @@ pub(crate) fn encode(state: &State<Place>) -> Vec<u8> {
         in_flight: account.in_flight,
     };
     let keyed = |(key, value): (&String, &Bytes)| KeyedImage { key: key.clone(), value: value.clone() };
-    let snapshot = Snapshot {
-        topics: state.topics.iter().map(|topic| topic_image(topic, &numbers)).collect(),
+    add(Snapshot {
         subscriptions: state.subscriptions.iter().map(subscription_image).collect(),
-        roots: Some(roots),
         accounts: state.roots.accounts().into_iter().map(account).collect(),
         dropped: state.roots.dropped().flat_map(|id| halves(id.0)).collect(),
         keyed: state.keyed.iter().map(keyed).collect(),
-    };
-    snapshot.encode_to_vec()
+        ..Snapshot::default()
+    });
+    bytes
 }
 
 fn topic_image(topic: &Topic<Place>, numbers: &[u32]) -> TopicImage {
