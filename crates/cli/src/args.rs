@@ -4,6 +4,7 @@ use crate::{
     bench::Bench,
     broker::BrokerServe,
     dispatch::Dispatch,
+    jobs::Jobs,
     kubernetes::{Controller, Deploy, K8s, Rollback},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -163,6 +164,11 @@ pub(crate) enum Command {
     )]
     #[command(hide = true)]
     Controller(Controller),
+    /// Run tasks of kind `job` on a cluster
+    ///
+    /// The controller starts it, and what it starts runs in the pods of its Jobs.
+    #[command(subcommand, hide = true)]
+    Jobs(Jobs),
     /// Explain a diagnostic code
     #[command(after_help = "Examples:\n  leat explain LW0101\n  leat explain --list")]
     Explain(Explain),

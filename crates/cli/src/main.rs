@@ -8,6 +8,7 @@ mod dispatch;
 mod exit;
 mod graph;
 mod image;
+mod jobs;
 mod kubernetes;
 mod operate;
 mod project;
@@ -52,6 +53,7 @@ fn run(leat: Leat, color: bool) -> exit::Result<ExitCode> {
         Command::Rollback(args) => kubernetes::rollback(&args, &global)?,
         Command::K8s(args) => kubernetes::k8s(&args, &global, color)?,
         Command::Controller(args) => return kubernetes::control(&args),
+        Command::Jobs(args) => return jobs::run(&args),
         Command::Explain(args) => about::explain(&args)?,
         Command::Broker(args) => return broker::run(args, &global, color),
         Command::Dispatch(args) => return dispatch::run(&args, &global, color),

@@ -367,7 +367,8 @@ fn now() -> String {
     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// What `leat deploy` shows before it applies: the plan for a resource, by what is there, without the broker.
+/// What `leat deploy` shows before it applies: the plan for a resource, by what is there, without the broker. `settings` stand for those of the controller where nothing
+/// shows them.
 ///
 /// # Errors
 /// Why the resource cannot be deployed, as text; or what the API server says.
@@ -378,18 +379,24 @@ pub async fn preview(
     spec: &TopologySpec,
     settings: &Settings,
 ) -> Result<Result<Preview, String>, ClusterError> {
-    let deployable = match deployable(key, uid, spec, settings) {
+    let objects = cluster.objects(&key.namespace, &key.name, &OBSERVED).await?;
+    let settings = as_seen(&objects).unwrap_or_else(|| settings.clone());
+    let deployable = match deployable(key, uid, spec, &settings) {
         Ok(deployable) => deployable,
         Err(why) => return Ok(Err(why)),
     };
-    let observed = Observed {
-        objects: cluster.objects(&key.namespace, &key.name, &OBSERVED).await?,
-        subscribed: true,
-        ..Observed::default()
-    };
-    let site = Site { name: &key.name, namespace: &key.namespace, uid, spec, graph: &deployable.graph, settings };
+    let observed = Observed { objects, subscribed: true, ..Observed::default() };
+    let site = Site { name: &key.name, namespace: &key.namespace, uid, spec, graph: &deployable.graph, settings: &settings };
     let plan = plan::plan(site, &deployable.objects, &observed);
     Ok(Ok(Preview { plan, observed: observed.objects }))
+}
+
+/// What the controller was told of jobs, by the adapter of one that is there: no other pod has a service account.
+fn as_seen(objects: &[Value]) -> Option<Settings> {
+    let pods = objects.iter().filter(|object| object["kind"] == "Deployment").map(|object| &object["spec"]["template"]["spec"]);
+    let adapter = pods.into_iter().find(|pod| pod["serviceAccountName"].is_string())?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    Some(Settings { leat_image: text(&adapter["containers"][0]["image"]), jobs_account: text(&adapter["serviceAccountName"]) })
 }
 
 /// What would be done.

@@ -100,3 +100,56 @@ fn what_the_standard_allows_is_not_refused() {
         assert_eq!(refusal(template.clone()), Vec::<String>::new(), "{template}");
     }
 }
+
+/// The reasons why a topology is refused one of whose jobs is this.
+fn refusal_of_job(job: Value, template: Value, files: Value) -> Vec<String> {
+    let task = json!({ "name": "a", "kind": "Job", "job": job, "podTemplate": template });
+    let mut spec = json!({ "graph": "flowchart LR\na --> b\n", "image": "shop:1", "broker": { "url": "pulsar://p:6650" }, "tasks": [task], "jobs": files });
+    if spec["jobs"].is_null() {
+        spec.as_object_mut().expect("an object").remove("jobs");
+    }
+    let spec: TopologySpec = serde_json::from_value(spec).expect("a spec");
+    let graph = graph::compile("orders", &spec).expect("a valid graph");
+    let settings = Settings { leat_image: Some("leat:1".to_owned()), jobs_account: Some("jobs".to_owned()) };
+    let site = Site { name: "orders", namespace: "shop", uid: "uid", spec: &spec, graph: &graph, settings: &settings };
+    plan::desired(site).map_or_else(|refusal| refusal.0, |_| Vec::new())
+}
+
+#[test]
+fn jobs_that_cannot_be_run_safely_are_refused_with_their_reason() {
+    let good = || json!({ "command": ["true"] });
+    let claim = || json!({ "claim": "files" });
+    let pod = |pod: Value| json!({ "spec": pod });
+    let worker = |mut more: Value| {
+        more["name"] = "worker".into();
+        pod(json!({ "containers": [more] }))
+    };
+    for (job, template, files, reason) in [
+        (good(), worker(json!({ "securityContext": { "privileged": true } })), claim(), "container `worker` is privileged"),
+        (good(), pod(json!({ "hostNetwork": true })), claim(), "`hostNetwork`"),
+        (good(), pod(json!({ "serviceAccountName": "leatworks-jobs" })), claim(), "`serviceAccountName`"),
+        (
+            good(),
+            pod(json!({ "volumes": [{ "name": "files", "hostPath": { "path": "/" } }] })),
+            claim(),
+            "`files` is a `hostPath`",
+        ),
+        (good(), pod(json!({ "containers": [{ "name": "side", "image": "x" }] })), claim(), "adds containers"),
+        (
+            good(),
+            pod(json!({ "initContainers": [{ "name": "prepare", "$x": 1 }, { "name": "late", "image": "x" }] })),
+            claim(),
+            "adds containers",
+        ),
+        (good(), json!({ "spec": 1 }), claim(), "the pod is no object"),
+        (good(), json!({}), Value::Null, "say in `jobs` where"),
+        (json!({ "command": ["true"], "memory": "64MiB" }), json!({}), claim(), "its `job` is none"),
+        (json!({ "comand": ["true"] }), json!({}), claim(), "its `job` is none"),
+        (json!({ "command": ["true"], "env_files": ["secret.env"] }), json!({}), claim(), "`env_files`"),
+    ] {
+        let reasons = refusal_of_job(job.clone(), template.clone(), files);
+        assert!(reasons.iter().any(|found| found.contains(reason)), "{job} {template}: {reason} in {reasons:?}");
+    }
+    let relaxed = worker(json!({ "securityContext": { "runAsUser": 1000, "readOnlyRootFilesystem": false } }));
+    assert_eq!(refusal_of_job(good(), relaxed, claim()), Vec::<String>::new());
+}

@@ -10,12 +10,13 @@ use std::{
 };
 
 /// Takes what a worker has left below `work`: checks all of it, copies the files that events name into the store, and then commits, unless
-/// this message was committed before. Gives what counts.
+/// this message was committed before. Gives what counts. `writer` tells those apart that may make the same round of an attempt at once: none writes over the
+/// files of another.
 ///
 /// # Errors
 /// A permanent failure if an event is not of the right form or not declared in the graph; one that may pass if a file is missing or the
 /// store fails. Then nothing is committed.
-pub async fn commit(store: &Store, job: &Job, round: u32, work: &Path) -> Result<Commit, JobError> {
+pub async fn commit(store: &Store, job: &Job, round: u32, work: &Path, writer: Option<&str>) -> Result<Commit, JobError> {
     let (events, insights, files) = {
         let (job, work) = (job.clone(), work.to_owned());
         let look = move || look(&job, &work);
@@ -23,7 +24,10 @@ pub async fn commit(store: &Store, job: &Job, round: u32, work: &Path) -> Result
             .await
             .map_err(|error| JobError::failed(format!("looking at what is there: {error}")))??
     };
-    let folder = format!("{}/{DATA}", record::folder(job, round));
+    let mut folder = format!("{}/{DATA}", record::folder(job, round));
+    if let Some(writer) = writer {
+        folder = format!("{folder}-{writer}");
+    }
     let mut kept: BTreeMap<String, FileRef> = BTreeMap::new();
     for (path, from) in files {
         let file = store.put_file(&from, &format!("{folder}/{path}"), &path).await?;

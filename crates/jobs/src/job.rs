@@ -87,6 +87,19 @@ impl Job {
         format!("{}/{}/{}", self.topology, self.root, self.step())
     }
 
+    /// What a worker is told of its message by its environment.
+    pub(crate) fn told(&self) -> [(&'static str, String); 7] {
+        [
+            ("LEAT_TOPOLOGY", self.topology.clone()),
+            ("LEAT_TASK", self.task.clone()),
+            ("LEAT_EDGE", self.edge.clone()),
+            ("LEAT_MESSAGE_ID", self.message.clone()),
+            ("LEAT_ROOT_ID", self.root.clone()),
+            ("LEAT_ATTEMPT", self.attempt.to_string()),
+            ("TRACEPARENT", self.traceparent.clone()),
+        ]
+    }
+
     /// A name for one round of this attempt: by topology, edge, message and attempt, at most 63 of `a`–`z`, `0`–`9` and `-`.
     pub fn name(&self, round: u32) -> String {
         let identity = format!("{}\0{}\0{}\0{}\0{round}", self.topology, self.edge, self.message, self.attempt);

@@ -7,12 +7,17 @@
 //!
 //! Files lie in a [`Store`]: a folder, or a bucket of an object store. What is there beside them tells what became of every attempt.
 
+mod adapter;
 mod commit;
 mod contract;
+mod ending;
 mod error;
 mod executor;
 mod file;
 mod job;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
+mod log;
 mod prepare;
 mod process;
 mod record;
@@ -20,6 +25,7 @@ mod spec;
 mod store;
 mod trace;
 
+pub use adapter::{Adapter, COMMIT, PREPARE, Route, WORKER, WORKER_HOME, WORKER_PROJECT, answer_max};
 pub use commit::commit;
 pub use contract::{DATA, EVENTS, Event, IN, INSIGHTS, MESSAGE, OUT, OUTPUT_BYTES_MAX};
 pub use error::{Cause, JobError};
@@ -27,7 +33,7 @@ pub use executor::{BoxFuture, Executor};
 pub use file::{FILES_KEY, FileRef};
 pub use job::{Declared, Job};
 pub use prepare::prepare;
-pub use process::Process;
+pub use process::{Process, read_env_files};
 pub use record::{Attempt, Commit, Committed, State};
 pub use spec::Spec;
 pub use store::{Location, Store};

@@ -100,6 +100,10 @@ pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
+fn too_many(job: &Job) -> JobError {
+    JobError::permanent(format!("attempt {} has had {ROUNDS_MAX} rounds", job.attempt))
+}
+
 /// The folder of one round of an attempt.
 pub(crate) fn folder(job: &Job, round: u32) -> String {
     let place = job.place();
@@ -121,7 +125,36 @@ impl Attempt {
                 return Ok(attempt);
             }
         }
-        Err(JobError::permanent(format!("attempt {} has had {ROUNDS_MAX} rounds", job.attempt)))
+        Err(too_many(job))
+    }
+
+    /// The same, but an attempt that this executor has begun and that has not ended goes on: it belongs to whoever finds it.
+    ///
+    /// # Errors
+    /// If the store fails, or holds a record that cannot be read.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) async fn begin_or_resume(store: &Store, job: &Job, executor: &str) -> Result<Self, JobError> {
+        for round in 1..=ROUNDS_MAX {
+            let place = folder(job, round);
+            let attempt = Self::new(job, executor, round);
+            if store.put_new(&format!("{place}/{RECORD}"), &attempt).await? {
+                return Ok(attempt);
+            }
+            match Self::at(store, &place).await? {
+                Some(there) if there.ended_ms.is_none() && there.executor == executor => return Ok(there),
+                _ => {}
+            }
+        }
+        Err(too_many(job))
+    }
+
+    /// The record of the attempt whose place this is, if there is one.
+    ///
+    /// # Errors
+    /// If the store fails, or holds a record that cannot be read.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) async fn at(store: &Store, place: &str) -> Result<Option<Self>, JobError> {
+        store.get_json(&format!("{place}/{RECORD}")).await
     }
 
     fn new(job: &Job, executor: &str, round: u32) -> Self {

@@ -67,4 +67,12 @@ impl Spec {
     pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(json)
     }
+
+    /// The same of what was read already; without anything it is empty.
+    ///
+    /// # Errors
+    /// What is wrong with which key.
+    pub fn of_value(value: Option<&serde_json::Value>) -> Result<Self, serde_json::Error> {
+        value.map_or_else(|| Ok(Self::default()), Self::deserialize)
+    }
 }

@@ -3,7 +3,7 @@
 use crate::{
     Cause, Codec, Context, TaskError, codec,
     config::JobsConfig,
-    def::{JobDef, TaskDef},
+    def::{JobDef, TaskDef, TopologyDef},
     handler::{self, Handler, Output},
     plan::{Plan, TaskPlan},
     routes::Routes,
@@ -11,7 +11,8 @@ use crate::{
 use leatworks_broker::{BoxFuture, Message, MessageId};
 use leatworks_jobs::{Commit, Declared, Executor, FILES_KEY, FileRef, Job, JobError, Process, Spec, Store};
 use serde_json::Value;
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
+use tokio::task::{JoinError, JoinHandle};
 
 /// How long an attempt may take beyond the time of its worker: to copy files, and to write down what has become of it.
 pub(crate) const SETTLE_MAX: Duration = Duration::from_secs(60);
@@ -40,7 +41,26 @@ pub(crate) fn open(plan: &Plan, task: &TaskPlan, def: &JobDef) -> Result<Arc<dyn
     let (store, process, spec) = parts(&plan.jobs, def)?;
     let sweeper = tokio::spawn(sweep(store, plan.jobs.clone()));
     let executor: Arc<dyn Executor> = Arc::new(process);
-    Ok(Arc::new(JobTask { executor, adapt: Adapt::new(task, plan, spec), sweeper }))
+    let adapt = Adapt::new(task.def, plan.topology, spec, task.timeout);
+    Ok(Arc::new(JobTask { executor, adapt, sweeper }))
+}
+
+/// The handler of a job that somebody else runs, which keeps its files at this place.
+pub(crate) fn open_far(
+    task: &'static TaskDef,
+    topology: &'static TopologyDef,
+    spec: Spec,
+    executor: Arc<dyn Executor>,
+    store: Store,
+    keep: Duration,
+) -> Arc<dyn Handler> {
+    let sweeper = tokio::spawn(async move {
+        loop {
+            swept(store.sweep(keep).await, Ok(Ok(0)), keep);
+            tokio::time::sleep(SWEEP_EVERY).await;
+        }
+    });
+    Arc::new(JobTask { executor, adapt: Adapt::new(task, topology, spec, task.timeout), sweeper })
 }
 
 /// Whether a job can run here.
@@ -65,19 +85,23 @@ async fn sweep(store: Store, jobs: JobsConfig) {
         let process = Process::new(store.clone(), &jobs.work, &jobs.project);
         let keep = jobs.keep;
         let folders = tokio::task::spawn_blocking(move || process.sweep(keep)).await;
-        match (store.sweep(keep).await, folders) {
-            (Ok(0), Ok(Ok(0))) => {}
-            (Ok(objects), Ok(Ok(folders))) => tracing::info!(objects, folders, ?keep, "old files of jobs are removed"),
-            (objects, folders) => tracing::warn!(?objects, ?folders, "old files of jobs cannot be removed"),
-        }
+        swept(store.sweep(keep).await, folders, keep);
         tokio::time::sleep(SWEEP_EVERY).await;
+    }
+}
+
+fn swept(objects: Result<usize, JobError>, folders: Result<io::Result<usize>, JoinError>, keep: Duration) {
+    match (objects, folders) {
+        (Ok(0), Ok(Ok(0))) => {}
+        (Ok(objects), Ok(Ok(folders))) => tracing::info!(objects, folders, ?keep, "old files of jobs are removed"),
+        (objects, folders) => tracing::warn!(?objects, ?folders, "old files of jobs cannot be removed"),
     }
 }
 
 struct JobTask {
     executor: Arc<dyn Executor>,
     adapt: Adapt,
-    sweeper: tokio::task::JoinHandle<()>,
+    sweeper: JoinHandle<()>,
 }
 
 impl Drop for JobTask {
@@ -106,11 +130,11 @@ struct Adapt {
 }
 
 impl Adapt {
-    fn new(task: &TaskPlan, plan: &Plan, spec: Spec) -> Self {
-        let routes = Routes::new(task.def, plan.topology);
+    fn new(task: &'static TaskDef, topology: &'static TopologyDef, spec: Spec, deadline: Duration) -> Self {
+        let routes = Routes::new(task, topology);
         let names = routes.names().into_iter().map(str::to_owned).collect();
-        let declared = Declared { routes: task.def.routes.len(), names };
-        Self { task: task.def, spec, routes, declared, deadline: task.timeout }
+        let declared = Declared { routes: task.routes.len(), names };
+        Self { task, spec, routes, declared, deadline }
     }
 
     fn job(&self, message: &Message, cx: &Context) -> Result<Job, TaskError> {
@@ -152,7 +176,7 @@ fn files(data: &mut Value) -> Result<Vec<FileRef>, TaskError> {
         .map_err(|error| TaskError::with_cause(Cause::Undecodable, format!("`{FILES_KEY}` of the message: {error}")))
 }
 
-fn task_error(error: JobError) -> TaskError {
+pub(crate) fn task_error(error: JobError) -> TaskError {
     let cause = match error.cause {
         leatworks_jobs::Cause::Permanent => Cause::Permanent,
         leatworks_jobs::Cause::Timeout => Cause::Timeout,

@@ -10,9 +10,13 @@ use leatworks_controller::{
     crd::{self, TaskKind, TaskSpec, Topology, TopologySpec},
     graph, merge, yaml,
 };
+use leatworks_jobs::read_env_files;
 use leatworks_topology::{self as model, Task};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// The resources of the topologies that are asked for.
 pub(super) fn render(args: &Render, found: &Found) -> Result<Vec<Value>> {
@@ -26,6 +30,9 @@ pub(super) fn render(args: &Render, found: &Found) -> Result<Vec<Value>> {
     for topology in topologies {
         let name = topology.name().as_str();
         let mut resource = json!(Topology::new(name, spec(topology, args, broker.clone())));
+        for task in resource["spec"]["tasks"].as_array_mut().into_iter().flatten() {
+            take_env_files(task, &found.root)?;
+        }
         if let Some(namespace) = &args.namespace {
             resource["metadata"]["namespace"] = namespace.as_str().into();
         }
@@ -36,6 +43,20 @@ pub(super) fn render(args: &Render, found: &Found) -> Result<Vec<Value>> {
         resources.push(resource);
     }
     Ok(resources)
+}
+
+/// Pods do not see the files of this machine, so their variables go along.
+fn take_env_files(task: &mut Value, root: &Path) -> Result {
+    let Some(job) = task.get_mut("job").and_then(Value::as_object_mut) else { return Ok(()) };
+    let Some(files) = job.remove("env_files") else { return Ok(()) };
+    let files: Vec<PathBuf> = serde_json::from_value(files).map_err(|error| Failure::new(Code::Internal, error))?;
+    let mut variables = read_env_files(&files, root).map_err(|error| Failure::new(Code::Invalid, error))?;
+    // What the project says itself goes over what its files say.
+    for (name, value) in job.get("env").and_then(Value::as_object).into_iter().flatten() {
+        variables.insert(name.clone(), value.as_str().unwrap_or_default().to_owned());
+    }
+    job.insert("env".to_owned(), json!(variables));
+    Ok(())
 }
 
 /// What an overlay makes of a resource must still be one.
@@ -96,6 +117,7 @@ fn spec(topology: &model::Topology, args: &Render, broker: crd::Broker) -> Topol
         tasks: topology.tasks().iter().map(task).collect(),
         edges: Vec::new(),
         removed_edges: crd::RemovedEdges::Drain,
+        jobs: None,
         env: Vec::new(),
         env_from: Vec::new(),
         pod_template: None,

@@ -1,11 +1,13 @@
 //! The `Topology` custom resource: what a user writes, and what the controller answers.
 
 mod environment;
+mod jobs;
 mod reference;
 mod spec;
 mod status;
 
 pub use environment::{EnvSource, EnvVar, KeyRef, NameRef, ValueFrom};
+pub use jobs::JobFiles;
 pub use reference::reference_markdown;
 pub use spec::{
     Autoscale, Broker, Codec, EdgeSpec, PullPolicy, REVISIONS_KEPT, RemovedEdges, Resources, Retry, TaskKind, TaskSpec, Topology,

@@ -2,7 +2,7 @@
 
 #![allow(unreachable_pub, reason = "the derive copies each struct into a function of its own")]
 
-use super::{EnvSource, EnvVar, KeyRef, TopologyStatus};
+use super::{EnvSource, EnvVar, JobFiles, KeyRef, TopologyStatus};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,9 @@ pub struct TopologySpec {
     /// What becomes of the backlog of an edge that a change takes out of the graph.
     #[serde(default)]
     pub removed_edges: RemovedEdges,
+    /// Where jobs keep their files. Needed by topologies with tasks of kind Job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<JobFiles>,
     /// Environment variables of all containers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
@@ -193,7 +196,7 @@ pub struct TaskSpec {
     /// What handles its messages.
     #[serde(default)]
     pub kind: TaskKind,
-    /// An image of its own in place of the topology's.
+    /// An image of its own in place of the topology's. For a job it is that of the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub image: Option<String>,
@@ -236,7 +239,7 @@ pub struct TaskSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_form")]
     pub sink: Option<Value>,
-    /// How a job is run for each message.
+    /// How a job is run for each message: the table `job` of the task in the project, with sizes in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_form")]
     pub job: Option<Value>,
@@ -255,7 +258,7 @@ pub struct TaskSpec {
     /// What its worker needs and may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// Laid over the template of its pods, after that of the topology.
+    /// Laid over the template of its pods, after that of the topology. For a job these are the pods of its Jobs, whose container `worker` is the program's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_form")]
     pub pod_template: Option<Value>,

@@ -1,6 +1,7 @@
 //! What is to be on the cluster for a topology, and what is to be done for it. All of it is pure: what is there comes in, what is to be done goes out.
 
 mod changes;
+mod jobs;
 mod objects;
 mod pod;
 mod retire;

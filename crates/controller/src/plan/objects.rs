@@ -1,6 +1,7 @@
 //! The objects of a topology: a Deployment and a Service for each worker, a Deployment for each edge, one for the run, settings in config maps.
 
 use super::{
+    jobs,
     pod::Pod,
     site::{Dispatched, Part, Refusal, Site},
 };
@@ -45,8 +46,12 @@ pub fn desired(site: Site<'_>) -> Result<Vec<Value>, Refusal> {
     let (mut objects, mut refused) = (Vec::new(), Vec::new());
     for task in site.graph.tasks() {
         let name = task.name().as_str();
-        if site.has_worker(name) {
-            worker(site, &site.task(name), &mut objects, &mut refused);
+        match site.task(name) {
+            of_resource if of_resource.kind == TaskKind::Job => {
+                jobs::adapter(site, &of_resource, task, &mut objects, &mut refused);
+            }
+            of_resource if site.has_worker(name) => worker(site, &of_resource, &mut objects, &mut refused),
+            _ => {}
         }
     }
     if site.has_run() {
@@ -67,45 +72,47 @@ fn worker(site: Site<'_>, task: &TaskSpec, objects: &mut Vec<Value>, refused: &m
     let part = Part::Task(&task.name);
     let name = names::object(site.name, "worker", &task.name);
     let config = config(site, "worker", part, std::slice::from_ref(task), objects, refused);
-    let edges: Vec<Dispatched<'_>> = site.dispatched().into_iter().filter(|edge| *edge.to.name() == *task.name).collect();
-    // All that dispatchers may have in hand at once can meet in one worker, and what it does not take in costs an attempt.
-    let at_once: usize = edges.iter().map(|edge| edge.parallelism() * usize::try_from(edge.replicas_max()).unwrap_or(1)).sum();
+    let at_once = at_once(site, &task.name);
     let mut env = task_env(site.name, task);
-    env.push((variable(site.name, &task.name, "PARALLELISM"), at_once.max(1).to_string()));
+    env.push((variable(site.name, &task.name, "PARALLELISM"), at_once.to_string()));
     let own = task.kind == TaskKind::Rust && task.command.is_empty();
-    let job = task.kind == TaskKind::Job;
-    let image = task.image.as_deref().or(if job { site.settings.leat_image.as_deref() } else { None });
-    if job && image.is_none() {
-        refused.push(format!(
-            "task `{}` is a job, and the controller was not told which image holds `leat` (`--leat-image`)",
-            task.name
-        ));
-    }
     let pod = Pod {
         site,
         role: "worker",
         part,
-        image: image.unwrap_or(&site.spec.image),
+        image: task.image.as_deref().unwrap_or(&site.spec.image),
         command: command(task),
         port: Some(("http", task.port)),
         scraped: false,
-        probes: probes(own || job),
+        probes: probes(own),
         env,
         user_env: &task.env,
         user_env_from: &task.env_from,
         resources: task.resources.as_ref(),
         config,
+        files: None,
         broker: false,
-        account: if job { site.settings.jobs_account.as_deref() } else { None },
+        account: None,
         overlay: task.pod_template.as_ref(),
     };
     objects.push(pod.deployment(Some(task.replicas), false, refused));
-    let mut service = site.object(Kind::Service, &name, "worker", part);
+    objects.push(service(site, &name, task, part));
+}
+
+/// All that dispatchers may have in hand at once can meet in one worker, and what it does not take in costs an attempt.
+pub(super) fn at_once(site: Site<'_>, task: &str) -> usize {
+    let edges = site.dispatched().into_iter().filter(|edge| edge.to.name().as_str() == task);
+    edges.map(|edge| edge.parallelism() * usize::try_from(edge.replicas_max()).unwrap_or(1)).sum::<usize>().max(1)
+}
+
+/// The address of a task's workers.
+pub(super) fn service(site: Site<'_>, name: &str, task: &TaskSpec, part: Part<'_>) -> Value {
+    let mut service = site.object(Kind::Service, name, "worker", part);
     service["spec"] = json!({
         "selector": site.selector("worker", part),
         "ports": [{ "name": "http", "port": task.port, "protocol": "TCP", "targetPort": "http" }],
     });
-    objects.push(service);
+    service
 }
 
 fn command(task: &TaskSpec) -> Vec<String> {
@@ -115,9 +122,6 @@ fn command(task: &TaskSpec) -> Vec<String> {
     let listen = format!("0.0.0.0:{}", task.port);
     let words: &[&str] = match task.kind {
         TaskKind::Rust => &["serve", "--listen", &listen, "--allow-remote", "--log-format", "json"],
-        TaskKind::Job => {
-            return ["/app/leat", "jobs", "serve", "--listen", &listen, "--allow-remote"].map(str::to_owned).to_vec();
-        }
         // An image of another language knows what it runs.
         _ => return Vec::new(),
     };
@@ -125,7 +129,7 @@ fn command(task: &TaskSpec) -> Vec<String> {
 }
 
 /// How the kubelet learns how a worker is. One in another language says nothing of itself but that it listens.
-fn probes(own: bool) -> Value {
+pub(super) fn probes(own: bool) -> Value {
     let get = |path: &str, period: i64| json!({ "httpGet": { "path": path, "port": "http" }, "periodSeconds": period });
     let linger = json!({ "preStop": { "sleep": { "seconds": LINGER_SECONDS } } });
     if own {
@@ -167,6 +171,7 @@ fn dispatcher(site: Site<'_>, edge: &Dispatched<'_>, objects: &mut Vec<Value>, r
         user_env_from: &site.spec.env_from,
         resources: edge.spec.and_then(|spec| spec.resources.as_ref()),
         config: None,
+        files: None,
         broker: true,
         account: None,
         overlay: edge.spec.and_then(|spec| spec.pod_template.as_ref()),
@@ -247,6 +252,7 @@ fn run(site: Site<'_>, objects: &mut Vec<Value>, refused: &mut Vec<String>) {
         user_env_from: &site.spec.env_from,
         resources: mine.clone().find_map(|task| task.resources.as_ref()),
         config,
+        files: None,
         broker: true,
         account: None,
         overlay: mine.clone().find_map(|task| task.pod_template.as_ref()),

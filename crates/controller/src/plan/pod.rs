@@ -1,8 +1,11 @@
 //! The pods of workers, dispatchers and runs: one shape, with the user's templates laid over it, checked when nothing can change it any more.
 
-use super::site::{Part, Site};
+use super::{
+    jobs,
+    site::{Part, Site},
+};
 use crate::{
-    crd::{EnvSource, EnvVar, Resources},
+    crd::{EnvSource, EnvVar, JobFiles, Resources},
     merge, names, security,
 };
 use serde_json::{Value, json};
@@ -40,11 +43,29 @@ pub(super) struct Pod<'a> {
     pub(super) resources: Option<&'a Resources>,
     /// The config map that is mounted, and its content's hash.
     pub(super) config: Option<(String, String)>,
+    /// Where jobs keep their files, if it is for them.
+    pub(super) files: Option<&'a JobFiles>,
     /// Whether it reaches the broker.
     pub(super) broker: bool,
     /// The service account, where it needs one.
     pub(super) account: Option<&'a str>,
     pub(super) overlay: Option<&'a Value>,
+}
+
+/// The security context of our pods.
+pub(super) fn of_pod() -> Value {
+    json!({
+        "runAsNonRoot": true,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        "seccompProfile": { "type": "RuntimeDefault" },
+    })
+}
+
+/// The security context of each of their containers.
+pub(super) fn of_container() -> Value {
+    json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] }, "readOnlyRootFilesystem": true })
 }
 
 impl Pod<'_> {
@@ -92,13 +113,7 @@ impl Pod<'_> {
         let mut spec = json!({
             "automountServiceAccountToken": self.account.is_some(),
             "enableServiceLinks": false,
-            "securityContext": {
-                "runAsNonRoot": true,
-                "runAsUser": USER,
-                "runAsGroup": USER,
-                "fsGroup": USER,
-                "seccompProfile": { "type": "RuntimeDefault" },
-            },
+            "securityContext": of_pod(),
             "terminationGracePeriodSeconds": GRACE_SECONDS,
             "containers": [self.container()],
             "volumes": self.volumes(),
@@ -118,11 +133,7 @@ impl Pod<'_> {
             "image": self.image,
             "command": self.command,
             "env": self.env(),
-            "securityContext": {
-                "allowPrivilegeEscalation": false,
-                "capabilities": { "drop": ["ALL"] },
-                "readOnlyRootFilesystem": true,
-            },
+            "securityContext": of_container(),
             "volumeMounts": self.mounts(),
         });
         if let Some(policy) = self.site.spec.image_pull_policy {
@@ -155,7 +166,8 @@ impl Pod<'_> {
         if self.config.is_some() {
             set("LEATWORKS_HOME", text("LEATWORKS_HOME", CONFIG));
         }
-        for (name, value) in self.broker_env().into_iter().chain(self.env.clone()) {
+        let of_files = self.files.map(jobs::files_env).unwrap_or_default();
+        for (name, value) in self.broker_env().into_iter().chain(of_files).chain(self.env.clone()) {
             set(&name, text(&name, &value));
         }
         for variable in self.user_env {
@@ -196,6 +208,7 @@ impl Pod<'_> {
         if let Some((name, _)) = &self.config {
             volumes.push(json!({ "name": "config", "configMap": { "name": name } }));
         }
+        volumes.extend(self.files.and_then(jobs::files_volume));
         let sources = self.broker_sources();
         if !sources.is_empty() {
             volumes.push(json!({ "name": "broker", "projected": { "sources": sources } }));
@@ -208,6 +221,7 @@ impl Pod<'_> {
         if self.config.is_some() {
             mounts.push(json!({ "name": "config", "mountPath": CONFIG, "readOnly": true }));
         }
+        mounts.extend(self.files.and_then(|files| jobs::files_mount(files, false)));
         if !self.broker_sources().is_empty() {
             mounts.push(json!({ "name": "broker", "mountPath": BROKER, "readOnly": true }));
         }

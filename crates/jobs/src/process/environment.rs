@@ -14,31 +14,21 @@ const PASSED_ON: [&str; 8] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "L
 pub(super) fn of(job: &Job, work: &Path, project: &Path) -> Result<BTreeMap<OsString, OsString>, JobError> {
     let ours = PASSED_ON.iter().filter_map(|name| Some(((*name).into(), std::env::var_os(name)?)));
     let mut variables: BTreeMap<OsString, OsString> = ours.collect();
-    let files = read_files(&job.spec.env_files, project)?;
+    let files = read_env_files(&job.spec.env_files, project)?;
     variables.extend(files.into_iter().map(|(name, value)| (name.into(), value.into())));
     variables.extend(job.spec.env.iter().map(|(name, value)| (name.into(), value.into())));
     variables.insert("TMPDIR".into(), work.join("tmp").into());
     variables.insert("LEAT_WORK".into(), work.into());
     variables.insert("LEAT_PROJECT".into(), project.into());
-    variables.extend(told(job).into_iter().map(|(name, value)| (name.into(), value.into())));
+    variables.extend(job.told().into_iter().map(|(name, value)| (name.into(), value.into())));
     Ok(variables)
 }
 
-/// What a worker is told of its message.
-fn told(job: &Job) -> [(&'static str, String); 7] {
-    [
-        ("LEAT_TOPOLOGY", job.topology.clone()),
-        ("LEAT_TASK", job.task.clone()),
-        ("LEAT_EDGE", job.edge.clone()),
-        ("LEAT_MESSAGE_ID", job.message.clone()),
-        ("LEAT_ROOT_ID", job.root.clone()),
-        ("LEAT_ATTEMPT", job.attempt.to_string()),
-        ("TRACEPARENT", job.traceparent.clone()),
-    ]
-}
-
-/// Reads files of variables; a later one comes before an earlier one.
-pub(super) fn read_files(files: &[PathBuf], project: &Path) -> Result<BTreeMap<String, String>, JobError> {
+/// Reads files of variables, `NAME=value` on each line, whose paths are relative to a folder; a later one comes before an earlier one.
+///
+/// # Errors
+/// If one cannot be read, and permanently if a line is none of that form.
+pub fn read_env_files(files: &[PathBuf], project: &Path) -> Result<BTreeMap<String, String>, JobError> {
     let mut variables = BTreeMap::new();
     for file in files {
         let path = project.join(file);

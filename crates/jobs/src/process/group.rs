@@ -1,6 +1,7 @@
 //! One worker as a process group, from its start to the end of everything that it has started.
 
-use super::{log::Log, memory};
+use super::memory;
+use crate::log::Log;
 use crate::{Job, JobError};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::{

@@ -2,10 +2,10 @@
 
 mod environment;
 mod group;
-mod log;
 mod memory;
 
-use crate::{Attempt, BoxFuture, Cause, Commit, Executor, Job, JobError, Store, commit, prepare};
+use crate::{Attempt, BoxFuture, Cause, Commit, Executor, Job, JobError, Store, commit, ending, prepare};
+pub use environment::read_env_files;
 use group::Ended;
 use std::{
     io,
@@ -35,7 +35,7 @@ impl Process {
         if spec.command.is_empty() {
             return Err(JobError::permanent("`job` has no `command`, and an image runs only on Kubernetes"));
         }
-        environment::read_files(&spec.env_files, &self.project).map(drop)
+        read_env_files(&spec.env_files, &self.project).map(drop)
     }
 
     /// Removes work folders that a process has left which was killed this long ago.
@@ -71,7 +71,7 @@ impl Process {
         let last = log.last_line();
         attempt.keep_log(&self.store, job, log.into_bytes()).await?;
         judge(job, &ended, &last)?;
-        commit(&self.store, job, attempt.round, &folder.0).await
+        commit(&self.store, job, attempt.round, &folder.0, None).await
     }
 }
 
@@ -95,13 +95,10 @@ impl Executor for Process {
 
 /// What the end of a worker means.
 fn judge(job: &Job, ended: &Ended, last: &str) -> Result<(), JobError> {
-    let said = if last.is_empty() { String::new() } else { format!(": {last}") };
+    let said = ending::said(last);
     match ended {
         Ended::Exit(0) => Ok(()),
-        Ended::Exit(code) if job.spec.permanent.iter().any(|permanent| i32::from(*permanent) == *code) => {
-            Err(JobError::permanent(format!("the worker ended with exit code {code}, which is declared permanent{said}")))
-        }
-        Ended::Exit(code) => Err(JobError::failed(format!("the worker ended with exit code {code}{said}"))),
+        Ended::Exit(code) => Err(ending::by_exit_code(&job.spec, *code, last)),
         Ended::Signal(signal) => Err(JobError::failed(format!("the worker was ended by signal {signal}{said}"))),
         Ended::Late => {
             let text = format!("the worker was ended, since it took longer than its timeout of {:?}{said}", job.deadline);

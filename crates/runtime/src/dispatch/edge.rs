@@ -84,6 +84,8 @@ impl Edge {
             place: Arc::new(place),
             retry: plan.retry,
             timeout: match task.kind {
+                // Whoever runs it elsewhere sees to its time, and to what is needed before and after.
+                Kind::Job(_) if plan.worker.is_some() => leatworks_jobs::answer_max(plan.timeout) + job::SETTLE_MAX,
                 // The worker has all of its time, and what follows is to be written down.
                 Kind::Job(_) => plan.timeout + job::SETTLE_MAX,
                 _ => plan.timeout,

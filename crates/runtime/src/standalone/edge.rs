@@ -40,7 +40,8 @@ pub async fn run_edge(
         topics::create_at(broker.as_ref(), &plan.topology.into(), plan.durability).await?;
     }
     // What a worker does is done outside of the broker's process, so it gets what is durable.
-    let task = TaskPlan { eager: false, ..task.clone() };
+    let worker = worker.map(str::to_owned).or_else(|| task.worker.clone());
+    let task = TaskPlan { eager: false, worker, ..task.clone() };
     let mut edge = Edge::new(broker.clone(), Some(handler), edge, &task, counts);
     edge.watch = watch.clone();
     edge.trace.clone_from(&plan.tracer);

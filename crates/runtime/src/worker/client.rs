@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Cause, Codec, Context, TaskError,
     codec::{self, Bytes},
-    def::{TaskDef, TopologyDef},
+    def::{Kind, TaskDef, TopologyDef},
     handled::{Handled, Log},
     handler::{Answers, BatchHandler, Call, Handler, Output},
     routes::Routes,
@@ -32,8 +32,16 @@ use tokio::sync::mpsc;
 /// away is told apart from one that is there and slow.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
+/// When the system asks a worker that says nothing whether it is still there, how often, and how many answers may be missing.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+const KEEPALIVE_TRIES: u32 = 3;
+
 /// How much of an answer is quoted in an error.
 const QUOTE_BYTES_MAX: usize = 200;
+
+/// How much of what a worker says of its failure in our form stands in an error: a few lines.
+const SAID_BYTES_MAX: usize = 2000;
 
 /// The handler of a task that is an HTTP worker. `timeout` is the time that each of its messages has.
 ///
@@ -59,7 +67,8 @@ pub(crate) fn open_with(
     timeout: Duration,
     log: Option<Log>,
 ) -> Result<Arc<dyn Handler>, TaskError> {
-    let endpoint = Endpoint::new(url, timeout)?;
+    let again = matches!(task.kind, Kind::Job(_));
+    let endpoint = Endpoint { again, ..Endpoint::new(url, timeout)? };
     let batches = Batches::new(connector(timeout), &endpoint.uri);
     Ok(Arc::new(Worker { endpoint, batches, task, routes: Routes::new(task, topology), log }))
 }
@@ -68,6 +77,8 @@ pub(crate) fn open_with(
 pub(crate) struct Endpoint {
     client: Client<HttpConnector, Full<Bytes>>,
     uri: Uri,
+    /// Who listens knows each attempt at a message again and goes on with it, as with jobs. So a call that breaks is made again, and counts as none.
+    again: bool,
 }
 
 struct Worker {
@@ -101,7 +112,7 @@ impl Handler for Worker {
     fn handle<'a>(&'a self, message: &'a Message, cx: &'a Context) -> BoxFuture<'a, Result<Vec<Output>, TaskError>> {
         Box::pin(async move {
             // As JSON it would not be the same: MessagePack knows bytes, and keys that are no texts.
-            if message.codec != Codec::Json && self.takes_batches().await {
+            if message.codec != Codec::Json && !self.endpoint.again && self.takes_batches().await {
                 return self.alone(message, cx).await;
             }
             self.single(message, cx).await
@@ -109,7 +120,8 @@ impl Handler for Worker {
     }
 
     fn batch(&self) -> Option<&dyn BatchHandler> {
-        self.batches.are_taken().then_some(self)
+        // A job takes seconds at least, beside which a request of its own is nothing.
+        (self.batches.are_taken() && !self.endpoint.again).then_some(self)
     }
 }
 
@@ -173,6 +185,10 @@ fn connector(timeout: Duration) -> HttpConnector {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(CONNECT_MAX.min(timeout / 2)));
     connector.set_nodelay(true);
+    // A job may take hours, and a machine that has lost its power says nothing.
+    connector.set_keepalive(Some(KEEPALIVE_AFTER));
+    connector.set_keepalive_interval(Some(KEEPALIVE_EVERY));
+    connector.set_keepalive_retries(Some(KEEPALIVE_TRIES));
     connector
 }
 
@@ -186,7 +202,7 @@ impl Endpoint {
         if uri.scheme_str() != Some("http") || uri.host().is_none() {
             return Err(TaskError::permanent(format!("worker address `{url}`: it must begin with `http://` and a host")));
         }
-        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector(timeout)), uri })
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector(timeout)), uri, again: false })
     }
 
     /// Posts a JSON body with what is known of its message.
@@ -199,7 +215,8 @@ impl Endpoint {
 
     /// The same, with a look at the headers of the answer, whatever it is.
     async fn call_and(&self, body: Bytes, cx: &Context, look: impl FnOnce(&HeaderMap)) -> Result<Answer, TaskError> {
-        let response = self.client.request(self.request(body, cx)?).await.map_err(|error| unsent(&self.uri, error))?;
+        let sent = self.client.request(self.request(body, cx)?).await;
+        let response = sent.map_err(|error| self.broken(unsent(&self.uri, error)))?;
         look(response.headers());
         let (status, delay) = (response.status(), retry_after(&response));
         let body = self.body(response).await;
@@ -213,6 +230,11 @@ impl Endpoint {
             self.uri,
             quote(body)
         ))
+    }
+
+    /// A call that broke before it was answered to the end.
+    fn broken(&self, error: TaskError) -> TaskError {
+        if self.again { TaskError::unreached(error) } else { error }
     }
 
     fn request(&self, body: Bytes, cx: &Context) -> Result<Request<Full<Bytes>>, TaskError> {
@@ -239,7 +261,7 @@ impl Endpoint {
             Err(error) if error.is::<LengthLimitError>() => {
                 Err(TaskError::permanent(format!("the answer of `{}` has more than {BODY_BYTES_MAX} bytes", self.uri)))
             }
-            Err(error) => Err(TaskError::retryable(format!("reading the answer of `{}`: {error}", self.uri))),
+            Err(error) => Err(self.broken(TaskError::retryable(format!("reading the answer of `{}`: {error}", self.uri)))),
         }
     }
 
@@ -252,11 +274,12 @@ impl Endpoint {
         }
         // What the worker says about its failure helps, but is not needed.
         let body = body.unwrap_or_default();
-        let text = format!("`{}` answered {status}: {}", self.uri, quote(&body));
+        let (said, cause) = told(&body);
+        let text = format!("`{}` answered {status}: {said}", self.uri);
         let retryable =
             status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT || status == StatusCode::TOO_MANY_REQUESTS;
         let usual = if retryable { Cause::Error } else { Cause::Permanent };
-        let error = TaskError::with_cause(cause(&body).unwrap_or(usual), text);
+        let error = TaskError::with_cause(cause.unwrap_or(usual), text);
         if error.is_permanent() == retryable {
             // The status counts, since everybody between us and the worker goes by it.
             return Err(TaskError::with_cause(usual, error));
@@ -385,18 +408,28 @@ pub(super) fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// The cause that a worker of ours names.
-fn cause(body: &[u8]) -> Option<Cause> {
+/// What a worker says of its failure, and the cause that it names if it is one of ours. One that knows our form says what it means in few words, such as where a log is.
+fn told(body: &[u8]) -> (String, Option<Cause>) {
     #[derive(Deserialize)]
     struct Told<'a> {
-        #[serde(borrow)]
+        #[serde(borrow, default)]
+        error: Cow<'a, str>,
+        #[serde(borrow, default)]
         cause: Cow<'a, str>,
     }
-    Cause::told(&serde_json::from_slice::<Told<'_>>(body).ok()?.cause)
+    match serde_json::from_slice::<Told<'_>>(body) {
+        Ok(told) if told.error.is_empty() => (quote(body), Cause::told(&told.cause)),
+        Ok(told) => (cut(told.error.as_bytes(), SAID_BYTES_MAX), Cause::told(&told.cause)),
+        Err(_) => (quote(body), None),
+    }
 }
 
 fn quote(body: &[u8]) -> String {
-    let cut = &body[..body.len().min(QUOTE_BYTES_MAX)];
-    let more = if body.len() > cut.len() { "…" } else { "" };
+    cut(body, QUOTE_BYTES_MAX)
+}
+
+fn cut(text: &[u8], bytes_max: usize) -> String {
+    let cut = &text[..text.len().min(bytes_max)];
+    let more = if text.len() > cut.len() { "…" } else { "" };
     format!("{}{more}", String::from_utf8_lossy(cut).trim())
 }

@@ -2,9 +2,11 @@
 
 mod batch;
 mod client;
+mod job;
 mod server;
 
 pub(crate) use client::{Endpoint, Reply, open as client, open_with as client_with};
+pub use job::{JobServer, serve_job};
 pub(crate) use server::inherited;
 pub use server::{Bound, ServeError, bind};
 

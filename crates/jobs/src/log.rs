@@ -11,7 +11,7 @@ const CHUNK_BYTES: usize = 16 << 10;
 
 /// The beginning and the end of what was said.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(crate) struct Log {
     half: usize,
     head: Vec<u8>,
     tail: VecDeque<u8>,
@@ -21,13 +21,13 @@ pub(super) struct Log {
 
 impl Log {
     /// Keeps at most this many bytes.
-    pub(super) fn new(bytes_max: u64) -> Self {
+    pub(crate) fn new(bytes_max: u64) -> Self {
         let half = usize::try_from(bytes_max / 2).unwrap_or(usize::MAX).max(1);
         Self { half, head: Vec::new(), tail: VecDeque::new(), left_out: 0 }
     }
 
     /// Takes in everything until the end.
-    pub(super) async fn read(&mut self, mut from: impl AsyncRead + Unpin) -> std::io::Result<()> {
+    pub(crate) async fn read(&mut self, mut from: impl AsyncRead + Unpin) -> std::io::Result<()> {
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
             match from.read(&mut chunk).await? {
@@ -37,7 +37,7 @@ impl Log {
         }
     }
 
-    fn add(&mut self, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
         let room = self.half.saturating_sub(self.head.len()).min(bytes.len());
         let (head, tail) = bytes.split_at(room);
         self.head.extend_from_slice(head);
@@ -48,7 +48,7 @@ impl Log {
     }
 
     /// The last line that says anything.
-    pub(super) fn last_line(&self) -> String {
+    pub(crate) fn last_line(&self) -> String {
         let bytes: Vec<u8> = if self.tail.is_empty() { self.head.clone() } else { self.tail.iter().copied().collect() };
         let text = String::from_utf8_lossy(&bytes);
         let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
@@ -56,7 +56,7 @@ impl Log {
         line.chars().take(LAST_LINE_MAX).map(printable).collect()
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         let mut bytes = self.head;
         if self.left_out > 0 {
             bytes.extend_from_slice(format!("\n… {} bytes are left out here …\n", self.left_out).as_bytes());
