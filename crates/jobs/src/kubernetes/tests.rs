@@ -56,6 +56,8 @@ struct Rig {
     server: Arc<Mutex<Server>>,
     store: Store,
     kubernetes: Kubernetes,
+    /// Where the store is.
+    _folder: tempfile::TempDir,
 }
 
 /// After so many looks a program is at its end.
@@ -81,7 +83,9 @@ fn adapter() -> Adapter {
 impl Rig {
     /// An API server on whose nodes the first Job's program is the first of these, and so on; the last goes on for ever.
     fn new(programs: &[Program], faults: &[(Method, Fault)]) -> Self {
-        let store = Store::open(&Location { url: "memory:///".to_owned(), options: BTreeMap::new() }).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", folder.path().display());
+        let store = Store::open(&Location { url, options: BTreeMap::new() }).unwrap();
         let server = Arc::new(Mutex::new(Server { faults: faults.iter().cloned().collect(), ..Server::default() }));
         let (of_service, kept, programs) = (server.clone(), store.clone(), programs.to_vec());
         let service = tower::service_fn(move |request: Request<Body>| {
@@ -89,7 +93,7 @@ impl Rig {
             async move { Ok::<_, Infallible>(answer(&server, &store, &programs, request).await) }
         });
         let kubernetes = Kubernetes::new(Client::new(service, "shop"), "shop", store.clone(), adapter());
-        Self { server, store, kubernetes }
+        Self { server, store, kubernetes, _folder: folder }
     }
 
     fn made(&self) -> Vec<String> {
