@@ -1,3 +1,5 @@
+//! What a dispatcher tells of itself, as somebody sees it who asks.
+
 use super::*;
 use crate::{
     Codec, Context, TaskError,

@@ -1,3 +1,5 @@
+//! What is written of a root, and what is found of it again.
+
 use super::{writer::Writer, *};
 use crate::{
     Codec, Counts, DeadLetter,
