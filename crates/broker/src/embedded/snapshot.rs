@@ -208,8 +208,9 @@ const MESSAGE_BYTES: usize = 20;
 /// million roots in flight, the columns of all that is in it would be a third of the memory that the process is allowed.
 pub(crate) fn encode(state: &State<Place>) -> Vec<u8> {
     let (slots, count) = state.roots.slots_and_count();
-    let messages: u64 = state.topics.iter().map(|topic| topic.log.pending()).sum();
-    let mut bytes = Vec::with_capacity(count * ROOT_BYTES + messages as usize * MESSAGE_BYTES);
+    // Of those that are spilled there is only where their index is.
+    let messages: usize = state.topics.iter().map(|topic| topic.log.loaded_messages_max()).sum();
+    let mut bytes = Vec::with_capacity(count * ROOT_BYTES + messages * MESSAGE_BYTES);
     let mut add = |piece: Snapshot| piece.encode(&mut bytes).expect("a vector takes all");
     // By slot; 0 is no root.
     let mut numbers = vec![0; slots];

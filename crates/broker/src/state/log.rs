@@ -101,6 +101,11 @@ impl<H> Log<H> {
         self.pending
     }
 
+    /// No fewer than the messages that are held in memory.
+    pub(crate) fn loaded_messages_max(&self) -> usize {
+        self.loaded * BLOCK_MESSAGES as usize
+    }
+
     /// Appends a message of so many bytes, or only counts its position if nobody keeps it.
     pub(crate) fn push(&mut self, entry: Option<Entry<H>>, created_ms: u64, bytes: usize) -> u64 {
         let position = self.next;
