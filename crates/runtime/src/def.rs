@@ -156,3 +156,35 @@ pub struct EdgeDef {
     /// Where its messages go that were given up.
     pub dead_letter_topic: &'static str,
 }
+
+/// What tests of this crate have in common; each says what it is about, and takes the rest from here.
+#[cfg(test)]
+pub(crate) mod example {
+    use super::*;
+
+    pub(crate) const TASK: TaskDef = TaskDef {
+        project: "p",
+        topology: "t",
+        name: "task",
+        version: "0",
+        codec: Codec::Json,
+        kind: Kind::Source,
+        retry: Retry { attempts: 1, backoff: Duration::ZERO, max_backoff: Duration::ZERO },
+        timeout: Duration::from_secs(1),
+        parallelism: 2,
+        source: None,
+        routes: &[],
+        ends: &[],
+    };
+
+    pub(crate) const TOPOLOGY: TopologyDef = TopologyDef {
+        name: "t",
+        project: "p",
+        version: "0",
+        description: "",
+        codec: Codec::Json,
+        tasks: &[&TASK],
+        edges: &[],
+        drawings: Drawings { mermaid: "", dot: "", svg: "", text: "" },
+    };
+}

@@ -83,8 +83,8 @@ impl Drop for Away<'_> {
 mod tests {
     use super::{super::serve, *};
     use crate::{
-        Codec, Context, Counts,
-        def::{Drawings, EdgeDef, Kind, Retry, TaskDef, TopologyDef},
+        Context, Counts,
+        def::{EdgeDef, Retry, TaskDef, TopologyDef, example},
         handler::{Answers, BatchHandler, Call, Handler, Output},
         plan::TaskPlan,
         topics,
@@ -97,20 +97,7 @@ mod tests {
 
     const MESSAGES: u32 = 20;
 
-    static TASK: TaskDef = TaskDef {
-        project: "p",
-        topology: "t",
-        name: "task",
-        version: "0",
-        codec: Codec::Json,
-        kind: Kind::Source,
-        retry: Retry { attempts: 2, backoff: Duration::ZERO, max_backoff: Duration::ZERO },
-        timeout: Duration::from_secs(1),
-        parallelism: 4,
-        source: None,
-        routes: &[],
-        ends: &[],
-    };
+    static TASK: TaskDef = TaskDef { retry: Retry { attempts: 2, ..example::TASK.retry }, parallelism: 4, ..example::TASK };
 
     static EDGE: EdgeDef = EdgeDef {
         id: "[*]-->task",
@@ -123,16 +110,7 @@ mod tests {
         dead_letter_topic: "t-task-DLQ",
     };
 
-    static TOPOLOGY: TopologyDef = TopologyDef {
-        name: "t",
-        project: "p",
-        version: "0",
-        description: "",
-        codec: Codec::Json,
-        tasks: &[&TASK],
-        edges: &[EDGE],
-        drawings: Drawings { mermaid: "", dot: "", svg: "", text: "" },
-    };
+    static TOPOLOGY: TopologyDef = TopologyDef { tasks: &[&TASK], edges: &[EDGE], ..example::TOPOLOGY };
 
     /// A worker that is away for so many calls. When it is back it takes batches, and then it goes away once more.
     #[derive(Default)]

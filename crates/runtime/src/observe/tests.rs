@@ -3,33 +3,28 @@
 use super::*;
 use crate::{
     Codec, Context, TaskError,
-    def::{Drawings, Kind, Retry, TaskDef, TopologyDef},
+    def::{Kind, Retry, TaskDef, TopologyDef, example},
     handler::{Handler, Output},
     plan::TaskPlan,
 };
 use leatworks_broker::{BoxFuture, Limits, MemoryBroker, Message, Publish};
 
 static TASK: TaskDef = TaskDef {
+    kind: Kind::Worker { url: "http://store" },
+    name: "store",
     project: "shop",
     topology: "orders",
-    name: "store",
     version: "1",
-    codec: Codec::Json,
-    kind: Kind::Worker { url: "http://store" },
     retry: Retry { attempts: 2, backoff: Duration::from_millis(1), max_backoff: Duration::from_millis(1) },
     timeout: Duration::from_secs(30),
     parallelism: 1,
-    source: None,
-    routes: &[],
-    ends: &[],
+    ..example::TASK
 };
 
 static TOPOLOGY: TopologyDef = TopologyDef {
     name: "orders",
     project: "shop",
     version: "1",
-    description: "",
-    codec: Codec::Json,
     tasks: &[&TASK],
     edges: &[EdgeDef {
         id: "parse-->|good|store",
@@ -41,7 +36,7 @@ static TOPOLOGY: TopologyDef = TopologyDef {
         retry_topic: "orders-parse-good-store-retry",
         dead_letter_topic: "orders-parse-good-store-dlq",
     }],
-    drawings: Drawings { mermaid: "", dot: "", svg: "", text: "" },
+    ..example::TOPOLOGY
 };
 
 fn watch() -> (Arc<Counts>, Watch) {

@@ -5,7 +5,7 @@ use crate::{
     Codec, Counts, DeadLetter,
     config::TraceConfig,
     control::Pending,
-    def::{Drawings, EdgeDef, Kind, Retry, TaskDef, TopologyDef},
+    def::{EdgeDef, Retry, TaskDef, TopologyDef, example},
     dispatch::Edge,
     ids,
     plan::TaskPlan,
@@ -15,26 +15,20 @@ use leatworks_jobs::{Location, Store};
 use std::{sync::Arc, time::Duration};
 
 static TASK: TaskDef = TaskDef {
+    name: "store",
     project: "shop",
     topology: "orders",
-    name: "store",
     version: "1",
-    codec: Codec::Json,
-    kind: Kind::Source,
     retry: Retry { attempts: 2, backoff: Duration::from_millis(1), max_backoff: Duration::from_millis(1) },
     timeout: Duration::from_secs(30),
     parallelism: 1,
-    source: None,
-    routes: &[],
-    ends: &[],
+    ..example::TASK
 };
 
 static TOPOLOGY: TopologyDef = TopologyDef {
     name: "orders",
     project: "shop",
     version: "1",
-    description: "",
-    codec: Codec::Json,
     tasks: &[&TASK],
     edges: &[EdgeDef {
         id: "parse-->store",
@@ -46,7 +40,7 @@ static TOPOLOGY: TopologyDef = TopologyDef {
         retry_topic: "r",
         dead_letter_topic: "d",
     }],
-    drawings: Drawings { mermaid: "", dot: "", svg: "", text: "" },
+    ..example::TOPOLOGY
 };
 
 fn edge() -> Edge {

@@ -55,9 +55,9 @@ pub async fn serve_job(
 mod tests {
     use super::*;
     use crate::{
-        Cause, Codec, Context,
+        Cause, Context,
         context::Place,
-        def::{Drawings, JobDef, Kind, Retry},
+        def::{JobDef, Kind, example},
         worker,
     };
     use leatworks_broker::{Message, MessageId};
@@ -66,31 +66,9 @@ mod tests {
         net::TcpListener,
     };
 
-    static TASK: TaskDef = TaskDef {
-        project: "p",
-        topology: "t",
-        name: "task",
-        version: "0",
-        codec: Codec::Json,
-        kind: Kind::Job(JobDef { options: "{}" }),
-        retry: Retry { attempts: 1, backoff: Duration::ZERO, max_backoff: Duration::ZERO },
-        timeout: Duration::from_secs(1),
-        parallelism: 2,
-        source: None,
-        routes: &[],
-        ends: &[],
-    };
+    static TASK: TaskDef = TaskDef { kind: Kind::Job(JobDef { options: "{}" }), ..example::TASK };
 
-    static TOPOLOGY: TopologyDef = TopologyDef {
-        name: "t",
-        project: "p",
-        version: "0",
-        description: "",
-        codec: Codec::Json,
-        tasks: &[&TASK],
-        edges: &[],
-        drawings: Drawings { mermaid: "", dot: "", svg: "", text: "" },
-    };
+    static TOPOLOGY: TopologyDef = TopologyDef { tasks: &[&TASK], ..example::TOPOLOGY };
 
     /// Gives so many bytes of an answer, and breaks the connection. Gives the request.
     async fn serve(listener: &TcpListener, answer: &str, sent: usize) -> String {

@@ -2,9 +2,9 @@
 
 use super::{Answer, Batch, CONTENT_TYPE, Call, Failure, MESSAGES_MAX, Output};
 use crate::{
-    Codec, Context, TaskError,
+    Context, TaskError,
     context::Place,
-    def::{Drawings, Kind, Retry, TaskDef, TopologyDef},
+    def::{TaskDef, TopologyDef, example},
     handler::{self, Handler},
     plan::TaskPlan,
     worker,
@@ -27,31 +27,9 @@ use std::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-static TASK: TaskDef = TaskDef {
-    project: "p",
-    topology: "t",
-    name: "task",
-    version: "0",
-    codec: Codec::Json,
-    kind: Kind::Source,
-    retry: Retry { attempts: 1, backoff: Duration::ZERO, max_backoff: Duration::ZERO },
-    timeout: Duration::from_secs(1),
-    parallelism: 2,
-    source: None,
-    routes: &[],
-    ends: &[],
-};
+static TASK: TaskDef = example::TASK;
 
-static TOPOLOGY: TopologyDef = TopologyDef {
-    name: "t",
-    project: "p",
-    version: "0",
-    description: "",
-    codec: Codec::Json,
-    tasks: &[&TASK],
-    edges: &[],
-    drawings: Drawings { mermaid: "", dot: "", svg: "", text: "" },
-};
+static TOPOLOGY: TopologyDef = TopologyDef { tasks: &[&TASK], ..example::TOPOLOGY };
 
 fn calls(count: u128) -> Vec<handler::Call> {
     let place = Arc::new(Place { topology: "t", task: "task", edge: "[*]-->task".into(), settings: serde_json::Value::Null });
