@@ -71,8 +71,7 @@ pub struct EmbeddedOptions {
     pub segment_bytes: u64,
     /// Bytes written after which a checkpoint is taken: what has to be replayed at the start at most, about 0.3 s for each 64 MiB.
     pub checkpoint_bytes: u64,
-    /// Bytes of memory for messages that were published and not yet delivered; what is over it is read back from disk. What passes through a graph takes a few MiB of it;
-    /// a backlog is read in order, a few MiB at a time, so more of it in memory would make nothing quicker.
+    /// Bytes of memory for messages that were published and not yet delivered; what is over it is read back from disk.
     pub cache_bytes_max: usize,
     /// Messages of which the broker knows in memory where they are, at most; where the others are is on disk too. Each takes about 85 bytes. What is about to be
     /// read stays in memory, so each subscription adds some 16,000 to it.
