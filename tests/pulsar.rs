@@ -128,6 +128,15 @@ fn three_subscribers_are_eleven_calls_each_time() {
 }
 
 #[test]
+fn a_process_for_each_task_and_edge_makes_the_same_calls() {
+    let place = Place::new();
+    let report = place.json(EMAIL, &["run", "--processes"]);
+    assert_eq!(handled(&report), BTreeMap::from([("start", 1), ("fetch-users", 1), ("render", 3), ("send", 3), ("record", 3)]));
+    let failed: u64 = report["tasks"].as_object().unwrap().values().filter_map(|task| task["failed"].as_u64()).sum();
+    assert_eq!((failed, std::fs::read_dir(place.data().join("mail/new")).unwrap().count()), (0, 3), "{report}");
+}
+
+#[test]
 fn every_line_of_the_sample_is_counted_once() {
     let place = Place::new();
     let report = place.json(ACCESS_LOG, &["run"]);

@@ -29,7 +29,7 @@ pub(crate) struct Topics {
     known: Mutex<HashMap<String, Topic>>,
     /// Held to read from when a client names a topic until it has a producer or a subscription there, and to write while topics that have none are removed.
     pub(crate) opening: RwLock<()>,
-    /// One topic is made or changed at a time, so that there are not more than may be.
+    /// One topic is made or changed at a time, so that there are not more than may be. Who needs both takes [`Topics::opening`] first.
     pub(crate) making: tokio::sync::Mutex<()>,
 }
 

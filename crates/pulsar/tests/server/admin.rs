@@ -103,6 +103,29 @@ async fn topics_and_subscriptions_are_made_changed_and_removed() {
     rig.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_become_those_of_a_graph_while_others_get_their_subscriptions() {
+    let rig = rig().await;
+    let topics = 64;
+    for number in 0..topics {
+        assert_eq!(ask(&rig, &format!("PUT {TOPICS}/t{number}"), "").await.0, 204);
+    }
+    let route = r#"{"leat-kind":"route","leat-topology":"shop"}"#;
+    let asked = (0..topics).flat_map(|number| {
+        let (rig, next) = (&rig, (number + 1) % topics);
+        let changed = async move { ask(rig, &format!("PUT {TOPICS}/t{number}/properties"), route).await };
+        let subscribed = async move { ask(rig, &format!("PUT {TOPICS}/t{next}/subscription/s"), "").await };
+        [futures_util::future::Either::Left(changed), futures_util::future::Either::Right(subscribed)]
+    });
+    for (status, told) in futures_util::future::join_all(asked).await {
+        assert_eq!(status, 204, "{told}");
+    }
+    for topic in rig.broker.stats().await.unwrap() {
+        assert_eq!((topic.spec.kind, topic.subscriptions.len()), (TopicKind::Route, 1), "{}", topic.spec.name);
+    }
+    rig.stop().await;
+}
+
 #[tokio::test]
 async fn how_a_topic_stands_is_told_and_a_used_one_is_not_removed() {
     let rig = rig().await;

@@ -81,6 +81,8 @@ pub(super) async fn properties(shared: &Shared, topic: &str) -> Result<Answer, R
 /// Sets properties beside those that are there.
 pub(super) async fn set_properties(shared: &Shared, topic: &str, body: &Value) -> Result<Answer, Refused> {
     let more = properties::read(body)?;
+    // It may have to be made anew, while nobody gets a producer or a consumer.
+    let _nobody = shared.topics.opening.write().await;
     let _alone = shared.topics.making.lock().await;
     let found = find(shared, topic).await?;
     let mut spec = found.spec.clone();
@@ -97,10 +99,10 @@ pub(super) async fn set_properties(shared: &Shared, topic: &str, body: &Value) -
     Ok(Answer::Empty)
 }
 
-/// What a topic counts for is decided when it is made, so one that is to count otherwise is made anew; that cannot be done to one that has been used.
+/// What a topic counts for is decided when it is made, so one that is to count otherwise is made anew; that cannot be done to one that has been used. The
+/// caller keeps everybody from opening it.
 async fn make_anew(shared: &Shared, found: &TopicStats, spec: TopicSpec) -> Result<(), Refused> {
     let topic = &found.spec.name;
-    let _nobody = shared.topics.opening.write().await;
     let consumers: usize = found.subscriptions.values().map(|subscription| subscription.consumers).sum();
     if found.published > 0 || consumers > 0 || shared.seats.topics().contains(topic.as_str()) {
         return Err(Refused::busy(format!("topic `{topic}` is in use, so what it is for cannot be changed any more")));
