@@ -260,7 +260,7 @@ pub(super) fn close(engine: &Engine<JournalStore>) -> Result<(), JournalError> {
         // All attempts that were under way are in the checkpoint. What the process before had begun and this one has not met is left.
         let rest = engine.lock().group.hand.rest();
         // What fails here would count attempts twice at worst.
-        let _ = hand.replace(&rest);
+        let _ = hand.replace(rest);
     }
     match done {
         // The checkpoint only makes the next start quicker: without space for it, what was acknowledged is as safe.
