@@ -3,13 +3,14 @@
 //! Pulsar settles entries, and an entry may hold many messages: it is acknowledged when the last of them is settled. Until then what is
 //! settled of it is noted here and, where the service keeps it, told there.
 
+mod looking;
 mod settling;
 
 use super::{
     entries::{Settled, Slot, bit},
     error::{Answer, PulsarError},
     feed::Feed,
-    limits::DELAYED_MAX,
+    limits::{DELAYED_MAX, PREFETCH_MAX},
     pack::{Arrived, Place},
     seen::Seen,
     state::Runs,
@@ -61,6 +62,8 @@ struct Chair {
     wake: Arc<Notify>,
     feeds: Vec<Arc<Feed>>,
     failed: Option<PulsarError>,
+    /// Messages in hand in whose place others may come already.
+    ahead: usize,
 }
 
 struct Key {
@@ -84,6 +87,8 @@ struct Held {
     moving: bool,
     /// Another message may come in its place already.
     replaced: bool,
+    /// The same, since it is in hand: it counts in its seat's `ahead`.
+    ahead: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +146,7 @@ impl Hands {
             wake,
             feeds: Vec::new(),
             failed: None,
+            ahead: 0,
         };
         self.seats.insert(seat, chair);
     }
@@ -186,7 +192,7 @@ impl Hands {
         let Some(slot) = self.entries.get(&held.place) else { return false };
         let has = |chair: &Chair| chair.feeds.iter().any(|feed| Arc::ptr_eq(feed, &slot.feed));
         let Some((heir, chair)) = self.seats.iter_mut().find(|(_, chair)| has(chair)) else { return false };
-        (held.seat, held.stage) = (*heir, Stage::Waiting);
+        (held.seat, held.stage, held.ahead) = (*heir, Stage::Waiting, false);
         match left.delayed.keys().find(|(_, delayed)| *delayed == position) {
             Some(due) => drop(chair.delayed.insert(*due, ())),
             None => chair.inbox.push_back(position),
@@ -246,15 +252,27 @@ impl Hands {
             }
             match self.held.get_mut(&position) {
                 // It is in hand already, and its connection is another now.
-                Some(held) if held.place == place && held.seat == seat => {}
+                Some(held) if held.place == place && held.seat == seat => {
+                    // Over this connection it has taken the place of one that may come.
+                    held.replaced = false;
+                    if std::mem::take(&mut held.ahead) {
+                        self.seats.get_mut(&seat).into_iter().for_each(|chair| chair.ahead -= 1);
+                    }
+                }
                 // While consumers come and go the service may hand it to two of them: the first one has it, and in its place another may come.
                 Some(held) if held.place == place && !held.settling && self.seats.contains_key(&held.seat) => {
                     if !std::mem::replace(&mut held.replaced, false) {
                         before.0.give(1, before.1);
                     }
+                    if std::mem::take(&mut held.ahead) {
+                        self.seats.get_mut(&held.seat).into_iter().for_each(|chair| chair.ahead -= 1);
+                    }
                 }
                 // Whoever had it has left while it was being settled.
-                Some(held) if held.place == place => (held.seat, held.stage) = (seat, Stage::Waiting),
+                Some(held) if held.place == place => {
+                    (held.seat, held.stage) = (seat, Stage::Waiting);
+                    (held.replaced, held.ahead) = (false, false);
+                }
                 // It is on its way here from the hands that it is still in.
                 Some(held) if held.moving => {
                     self.release(position);
@@ -287,6 +305,7 @@ impl Hands {
             settling: false,
             moving: false,
             replaced: false,
+            ahead: false,
         };
         let Some(chair) = self.seats.get_mut(&seat) else { return };
         match wait {
@@ -319,6 +338,9 @@ impl Hands {
             .collect();
         for position in gone {
             let Some(held) = self.held.remove(&position) else { continue };
+            if let (true, Some(chair)) = (held.ahead, self.seats.get_mut(&held.seat)) {
+                chair.ahead -= 1;
+            }
             self.free_key(&held.message, position);
         }
     }
@@ -361,6 +383,13 @@ impl Hands {
             }
             held.stage = Stage::Handed;
             chair.handed += 1;
+            if !held.replaced && chair.ahead + PREFETCH_MAX < chair.permits {
+                (held.replaced, held.ahead) = (true, true);
+                chair.ahead += 1;
+                if let Some(slot) = self.entries.get(&held.place) {
+                    slot.feed.give(1, slot.epoch);
+                }
+            }
             let attempt = self.attempts.get(&position).copied().unwrap_or_default().max(held.before) + 1;
             self.attempts.insert(position, attempt);
             let id = if self.drops_repetitions { held.id } else { 0 };
@@ -409,36 +438,6 @@ impl Hands {
         }
     }
 
-    /// How many entries of a feed are here that wait for their time, or to be handed out; none if something of it is in hand.
-    pub(crate) fn entries_of(&self, feed: &Arc<Feed>) -> Option<usize> {
-        let of_feed = |held: &&Held| self.entries.get(&held.place).is_some_and(|slot| Arc::ptr_eq(&slot.feed, feed));
-        let mut places = HashSet::new();
-        for held in self.held.values().filter(of_feed) {
-            if held.stage == Stage::Handed {
-                return None;
-            }
-            places.insert(held.place);
-        }
-        Some(places.len())
-    }
-
-    /// Whether this message is here.
-    pub(crate) fn holds(&self, position: Position) -> bool {
-        self.held.contains_key(&position)
-    }
-
-    /// Of an entry so much is settled, as far as is known here.
-    pub(crate) fn is_open(&self, place: Place, index: usize) -> bool {
-        self.entries.get(&place).is_none_or(|slot| bit(&slot.open, index))
-    }
-
-    /// Messages in hand, messages that have come and are not, and messages that wait for their time.
-    pub(crate) fn counts(&self) -> (usize, usize, usize) {
-        let handed = self.held.values().filter(|held| held.stage == Stage::Handed).count();
-        let delayed = self.seats.values().map(|chair| chair.delayed.len()).sum();
-        (handed, self.held.len() - handed, delayed)
-    }
-
     /// The attempts start over.
     pub(crate) fn forget_attempts(&mut self) {
         self.attempts.clear();
@@ -456,12 +455,6 @@ impl Hands {
     /// Whether a step with state has settled it.
     pub(crate) fn is_pinned(&self, position: Position) -> bool {
         has(&self.pinned, position)
-    }
-
-    /// Where a message lies: not where it stood first, if it was given back.
-    pub(crate) fn lies_at(&self, position: Position) -> Position {
-        let here = self.held.get(&position).and_then(|held| held.place.position(held.index));
-        here.or_else(|| self.moved(position)).unwrap_or(position)
     }
 
     /// Nothing more comes of a message here.

@@ -18,8 +18,20 @@ pub(crate) const EXTRAS_BYTES_MAX: usize = 8 << 10;
 /// Publishes that wait for one producer; each is a batch.
 pub(crate) const JOBS_MAX: usize = 1_024;
 
-/// Messages that a consumer asks for ahead, however many permits it has: a thousand is what Pulsar's own clients have.
+/// Messages that a consumer asks for ahead of those that it has in hand, however many permits it has: a thousand is what Pulsar's own clients have. Both together
+/// are at most its permits.
 pub(crate) const PREFETCH_MAX: usize = 1_000;
+
+/// Notes of what is about to be handed out that are on their way to the ledger and back at once. A round trip takes some milliseconds; with four the service has
+/// the next one before it has answered the last.
+pub(crate) const NOTING_MAX: usize = 4;
+
+/// How many messages must wait for another note to be begun before the last one is read back: fewer are noted together with what comes meanwhile.
+pub(crate) const NOTING_MESSAGES_MIN: usize = 256;
+
+/// Who asks for so many at once gets some noted beyond what he has asked for. Who asks for fewer has a reason: each that is noted costs it an attempt if
+/// the process dies.
+pub(crate) const NOTING_AHEAD_FROM: usize = 1_000;
 
 /// Messages whose time has not come, and that are held here because the service has already handed them out. Each keeps its payload.
 pub(crate) const DELAYED_MAX: usize = 10_000;

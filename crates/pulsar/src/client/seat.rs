@@ -6,6 +6,7 @@ use super::{
     error::{Answer, PulsarError},
     feed::{Feed, Sink},
     hands::{Acks, Hands},
+    limits::{NOTING_AHEAD_FROM, NOTING_MAX, NOTING_MESSAGES_MIN},
     now_ms,
     pack::{self, Place},
 };
@@ -19,8 +20,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::{
-    sync::{Notify, OnceCell, oneshot},
+    sync::{
+        Notify, OnceCell,
+        oneshot::{self, error::TryRecvError},
+    },
     task::JoinHandle,
+    time::Instant,
 };
 
 /// What this process knows of one subscription.
@@ -117,7 +122,7 @@ pub(crate) struct Seat {
     pub(crate) id: u64,
     pub(crate) wake: Arc<Notify>,
     /// Messages that were taken into hand and whose attempts are being noted.
-    pub(crate) noting: Option<Noting>,
+    pub(crate) noting: VecDeque<Noting>,
     pub(crate) ready: VecDeque<(Position, u32)>,
 }
 
@@ -148,6 +153,59 @@ impl Seat {
         }
     }
 
+    /// Takes what has been noted by now.
+    fn noted(&mut self) -> Answer<()> {
+        while let Some((_, noted)) = self.noting.front_mut() {
+            let attempts = match noted.try_recv() {
+                Ok(attempts) => attempts,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Closed) => Err(PulsarError::Closed),
+            };
+            self.take_noted(attempts)?;
+        }
+        Ok(())
+    }
+
+    /// What was noted first is there, or is not.
+    fn take_noted(&mut self, attempts: Answer<Vec<u32>>) -> Answer<()> {
+        match attempts {
+            Ok(attempts) => {
+                let Some((positions, _)) = self.noting.pop_front() else { return Ok(()) };
+                let (repeated, good) = positions.into_iter().zip(attempts).partition(|(_, attempt)| *attempt == REPEATED);
+                self.ready.extend::<Vec<_>>(good);
+                self.drop_repeated(repeated);
+                Ok(())
+            }
+            Err(error) => {
+                // What was noted after it goes back as well, so that the order stays.
+                let mut hands = self.subscription.hands();
+                self.noting.drain(..).rev().for_each(|(positions, _)| hands.put_back(&positions));
+                Err(error)
+            }
+        }
+    }
+
+    /// Begins to note what is to be handed out next, if there is something; or tells when its time comes.
+    fn note(&mut self, max: usize) -> Answer<Option<Instant>> {
+        let mut hands = self.subscription.hands();
+        let room = match self.noting.len() {
+            0 => true,
+            1..NOTING_MAX => max >= NOTING_AHEAD_FROM && hands.waiting(self.id) >= NOTING_MESSAGES_MIN,
+            _ => false,
+        };
+        if !room {
+            return Ok(None);
+        }
+        let (picked, due) = hands.pick(self.id, max)?;
+        drop(hands);
+        if !picked.is_empty() {
+            let ledger = self.subscription.ledger.get().ok_or(PulsarError::Closed)?;
+            let noted = ledger.take(&picked);
+            self.noting.push_back((picked.into_iter().map(|pick| pick.position).collect(), noted));
+        }
+        Ok(due)
+    }
+
     async fn receive_some(&mut self, max: usize) -> Result<Vec<Delivery>> {
         if max == 0 {
             return Ok(Vec::new());
@@ -156,46 +214,34 @@ impl Seat {
         loop {
             self.inner.check()?;
             let woken = wake.notified();
-            if let Some((positions, noted)) = &mut self.noting {
-                let attempts = match noted.await {
-                    Ok(attempts) => attempts,
-                    Err(_) => Err(PulsarError::Closed),
-                };
-                let positions = std::mem::take(positions);
-                self.noting = None;
-                match attempts {
-                    Ok(attempts) => {
-                        let (repeated, good) = positions.into_iter().zip(attempts).partition(|(_, attempt)| *attempt == REPEATED);
-                        self.ready.extend::<Vec<_>>(good);
-                        self.drop_repeated(repeated);
-                    }
-                    Err(error) => {
-                        self.subscription.hands().put_back(&positions);
-                        return Err(error.into());
-                    }
-                }
-            }
+            self.noted()?;
             let deliveries = self.hand_over(max);
             if !deliveries.is_empty() {
+                if max >= NOTING_AHEAD_FROM {
+                    // The next are on their way to the ledger and back while these are worked on. What stands in the way is told when nothing is left to hand out.
+                    let _ = self.note(max);
+                }
                 return Ok(deliveries);
             }
-            let (picked, due) = self.subscription.hands().pick(self.id, max)?;
-            if !picked.is_empty() {
-                let ledger = self.subscription.ledger.get().ok_or(PulsarError::Closed)?;
-                let noted = ledger.take(&picked);
-                self.noting = Some((picked.into_iter().map(|pick| pick.position).collect(), noted));
-                continue;
-            }
+            let due = self.note(max)?;
             let due = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(due).await,
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
-                () = woken => {}
-                () = due => {}
-            }
+            let noted = async {
+                match self.noting.front_mut() {
+                    Some((_, noted)) => noted.await.unwrap_or(Err(PulsarError::Closed)),
+                    None => std::future::pending().await,
+                }
+            };
+            let attempts = tokio::select! {
+                attempts = noted => attempts,
+                () = woken => continue,
+                () = due => continue,
+            };
+            self.take_noted(attempts)?;
         }
     }
 }

@@ -337,7 +337,8 @@ impl Inner {
         }
         known.hands().sit(id, kind, permits, wake.clone());
         // From here on its end, also by an error, makes it leave.
-        let seat = Seat { inner: self.clone(), subscription: known.clone(), id, wake, noting: None, ready: VecDeque::new() };
+        let seat =
+            Seat { inner: self.clone(), subscription: known.clone(), id, wake, noting: VecDeque::new(), ready: VecDeque::new() };
         let retry = retry_topic(&topic, &subscription);
         let retry = Some(retry).filter(|retry| *retry != topic);
         // A retry topic of the graph has consumers of its own.

@@ -118,6 +118,9 @@ impl Hands {
             if held.stage == Stage::Handed {
                 chair.handed -= 1;
             }
+            if held.ahead {
+                chair.ahead -= 1;
+            }
             chair.wake.notify_one();
         }
         if let Some(slot) = self.entries.get(&held.place).filter(|_| !held.replaced) {
