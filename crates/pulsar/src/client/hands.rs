@@ -91,6 +91,17 @@ struct Held {
     ahead: bool,
 }
 
+/// What a message that comes finds here of itself.
+enum Met {
+    Nobody,
+    /// The same message of the same entry.
+    Itself,
+    /// It is on its way to this entry from the hands that it is still in.
+    OnItsWay,
+    /// A copy that a crash has left: what goes on is here already.
+    Copy,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// It has come and can be handed out.
@@ -250,44 +261,47 @@ impl Hands {
                 came.settled.push(position);
                 continue;
             }
-            match self.held.get_mut(&position) {
-                // It is in hand already, and its connection is another now.
-                Some(held) if held.place == place && held.seat == seat => {
-                    // Over this connection it has taken the place of one that may come.
-                    held.replaced = false;
-                    if std::mem::take(&mut held.ahead) {
-                        self.seats.get_mut(&seat).into_iter().for_each(|chair| chair.ahead -= 1);
-                    }
-                }
-                // While consumers come and go the service may hand it to two of them: the first one has it, and in its place another may come.
-                Some(held) if held.place == place && !held.settling && self.seats.contains_key(&held.seat) => {
-                    if !std::mem::replace(&mut held.replaced, false) {
-                        before.0.give(1, before.1);
-                    }
-                    if std::mem::take(&mut held.ahead) {
-                        self.seats.get_mut(&held.seat).into_iter().for_each(|chair| chair.ahead -= 1);
-                    }
-                }
-                // Whoever had it has left while it was being settled.
-                Some(held) if held.place == place => {
-                    (held.seat, held.stage) = (seat, Stage::Waiting);
-                    (held.replaced, held.ahead) = (false, false);
-                }
-                // It is on its way here from the hands that it is still in.
-                Some(held) if held.moving => {
+            match self.meets(seat, place, position, (&before.0, before.1)) {
+                Met::Itself => {}
+                Met::OnItsWay => {
                     self.release(position);
                     self.put(seat, place, index, position, arrived, now_ms);
                 }
-                // A copy that a crash has left: what goes on is here already.
-                Some(_) => {
-                    slot.settle(index);
+                Met::Copy => {
+                    if let Some(slot) = self.entries.get_mut(&place) {
+                        slot.settle(index);
+                    }
                     feed.give(1, epoch);
                 }
-                None => self.put(seat, place, index, position, arrived, now_ms),
+                Met::Nobody => self.put(seat, place, index, position, arrived, now_ms),
             }
         }
         came.acks.extend(self.take_settled(place));
         came
+    }
+
+    /// What a message that comes finds here of itself. `before` is the feed over which its entry came last, and when.
+    fn meets(&mut self, seat: u64, place: Place, position: Position, before: (&Arc<Feed>, u64)) -> Met {
+        let Some(held) = self.held.get_mut(&position) else { return Met::Nobody };
+        if held.place != place {
+            return if held.moving { Met::OnItsWay } else { Met::Copy };
+        }
+        if std::mem::take(&mut held.ahead) {
+            self.seats.get_mut(&held.seat).into_iter().for_each(|chair| chair.ahead -= 1);
+        }
+        if held.seat == seat {
+            // It is in hand already, and its connection is another now: over this one it has taken the place of one that may come.
+            held.replaced = false;
+        } else if !held.settling && self.seats.contains_key(&held.seat) {
+            // While consumers come and go the service may hand it to two of them: the first one has it, and in its place another may come.
+            if !std::mem::replace(&mut held.replaced, false) {
+                before.0.give(1, before.1);
+            }
+        } else {
+            // Whoever had it has left while it was being settled.
+            (held.seat, held.stage, held.replaced) = (seat, Stage::Waiting, false);
+        }
+        Met::Itself
     }
 
     fn put(&mut self, seat: u64, place: Place, index: usize, position: Position, arrived: Arrived, now_ms: u64) {
