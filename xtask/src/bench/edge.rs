@@ -54,6 +54,11 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         let dispatcher = edge["dispatcher"]["per_s"].as_f64().context("the dispatcher's rate")?;
         let by_crate = clients.hop(url, &topic(), bytes, FILL_S, MEASURED_S)?;
         println!("{bytes} bytes           {dispatcher:.0} /s by the dispatcher, {by_crate:.0} /s by the pulsar crate");
+        let rate = |by: &str, key: &str| edge[by][key].as_f64().with_context(|| format!("`{key}` of {by}"));
+        let (client, one, cpu) = (rate("client", "per_s")?, rate("sequential", "per_s")?, rate("dispatcher", "cpu_us")?);
+        println!(
+            "                    {client:.0} /s by the client alone, {one:.0} /s one at a time; {cpu:.1} µs CPU each by the dispatcher"
+        );
         judge(&format!("of the crate, {bytes} bytes"), dispatcher / by_crate, OF_CRATE, true);
         if bytes == MESSAGE_BYTES as u64 {
             let [produced, consumed] = clients.perf_at_once(url, &topic())?;
@@ -66,6 +71,14 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     let by_crate = clients.hop_p99_ms(url, &topic(), FILL_S, MEASURED_S)?;
     println!("latency             p99 {by_dispatcher:.2} ms by the dispatcher, {by_crate:.2} ms by the pulsar crate");
     judge("p99 added to the crate's, ms", by_dispatcher - by_crate, ADDED_MS, false);
+    for hop in ours["http"].as_array().context("`leat bench` says nothing of HTTP workers")? {
+        let form = hop["form"].as_str().context("the form of a hop")?;
+        let number = |value: &Value| value.as_f64().with_context(|| format!("the figures of the hop, {form}"));
+        let (per_s, cpu, target) =
+            (number(&hop["rate"]["per_s"])?, number(&hop["rate"]["cpu_us"])?, number(&hop["target_per_s"])?);
+        println!("HTTP hop            {per_s:.0} /s, {form}, {cpu:.1} µs CPU each of the dispatcher and its broker");
+        judge(&format!("HTTP hop, {form}"), per_s, target, true);
+    }
     Ok(())
 }
 
