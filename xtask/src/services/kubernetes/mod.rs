@@ -16,7 +16,7 @@ mod programs;
 
 pub(crate) use ci::test;
 pub(crate) use network::{Network, address};
-pub(crate) use ours::Ours;
+pub(crate) use ours::{Metrics, Ours};
 
 use super::{
     cache,
@@ -30,7 +30,7 @@ use programs::Programs;
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Instant,
 };
 
@@ -168,6 +168,11 @@ impl Cluster {
         self.daemons.is_alive(control::API_SERVER)
     }
 
+    /// Where its files are, which go with it.
+    pub(crate) fn files(&self) -> &Path {
+        &self.folder
+    }
+
     /// Where the administrator's configuration for clients is.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         credentials::kubeconfig(&self.folder, credentials::ADMINISTRATOR)
@@ -260,6 +265,13 @@ impl Cluster {
     /// `kubectl`, as the administrator.
     pub(crate) fn kubectl(&self) -> Command {
         self.command("kubectl")
+    }
+
+    /// Gives an image on every node that is up a second name.
+    pub(crate) fn name(&self, image: &str, other: &str) -> Result<()> {
+        (1..=NODES_MAX).filter(|number| node::is_up(self, *number)).try_for_each(|number| {
+            run_command(node::containers(self, number).args(["images", "tag", "--force", image, other]).stdout(Stdio::null()))
+        })
     }
 
     /// Gives the images in an archive to every node that is up.

@@ -1,6 +1,7 @@
 //! What continuous integration runs on a real cluster: one cluster, and on it one stage after another, each of which begins with what those before it have left.
 
 mod chart;
+mod diamond;
 mod images;
 mod pipeline;
 mod results;
@@ -41,6 +42,7 @@ struct Stage {
 const STAGES: &[Stage] = &[
     Stage { name: INSTALL, run: chart::install },
     Stage { name: "pipeline", run: pipeline::survives },
+    Stage { name: "diamond", run: diamond::changes },
     Stage { name: "rights", run: rights::each_is_needed },
     Stage { name: "upgrade", run: chart::upgrade_and_roll_back },
     Stage { name: UNINSTALL, run: chart::uninstall },

@@ -9,7 +9,12 @@ use super::{
 use crate::{ci::run_command, services::wait_every};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, path::Path, process::Stdio, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
 
 /// The topology. In its graph what is rendered is recorded by two ways.
 const TOPOLOGY: &str = "email-pipeline";
@@ -28,17 +33,27 @@ const SUBSCRIBERS: usize = 25;
 /// One for each Deployment of the topology, and a few more.
 const CAMPAIGNS: usize = 32;
 
+/// How often each edge hands a message to its task for one campaign. Every fifth subscriber wants no mail, and goes the other way round.
+const CALLS: [(&str, usize); 5] = [
+    ("start-->fetch-users", 1),
+    ("fetch-users-->render", SUBSCRIBERS),
+    ("render-->|mail|send", SUBSCRIBERS / 5 * 4),
+    ("render-->|skipped|record", SUBSCRIBERS / 5),
+    ("send-->record", SUBSCRIBERS / 5 * 4),
+];
+
 /// How long everything may take to come through after the last fault: what a killed node had in hand comes again when the service has noticed.
 const SETTLE_LIMIT: Duration = Duration::from_secs(240);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Deploys it, sends a campaign without faults, and then lets faults come, one after another, each after a campaign has been sent.
+/// Deploys it, counts what its dispatchers do for one campaign, and then lets faults come, one after another, each after a campaign has been sent.
 pub(super) fn survives(site: &Site<'_>) -> Result<()> {
     let pipeline = Pipeline { site, results: Results::make(site, "results")? };
     pipeline.deploy()?;
     let mut sent = 0;
     pipeline.send(&mut sent)?;
     pipeline.settled(sent)?;
+    pipeline.counted()?;
     let parts = pipeline.parts()?;
     println!("{TOPOLOGY}: {} Deployments, of which each loses a pod", parts.len());
     ensure!(parts.len() + 3 <= CAMPAIGNS, "more campaigns are needed for {} Deployments", parts.len());
@@ -136,6 +151,34 @@ impl Pipeline<'_> {
         let message = json!({"subscribers": format!("/subscribers/{}", file(*sent))}).to_string();
         *sent += 1;
         run_command(self.site.leat(Path::new(PROJECT), &["send", TOPOLOGY, &message]).stdout(Stdio::null()))
+    }
+
+    /// After one campaign without faults each edge has handed over exactly its messages, by one dispatcher.
+    fn counted(&self) -> Result<()> {
+        let selector = format!("--selector=leatworks.dev/topology={TOPOLOGY},app.kubernetes.io/component=dispatcher");
+        let list = answer(&mut self.site.kubectl(&["get", "deployments", &selector, "--output=json"]))?;
+        let mut edges = BTreeSet::new();
+        for deployment in list["items"].as_array().context("a list has items")? {
+            let name = format!("deployment/{}", deployment["metadata"]["name"].as_str().unwrap_or_default());
+            let edge = deployment["metadata"]["annotations"]["leatworks.dev/edge"].as_str().context("an edge")?;
+            ensure!(deployment["status"]["readyReplicas"] == 1, "`{edge}` has not one dispatcher: {}", deployment["status"]);
+            let Some((_, expected)) = CALLS.iter().find(|(known, _)| *known == edge) else { continue };
+            let output = self.site.kubectl(&["logs", &name]).stderr(Stdio::inherit()).output()?;
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let handled: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            let ids: Vec<&str> = handled.iter().filter_map(|handled| handled["messageId"].as_str()).collect();
+            let different: BTreeSet<&str> = ids.iter().copied().collect();
+            ensure!(
+                ids.len() == *expected && different.len() == ids.len(),
+                "`{edge}` has handed over {} messages, {} of them different, and not {expected}: {text}",
+                ids.len(),
+                different.len()
+            );
+            edges.insert(edge.to_owned());
+        }
+        ensure!(edges.len() == CALLS.len(), "only {edges:?} have dispatchers");
+        println!("{TOPOLOGY}: one campaign, and each edge has handed over exactly its messages");
+        Ok(())
     }
 
     /// Waits until nothing is pending, and compares what was recorded with what was sent. Nothing may have been given up on the way.
