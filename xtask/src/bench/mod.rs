@@ -1,13 +1,15 @@
-//! Benchmarks that `leat bench` and criterion do not hold: the workload of the broker on other stores, its protocol beside the real Pulsar, and the
-//! dispatcher beside foreign clients.
+//! Benchmarks that `leat bench` and criterion do not hold: the workload of the broker on other stores, its protocol beside the real Pulsar, the
+//! dispatcher beside foreign clients, and the controller on a real API server.
 
 mod edge;
+mod kubernetes;
 mod load;
 mod machine;
 mod pulsar;
 mod table;
 
 pub(crate) use edge::run as edge;
+pub(crate) use kubernetes::run as kubernetes;
 pub(crate) use pulsar::run as pulsar;
 
 use crate::ci::run_command;

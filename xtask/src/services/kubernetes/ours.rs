@@ -47,6 +47,11 @@ impl Ours {
         wait_for("the end of a process", END_LIMIT, || Ok(self.0.try_wait()?.map(drop)))
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw).context("a process without a number")?;
         Ok(kill_process(pid, signal)?)
