@@ -93,7 +93,8 @@ async fn send(
         let text = "this broker keeps no account of roots, so nothing tells when all that comes of a message is done: send without waiting";
         return Ok(Response::failed(FailureKind::Invalid, text.to_owned()));
     }
-    topics::create(broker, topology).await?;
+    // What else the graph has is made by those who run it: the graph that runs may have other edges by now than the one that is known here.
+    topics::create(broker, &only(topology, ingress)).await?;
     let topic: Arc<str> = ingress.topic.as_str().into();
     let roots: Vec<Message> =
         messages.into_iter().map(|message| ids::new_root(message.payload.into(), Codec::Json, message.key)).collect();
@@ -116,6 +117,11 @@ async fn send(
         answer.push(Sent { id: id.to_string(), outcome: outcome.to_owned() });
     }
     Ok(Response::Sent(answer))
+}
+
+/// The topology with this edge alone.
+fn only(topology: &TopologyRef, edge: &EdgeRef) -> TopologyRef {
+    TopologyRef { name: topology.name.clone(), edges: vec![edge.clone()] }
 }
 
 fn fits(letter: &DeadLetter, filter: &Filter) -> bool {
@@ -168,7 +174,6 @@ async fn list(broker: &dyn Broker, topology: &TopologyRef, filter: &Filter, limi
 
 /// Takes letters out of the dead-letter topics; with `redrive` each goes back to its edge in the same step.
 async fn settle(broker: &dyn Broker, topology: &TopologyRef, filter: &Filter, redrive: bool) -> Result<Response> {
-    topics::create(broker, topology).await?;
     // Where a step may be done by half, its state makes it whole; and one at a time has that, so nothing is redriven by two.
     let state = (!broker.promises().atomic_step).then(|| format!("redrive/{}.redrive", topology.name));
     if let Some(key) = &state {
@@ -182,6 +187,9 @@ async fn settle(broker: &dyn Broker, topology: &TopologyRef, filter: &Filter, re
         while let Some(position) = from {
             let (letters, next) = page(broker, edge, position).await?;
             from = next;
+            if redrive && !letters.is_empty() {
+                topics::create(broker, &only(topology, edge)).await?;
+            }
             for (position, message) in letters {
                 let letter = DeadLetter::read(&edge.id, position, &message);
                 if letter.last_ms <= began_ms && fits(&letter, filter) {
@@ -233,6 +241,28 @@ mod tests {
     use super::*;
     use crate::TaskError;
     use leatworks_broker::{Limits, MemoryBroker};
+
+    #[tokio::test]
+    async fn what_is_sent_makes_nothing_of_the_graph_but_its_way_in() {
+        let broker = MemoryBroker::new(Limits::default());
+        let edge = |id: &str, ingress, from: &str, to: &str| EdgeRef {
+            id: id.to_owned(),
+            ingress,
+            topic: format!("t-{from}"),
+            subscription: to.to_owned(),
+            retry_topic: format!("t-{from}-{to}-RETRY"),
+            dead_letter_topic: format!("t-{from}-{to}-DLQ"),
+        };
+        let edges = vec![edge("[*]-->a", true, "a.in", "a"), edge("a-->b", false, "a.out", "b")];
+        let topology = TopologyRef { name: "t".to_owned(), edges };
+        let messages = vec![Outgoing { payload: "1".to_owned(), key: None }];
+        let request = Request::Send { topology, edge: "[*]-->a".to_owned(), messages, wait_ms: None };
+        let answer = perform(&broker, request, false).await;
+        assert!(matches!(&answer, Response::Sent(sent) if sent.len() == 1), "{answer:?}");
+        let stats = broker.stats().await.unwrap();
+        let there: Vec<_> = stats.iter().map(|topic| (topic.spec.name.as_str(), topic.published)).collect();
+        assert_eq!(there, [("t-a.in", 1), ("t-a.in-a-DLQ", 0), ("t-a.in-a-RETRY", 0)]);
+    }
 
     #[tokio::test]
     async fn a_list_is_bounded_and_an_id_shows_all() {
