@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs::File,
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -18,6 +18,9 @@ const BROKER: [&str; 2] = ["127.0.0.1:6651", "127.0.0.1:8081"];
 
 /// A controller lets go of its lease first, which takes a call to the API server, of 4 s at most.
 const END_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long a controller may take to tell its counters, which it has in memory.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// A process of this project, which ends with this.
 pub(crate) struct Ours(Child);
@@ -104,8 +107,14 @@ impl Cluster {
 
     /// What a controller that listens on this port of the cluster's loopback counts.
     pub(crate) fn metrics(&self, port: u16) -> Result<Metrics> {
+        self.metrics_at((Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    /// What a controller counts that listens on this address of the cluster's network, such as a pod's.
+    pub(crate) fn metrics_at(&self, address: SocketAddr) -> Result<Metrics> {
         self.network().inside(|| {
-            let mut stream = TcpStream::connect(("127.0.0.1", port)).context("reaching a controller")?;
+            let mut stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT).context("reaching a controller")?;
+            stream.set_read_timeout(Some(ANSWER_LIMIT))?;
             stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
             let mut text = String::new();
             stream.read_to_string(&mut text)?;

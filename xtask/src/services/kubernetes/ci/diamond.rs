@@ -2,6 +2,7 @@
 
 use super::{
     NAMESPACE, Site, answer,
+    images::pack,
     results::{Results, pod},
 };
 use crate::{ci::run_command, services::wait_every};
@@ -30,8 +31,8 @@ const ROLLED: &str = "leatworks.test/diamond:2b";
 /// The edge that goes.
 const REMOVED: &str = "right-->meet";
 
-/// How many numbers one call sends.
-const AT_ONCE: u64 = 20;
+/// How many numbers one call sends. Calls follow each other at once, so that a graph on two busy cores keeps pace with few.
+const AT_ONCE: u64 = 5;
 
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -70,6 +71,7 @@ pub(super) fn changes(site: &Site<'_>) -> Result<()> {
         Ok(back.is_subset(&diamond.numbers("meet", "right")?).then_some(()))
     })?;
     diamond.settled()?;
+    diamond.no_copies()?;
     let sent = diamond.next.load(Relaxed);
     let lines: usize = diamond.counts()?.values().sum();
     println!(
@@ -89,7 +91,7 @@ impl Diamond<'_> {
     /// Builds the project with each of its graphs.
     fn images(&self) -> Result<()> {
         for (graph, image) in GRAPHS.iter().zip(IMAGES) {
-            let archive = self.site.images.pack(&copy(graph)?, image, self.site.cluster)?;
+            let archive = pack(&self.site.images.program, &project(graph)?, image, self.site.cluster)?;
             self.site.cluster.load(&archive)?;
         }
         self.site.cluster.name(IMAGES[1], ROLLED)
@@ -166,6 +168,17 @@ impl Diamond<'_> {
         Ok(counts)
     }
 
+    /// A number may come to a task twice, but only as the same message.
+    fn no_copies(&self) -> Result<()> {
+        let mut ids = BTreeMap::new();
+        for line in self.results.lines()? {
+            let place = ["task", "way", "number"].map(|key| line[key].to_string());
+            let id = ids.entry(place.clone()).or_insert_with(|| line["id"].clone());
+            ensure!(*id == line["id"], "{place:?} came as two messages");
+        }
+        Ok(())
+    }
+
     /// Waits until each number has come by the left way, and by the right one to whoever was there. Nothing may have been given up.
     fn settled(&self) -> Result<()> {
         let sent: BTreeSet<u64> = (0..self.next.load(Relaxed)).collect();
@@ -198,7 +211,7 @@ fn folder(graph: &str) -> PathBuf {
 }
 
 /// Makes the copy of the project with this graph. It has the profile and the versions of this repository, so that what is built already can be used.
-fn copy(graph: &str) -> Result<PathBuf> {
+pub(crate) fn project(graph: &str) -> Result<PathBuf> {
     let (source, copy) = (Path::new(SOURCE), folder(graph));
     std::fs::create_dir_all(copy.join("src"))?;
     for file in ["build.rs", "Project.toml", "src/lib.rs", "src/tasks.rs"] {
@@ -210,10 +223,8 @@ fn copy(graph: &str) -> Result<PathBuf> {
     // What is said there of the showcase's binaries is said here of these.
     let profile = root[profile..].replace(".showcase]", ".diamond]");
     write(&copy.join("Cargo.toml"), &(read(&source.join("Cargo.toml"))? + &profile))?;
-    let lock = copy.join("Cargo.lock");
-    if !lock.exists() {
-        write(&lock, &read(Path::new("Cargo.lock"))?)?;
-    }
+    // Cargo takes out of it what this project does not need.
+    write(&copy.join("Cargo.lock"), &read(Path::new("Cargo.lock"))?)?;
     Ok(copy)
 }
 

@@ -46,7 +46,7 @@ impl Images {
     /// The archive of the showcase's image, which all nodes have then.
     pub(super) fn showcase(&self, cluster: &Cluster) -> Result<&Path> {
         if self.showcase.get().is_none() {
-            let archive = self.pack(Path::new("."), SHOWCASE, cluster)?;
+            let archive = pack(&self.program, Path::new("."), SHOWCASE, cluster)?;
             cluster.load(&archive)?;
             let _ = self.showcase.set(archive);
         }
@@ -73,17 +73,17 @@ impl Images {
         ensure!(std::fs::read(&file)? == first, "the same program gives another image");
         Ok(())
     }
+}
 
-    /// The image of the project in a folder, as an archive with the cluster's files.
-    pub(super) fn pack(&self, project: &Path, name: &str, cluster: &Cluster) -> Result<PathBuf> {
-        let mut pack = Command::new(&self.program);
-        pack.args(["build", "--image", "--image-name", name]).current_dir(project).stderr(Stdio::inherit());
-        // All projects share what is built already.
-        pack.env("CARGO_TARGET_DIR", std::path::absolute("target")?);
-        let output = pack.output().context("starting leat")?;
-        ensure!(output.status.success(), "{pack:?} ended with {}", output.status);
-        let archive = cluster.folder.join(format!("{}.tar", name.replace(['/', ':'], "-")));
-        std::fs::rename(String::from_utf8_lossy(&output.stdout).trim(), &archive).context("moving an archive to the cluster")?;
-        Ok(archive)
-    }
+/// The image of the project in a folder, as an archive with the cluster's files. `program` is leat.
+pub(crate) fn pack(program: &Path, project: &Path, name: &str, cluster: &Cluster) -> Result<PathBuf> {
+    let mut pack = Command::new(program);
+    pack.args(["build", "--image", "--image-name", name]).current_dir(project).stderr(Stdio::inherit());
+    // All projects share what is built already.
+    pack.env("CARGO_TARGET_DIR", std::path::absolute("target")?);
+    let output = pack.output().context("starting leat")?;
+    ensure!(output.status.success(), "{pack:?} ended with {}", output.status);
+    let archive = cluster.folder.join(format!("{}.tar", name.replace(['/', ':'], "-")));
+    std::fs::rename(String::from_utf8_lossy(&output.stdout).trim(), &archive).context("moving an archive to the cluster")?;
+    Ok(archive)
 }

@@ -3,6 +3,7 @@
 mod chart;
 mod diamond;
 mod images;
+mod look;
 mod pipeline;
 mod results;
 mod rights;
@@ -11,7 +12,9 @@ mod stopwatch;
 use super::{Cluster, PULSAR_PORTS, Size, address, machine};
 use crate::ci::run_command;
 use anyhow::{Context, Result, bail, ensure};
+pub(crate) use diamond::project;
 use images::Images;
+pub(crate) use images::pack;
 use serde_json::{Value, json};
 use std::{
     io::Write as _,
@@ -43,6 +46,7 @@ const STAGES: &[Stage] = &[
     Stage { name: INSTALL, run: chart::install },
     Stage { name: "pipeline", run: pipeline::survives },
     Stage { name: "diamond", run: diamond::changes },
+    Stage { name: "look", run: look::tells_and_writes_nothing },
     Stage { name: "rights", run: rights::each_is_needed },
     Stage { name: "upgrade", run: chart::upgrade_and_roll_back },
     Stage { name: UNINSTALL, run: chart::uninstall },
@@ -58,16 +62,26 @@ struct Site<'a> {
     images: Images,
 }
 
+/// Gives why no cluster can be started on this machine, if none can. Where `CI` is set that fails, and what is missing is installed.
+pub(crate) fn prepare() -> Result<Option<String>> {
+    let in_ci = std::env::var_os("CI").is_some();
+    let able = if in_ci { machine::check_rights().and_then(|()| crate::services::GO.check()) } else { machine::check() };
+    match able.and_then(|()| crate::services::pulsar::can_run()) {
+        Ok(()) => machine::install().map(|()| None),
+        Err(why) if in_ci => Err(why),
+        Err(why) => Ok(Some(why.to_string())),
+    }
+}
+
 /// Starts a cluster, runs the named stages on it, or all, and ends it. Gives why that cannot be done on this machine, if it cannot.
 pub(crate) fn test(names: &[&str]) -> Result<Option<String>> {
     if let Some(unknown) = names.iter().find(|name| STAGES.iter().all(|stage| stage.name != **name)) {
         let all: Vec<&str> = STAGES.iter().map(|stage| stage.name).collect();
         bail!("no stage is called `{unknown}`; there are {}", all.join(", "));
     }
-    if let Err(why) = machine::check_rights().and_then(|()| crate::services::GO.check()) {
-        return if std::env::var_os("CI").is_some() { Err(why) } else { Ok(Some(why.to_string())) };
+    if let Some(why) = prepare()? {
+        return Ok(Some(why));
     }
-    machine::install()?;
     let before = Traces::take()?;
     let cluster = Cluster::named(NAME)?.locked()?;
     let mut stopwatch = Stopwatch::default();

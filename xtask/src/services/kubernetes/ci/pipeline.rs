@@ -33,8 +33,12 @@ const SUBSCRIBERS: usize = 25;
 /// One for each Deployment of the topology, and a few more.
 const CAMPAIGNS: usize = 32;
 
+/// Its tasks.
+const TASKS: [&str; 5] = ["start", "fetch-users", "render", "send", "record"];
+
 /// How often each edge hands a message to its task for one campaign. Every fifth subscriber wants no mail, and goes the other way round.
-const CALLS: [(&str, usize); 5] = [
+const CALLS: [(&str, usize); 6] = [
+    ("[*]-->start", 1),
     ("start-->fetch-users", 1),
     ("fetch-users-->render", SUBSCRIBERS),
     ("render-->|mail|send", SUBSCRIBERS / 5 * 4),
@@ -96,12 +100,23 @@ impl Pipeline<'_> {
         self.subscribers()?;
         let overlay = self.overlay();
         let deploy = |more: &[&str]| self.site.deploy(Path::new(PROJECT), TOPOLOGY, SHOWCASE, &overlay, more);
-        run_command(deploy(&["--dry-run=server"])?.stdout(Stdio::null()))?;
-        run_command(deploy(&["--wait"])?.stdout(Stdio::null()))?;
-        let again = deploy(&["--dry-run=server"])?.output()?;
-        let text = String::from_utf8_lossy(&again.stdout).into_owned();
-        ensure!(text.contains("nothing changes"), "deploying the same again would change something: {text}");
-        Ok(())
+        let tells = |more: &[&str], expected: &[&str]| {
+            let output = deploy(more)?.output().context("starting leat")?;
+            let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+            ensure!(output.status.success(), "`leat deploy {}` ended with {}: {text}", more.join(" "), output.status);
+            let missing = expected.iter().find(|part| !text.contains(**part));
+            ensure!(missing.is_none(), "`leat deploy {}` does not say {missing:?}: {text}", more.join(" "));
+            anyhow::Ok(())
+        };
+        // The plan has each task and each edge.
+        let plan: Vec<String> =
+            TASKS.iter().copied().chain(CALLS.map(|(edge, _)| edge)).map(|part| format!("({part})")).collect();
+        let plan: Vec<&str> = plan.iter().map(String::as_str).chain(["+ Deployment", "+ Service"]).collect();
+        tells(&["--dry-run=server"], &[&plan[..], &["Checked"]].concat())?;
+        let ready = format!("Ready {TOPOLOGY}: tasks {0}/{0}, edges {1}/{1}", TASKS.len(), CALLS.len());
+        tells(&["--wait"], &[&plan[..], &["Applied", &ready]].concat())?;
+        // Deploying the same again would change nothing.
+        tells(&["--dry-run=server"], &["nothing changes"])
     }
 
     /// The files of all campaigns: a pod sees a change of such files only after a while.
@@ -162,7 +177,7 @@ impl Pipeline<'_> {
             let name = format!("deployment/{}", deployment["metadata"]["name"].as_str().unwrap_or_default());
             let edge = deployment["metadata"]["annotations"]["leatworks.dev/edge"].as_str().context("an edge")?;
             ensure!(deployment["status"]["readyReplicas"] == 1, "`{edge}` has not one dispatcher: {}", deployment["status"]);
-            let Some((_, expected)) = CALLS.iter().find(|(known, _)| *known == edge) else { continue };
+            let (_, expected) = CALLS.iter().find(|(known, _)| *known == edge).with_context(|| format!("`{edge}` is new"))?;
             let output = self.site.kubectl(&["logs", &name]).stderr(Stdio::inherit()).output()?;
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let handled: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
