@@ -23,6 +23,8 @@ usage: cargo xtask <task>
                 a round takes about eight minutes, the result is written to FILE as JSON
   bench edge [--url pulsar://HOST:PORT] [--leat BINARY]
                 measure one edge on a Pulsar service by the dispatcher, by the `pulsar` crate and by pulsar-perf, in about two minutes
+  bench deploy [--leat BINARY]
+                measure on a cluster how long it takes from a deploy to the first message through 20 edges, beside the bare Deployments
   bench kubernetes [--topologies N,…] [--leat BINARY]
                 measure what the controller does for many topologies on a real API server without nodes: times, calls, memory
   clients [--against leat|pulsar] [python|go|java|rust|tools|trampoline …]
@@ -67,6 +69,7 @@ fn run(args: &[&str]) -> Result<()> {
         ["ci", parts @ ..] => ci::run(parts)?,
         ["bench", "stores", rest @ ..] => bench::stores(rest)?,
         ["bench", "edge", rest @ ..] => bench::edge(rest)?,
+        ["bench", "deploy", rest @ ..] => bench::deploy(rest)?,
         ["bench", "kubernetes", rest @ ..] => bench::kubernetes(rest)?,
         ["bench", "pulsar", rest @ ..] => bench::pulsar(rest)?,
         ["clients", rest @ ..] => clients::run(rest).map(drop)?,

@@ -184,11 +184,13 @@ fn topology(number: usize, tasks: usize) -> Value {
     })
 }
 
-fn apply(cluster: &Cluster, object: &Value) -> Result<()> {
+/// Gives an object to the API server.
+pub(super) fn apply(cluster: &Cluster, object: &Value) -> Result<()> {
     kubectl(cluster, &["apply", "--server-side", "--force-conflicts", "--filename=-"], object.to_string().as_bytes()).map(drop)
 }
 
-fn kubectl(cluster: &Cluster, words: &[&str], input: &[u8]) -> Result<Vec<u8>> {
+/// `kubectl` with an input. Gives what it prints.
+pub(super) fn kubectl(cluster: &Cluster, words: &[&str], input: &[u8]) -> Result<Vec<u8>> {
     let mut command = cluster.kubectl();
     command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut child = command.spawn().context("starting kubectl")?;

@@ -1,6 +1,7 @@
 //! Benchmarks that `leat bench` and criterion do not hold: the workload of the broker on other stores, its protocol beside the real Pulsar, the
 //! dispatcher beside foreign clients, and the controller on a real API server.
 
+mod deploy;
 mod edge;
 mod kubernetes;
 mod load;
@@ -8,6 +9,7 @@ mod machine;
 mod pulsar;
 mod table;
 
+pub(crate) use deploy::run as deploy;
 pub(crate) use edge::run as edge;
 pub(crate) use kubernetes::run as kubernetes;
 pub(crate) use pulsar::run as pulsar;

@@ -93,3 +93,13 @@ impl Book {
         Ok(file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes())?)
     }
 }
+
+/// The tasks of the graph that is only measured.
+pub type A = Enter;
+pub type B = Enter;
+pub type C = Enter;
+pub type D = Enter;
+pub type E = Enter;
+pub type F = Enter;
+pub type G = Enter;
+pub type H = Enter;

@@ -63,7 +63,7 @@ struct Site<'a> {
 }
 
 /// Gives why no cluster can be started on this machine, if none can. Where `CI` is set that fails, and what is missing is installed.
-pub(crate) fn prepare() -> Result<Option<String>> {
+fn prepare() -> Result<Option<String>> {
     let in_ci = std::env::var_os("CI").is_some();
     let able = if in_ci { machine::check_rights().and_then(|()| crate::services::GO.check()) } else { machine::check() };
     match able.and_then(|()| crate::services::pulsar::can_run()) {
