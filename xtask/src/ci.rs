@@ -38,11 +38,8 @@ const PARTS: &[Part] = &[
     Part { name: "pulsar", run: real_pulsar },
     Part { name: "objects", run: object_stores },
     Part { name: "deny", run: deny },
-    Part { name: KUBERNETES, run: real_kubernetes },
+    Part { name: "kubernetes", run: real_kubernetes },
 ];
-
-/// The part that runs only when it is named. From nothing it builds a Kubernetes and images, which takes a third of the time that all others take together.
-const KUBERNETES: &str = "kubernetes";
 
 /// Prints the names of the parts.
 pub(crate) fn list() {
@@ -51,14 +48,13 @@ pub(crate) fn list() {
     }
 }
 
-/// Runs the named parts, or all but that of Kubernetes, and prints how long each took. The first failure ends the run.
+/// Runs the named parts, or all, and prints how long each took. The first failure ends the run.
 pub(crate) fn run(names: &[&str]) -> Result<()> {
     if let Some(unknown) = names.iter().find(|name| PARTS.iter().all(|part| part.name != **name)) {
         bail!("no part is called `{unknown}`; `cargo xtask ci --list` names them");
     }
     let mut report: Vec<(&str, Duration, String)> = Vec::new();
-    let is_asked_for = |part: &&Part| if names.is_empty() { part.name != KUBERNETES } else { names.contains(&part.name) };
-    for part in PARTS.iter().filter(is_asked_for) {
+    for part in PARTS.iter().filter(|part| names.is_empty() || names.contains(&part.name)) {
         println!("\n==== {} ====", part.name);
         let start = Instant::now();
         let result = (part.run)();
@@ -75,9 +71,6 @@ pub(crate) fn run(names: &[&str]) -> Result<()> {
     println!("\n==== how long each part took ====");
     for (name, time, text) in &report {
         println!("{name:<10} {:>7.1} s  {text}", time.as_secs_f64());
-    }
-    if names.is_empty() {
-        println!("{KUBERNETES:<10}              NOT RUN: it runs when it is named, `cargo xtask ci {KUBERNETES}`");
     }
     match report.last() {
         Some((name, _, text)) if text.starts_with("FAILED") => bail!("`{name}` failed"),
@@ -173,7 +166,7 @@ fn object_stores() -> Result<Outcome> {
     Ok(Outcome::Skipped(missing.join("; ")))
 }
 
-/// A real cluster, and what is deployed on it. It needs root and namespaces; where `CI` is set it fails without them.
+/// A real cluster, and what is deployed on it. It needs root and namespaces, Go and Java; where `CI` is set it fails without them.
 fn real_kubernetes() -> Result<Outcome> {
     Ok(services::kubernetes::test(&[])?.map_or(Outcome::Passed, Outcome::Skipped))
 }
