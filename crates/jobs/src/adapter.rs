@@ -38,6 +38,9 @@ pub struct Adapter {
     pub timeout_ms: u64,
     /// How many messages are handled at once.
     pub parallelism: usize,
+    /// How many attempts a message has before it goes to the dead letters.
+    #[serde(default = "one")]
+    pub attempts: u32,
     /// What is run.
     pub spec: Spec,
     /// What a Job belongs to, and goes with: an owner reference.
@@ -56,6 +59,10 @@ pub struct Route {
     /// The tasks behind it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<String>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 impl Adapter {

@@ -17,6 +17,19 @@ const LOG: &str = "log.txt";
 /// The name of a message's commit below its place.
 pub(crate) const COMMIT: &str = "commit.json";
 
+/// The name of what says that the Job of an attempt was made, below its folder.
+#[cfg(feature = "kubernetes")]
+const MADE: &str = "made.json";
+
+/// An attempt that somebody is called for.
+#[cfg(feature = "kubernetes")]
+pub(crate) enum Called {
+    /// It is to be made, or goes on.
+    Open(Box<Attempt>),
+    /// It has failed already, and whoever calls has not heard of it.
+    Failed(JobError),
+}
+
 /// One attempt at one message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
@@ -128,24 +141,85 @@ impl Attempt {
         Err(too_many(job))
     }
 
-    /// The same, but an attempt that this executor has begun and that has not ended goes on: it belongs to whoever finds it.
+    /// The same, but an attempt that this executor has begun and that has not ended goes on: it belongs to whoever finds it. One that has failed is a new round only
+    /// if its message was given back from the dead letters, of which a message has so many `attempts` before it goes there.
     ///
     /// # Errors
     /// If the store fails, or holds a record that cannot be read.
     #[cfg(feature = "kubernetes")]
-    pub(crate) async fn begin_or_resume(store: &Store, job: &Job, executor: &str) -> Result<Self, JobError> {
+    pub(crate) async fn called(store: &Store, job: &Job, executor: &str, attempts: u32) -> Result<Called, JobError> {
+        let mut before: Option<Self> = None;
         for round in 1..=ROUNDS_MAX {
             let place = folder(job, round);
+            if let Some(before) = &before
+                && Self::at(store, &place).await?.is_none()
+                && let Some(failure) = before.unheard(store, job, attempts).await?
+            {
+                return Ok(Called::Failed(failure));
+            }
             let attempt = Self::new(job, executor, round);
             if store.put_new(&format!("{place}/{RECORD}"), &attempt).await? {
-                return Ok(attempt);
+                return Ok(Called::Open(Box::new(attempt)));
             }
             match Self::at(store, &place).await? {
-                Some(there) if there.ended_ms.is_none() && there.executor == executor => return Ok(there),
-                _ => {}
+                Some(there) if there.ended_ms.is_none() && there.executor == executor => {
+                    return Ok(Called::Open(Box::new(there)));
+                }
+                there => before = there,
             }
         }
         Err(too_many(job))
+    }
+
+    /// How it has failed, if whoever is called for it again cannot have heard that: a message that has, and was given back from the dead letters since, comes with its
+    /// first attempt, after whatever it had before.
+    #[cfg(feature = "kubernetes")]
+    async fn unheard(&self, store: &Store, job: &Job, attempts: u32) -> Result<Option<JobError>, JobError> {
+        let Some(failure) = self.failure() else { return Ok(None) };
+        // This one may be heard of, dead and given back, and nothing tells.
+        if self.attempt == 1 && (attempts <= 1 || failure.cause == Cause::Permanent) {
+            return Ok(None);
+        }
+        for key in store.list(&job.place()).await? {
+            // TOPOLOGY/ROOT/STEP/ATTEMPT/attempt.json: other files of this name lie deeper.
+            if key.split('/').nth(4) == Some(RECORD)
+                && store.get_json::<Self>(&key).await?.is_some_and(|other| other.order() > self.order())
+            {
+                return Ok(None);
+            }
+        }
+        Ok(Some(failure))
+    }
+
+    /// By this the attempts at a message are in order.
+    pub(crate) fn order(&self) -> (u64, u32, u32) {
+        (self.started_ms, self.round, self.attempt)
+    }
+
+    /// How it has failed, if it has.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn failure(&self) -> Option<JobError> {
+        let failed = self.state == State::Failed;
+        Some(JobError::new(self.cause?, self.error.as_ref()?)).filter(|_| failed)
+    }
+
+    /// Writes down that its Job was made.
+    ///
+    /// # Errors
+    /// If the store fails.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) async fn made(&self, store: &Store, job: &Job) -> Result<(), JobError> {
+        let key = format!("{}/{MADE}", folder(job, self.round));
+        store.put_new(&key, &serde_json::json!({ "made_ms": now_ms() })).await.map(drop)
+    }
+
+    /// Whether its Job was made, as far as anybody could write that down.
+    ///
+    /// # Errors
+    /// If the store fails.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) async fn is_made(&self, store: &Store, job: &Job) -> Result<bool, JobError> {
+        Ok(store.get(&format!("{}/{MADE}", folder(job, self.round))).await?.is_some())
     }
 
     /// The record of the attempt whose place this is, if there is one.
@@ -222,7 +296,7 @@ impl Attempt {
                 attempts.extend(store.get_json::<Self>(&key).await?);
             }
         }
-        attempts.sort_by_key(|attempt| (attempt.started_ms, attempt.round, attempt.attempt));
+        attempts.sort_by_key(Self::order);
         Ok(attempts)
     }
 }

@@ -25,7 +25,7 @@ pub struct JobStep {
 
 impl JobStep {
     fn new(mut attempts: Vec<Attempt>, commit: Option<Commit>) -> Option<Self> {
-        attempts.sort_by_key(|attempt| (attempt.started_ms, attempt.round, attempt.attempt));
+        attempts.sort_by_key(Attempt::order);
         let Attempt { message, parent, root, task, edge, .. } = attempts.first()?.clone();
         Some(Self { message, parent, root, task, edge, attempts, commit })
     }

@@ -137,6 +137,7 @@ fn served(site: Site<'_>, task: &model::Task, spec: Spec, template: Value) -> Ad
         edges: edges(site, name),
         timeout_ms: u64::try_from(task.timeout().as_millis()).unwrap_or(u64::MAX),
         parallelism: at_once(site, name) * SPARE,
+        attempts: task.retry().attempts,
         spec,
         owner: json!({
             "apiVersion": format!("{GROUP}/{VERSION}"),

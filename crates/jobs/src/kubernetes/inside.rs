@@ -34,7 +34,12 @@ pub(super) async fn write(store: &Store, job: &Job, place: &str, round: u32) -> 
     Ok(key)
 }
 
-async fn read(store: &Store, key: &str) -> Result<Document, JobError> {
+/// The job whose attempt has this place.
+pub(super) async fn read(store: &Store, place: &str) -> Result<Job, JobError> {
+    Ok(document(store, &format!("{place}/{DOCUMENT}")).await?.job)
+}
+
+async fn document(store: &Store, key: &str) -> Result<Document, JobError> {
     let gone =
         || JobError::failed(format!("the job is not at `{}`: the pod has another store than its adapter", store.shown(key)));
     store.get_json(key).await?.ok_or_else(gone)
@@ -45,7 +50,7 @@ async fn read(store: &Store, key: &str) -> Result<Document, JobError> {
 /// # Errors
 /// See [`crate::prepare`]. The container's last message tells it to the adapter.
 pub async fn prepare(store: &Store, key: &str) -> Result<(), JobError> {
-    let work = async { crate::prepare(store, &read(store, key).await?.job, Path::new(WORKER_HOME)).await };
+    let work = async { crate::prepare(store, &document(store, key).await?.job, Path::new(WORKER_HOME)).await };
     told(work.await)
 }
 
@@ -55,7 +60,7 @@ pub async fn prepare(store: &Store, key: &str) -> Result<(), JobError> {
 /// See [`crate::commit`]. The container's last message tells it to the adapter.
 pub async fn commit(store: &Store, key: &str, pod: &str) -> Result<(), JobError> {
     let work = async {
-        let Document { job, round } = read(store, key).await?;
+        let Document { job, round } = document(store, key).await?;
         let writer: String = pod.chars().filter(char::is_ascii_alphanumeric).take(POD_DIGITS).collect();
         crate::commit(store, &job, round, Path::new(WORKER_HOME), Some(&writer)).await
     };

@@ -75,6 +75,14 @@ pub(super) fn judge(job: &Object, pods: &[Pod], spec: &Spec, timeout: Duration) 
     Seen::Starting(waits_for(pod))
 }
 
+/// Whether a Job has come to its end, as it says itself.
+pub(super) fn has_ended(job: &Object) -> bool {
+    let conditions = job.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
+    conditions
+        .into_iter()
+        .any(|condition| matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True")
+}
+
 /// The pod that was made last; one that is not over comes before those that are.
 pub(super) fn newest(pods: &[Pod]) -> Option<&Pod> {
     pods.iter().max_by_key(|pod| {

@@ -15,18 +15,22 @@ mod watch;
 
 pub use inside::{JOB_KEY, POD, commit, prepare};
 
-use crate::{Adapter, Attempt, BoxFuture, Cause, Commit, Executor, Job, JobError, Store, record};
+use crate::{
+    Adapter, Attempt, BoxFuture, Cause, Commit, Executor, Job, JobError, Store,
+    record::{self, Called},
+};
 use api::{CallError, Cluster};
 use k8s_openapi::api::batch::v1::Job as Object;
 use kube::Client;
 use std::{sync::Arc, time::Duration};
+use sweep::Watched;
 use tokio::time::Instant;
 
 /// As attempts say who has run them.
 const EXECUTOR: &str = "kubernetes";
 
-/// How long making or finding a Job is tried: an API server that is started anew is back by then.
-const CALL_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// How long making or finding a Job is tried: an API server that is started anew or replaced is back by then, and while it is away no message loses attempts.
+const CALL_AGAIN_MAX: Duration = Duration::from_secs(300);
 
 /// How long between two tries.
 const CALL_AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -37,6 +41,7 @@ pub struct Kubernetes {
     cluster: Cluster,
     store: Store,
     adapter: Arc<Adapter>,
+    watched: Watched,
 }
 
 impl std::fmt::Debug for Kubernetes {
@@ -52,7 +57,7 @@ impl Kubernetes {
     /// Makes Jobs in this namespace. The store must be one that the pods reach, too.
     pub fn new(client: Client, namespace: &str, store: Store, adapter: Adapter) -> Self {
         let adapter = Arc::new(adapter);
-        Self { cluster: Cluster::new(client, namespace, adapter.clone()), store, adapter }
+        Self { cluster: Cluster::new(client, namespace, adapter.clone()), store, adapter, watched: Watched::default() }
     }
 
     /// Whether Jobs can be found, as far as that is known before the first one is made.
@@ -111,13 +116,22 @@ impl Kubernetes {
                 result => return result,
             }
         }
-        let mut attempt = Attempt::begin_or_resume(&self.store, job, EXECUTOR).await?;
-        if let Err(error) = self.create(job, &attempt).await {
-            // What is not known to be refused may have been made: then the attempt is open, and whoever comes next finds it.
-            if error.cause == Cause::Permanent {
-                attempt.end(&self.store, job, Err(&error)).await?;
+        let mut attempt = match Attempt::called(&self.store, job, EXECUTOR, self.adapter.attempts).await? {
+            Called::Open(attempt) => attempt,
+            Called::Failed(failure) => return Err(failure),
+        };
+        // One that was made and is gone is not made again: its program has run, wholly or in part.
+        if !attempt.is_made(&self.store, job).await? {
+            if let Err(error) = self.create(job, &attempt).await {
+                // What is not known to be refused may have been made: then the attempt is open, and whoever comes next finds it.
+                if error.cause == Cause::Permanent {
+                    attempt.end(&self.store, job, Err(&error)).await?;
+                }
+                return Err(error);
             }
-            return Err(error);
+            if let Err(error) = attempt.made(&self.store, job).await {
+                tracing::warn!(name = attempt.name, %error, "it cannot be written down that a Job is made");
+            }
         }
         self.see_through(job, &mut attempt).await
     }

@@ -74,6 +74,7 @@ fn adapter() -> Adapter {
         edges: BTreeMap::from([("[*]-->split".to_owned(), "0.split".to_owned())]),
         timeout_ms: 20_000,
         parallelism: 1,
+        attempts: 3,
         spec: Spec::default(),
         owner: json!({ "apiVersion": "leatworks.dev/v1alpha1", "kind": "Topology", "name": "books", "uid": "u" }),
         template: json!({ "spec": { "initContainers": [container("prepare"), container("worker")], "containers": [container("commit")] } }),
@@ -219,6 +220,7 @@ async fn look(server: &Mutex<Server>, store: &Store, programs: &[Program], name:
             Program::Fails(_) => condition("Failed"),
             _ => json!({}),
         };
+        server.lock().unwrap().jobs.insert(name.to_owned(), object.clone());
     }
     reply(200, &object)
 }
@@ -310,6 +312,65 @@ async fn a_job_whose_time_to_live_has_passed_unseen_is_no_success() {
     let result = rig.kubernetes.execute(&attempt(2)).await;
     assert_eq!(word(&result), "committed by 2");
     assert_eq!(rig.record(&attempt(1)).await.state, State::Begun, "nobody knows what became of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_was_made_and_is_gone_is_not_made_again() {
+    let rig = Rig::new(&[Program::Hangs, Program::Works], &[]);
+    rig.killed_after_making_one(&attempt(1)).await;
+    rig.server.lock().unwrap().jobs.clear();
+    let result = rig.kubernetes.execute(&attempt(1)).await;
+    assert!(word(&result).contains("is gone, removed by somebody else"), "{result:?}");
+    assert_eq!(rig.made().len(), 1);
+    assert_eq!(word(&rig.kubernetes.execute(&attempt(2)).await), "committed by 2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_nobody_has_heard_of_is_told_again_and_one_that_was_given_back_is_tried_again() {
+    let refused = (Method::POST, Fault::Refused(422));
+    // What comes to the first attempt, how many a message has, what is called for after it, and how many Jobs are made by then.
+    for (fault, attempts, next, made) in [
+        (None, 3, &[1][..], 1),
+        (None, 3, &[1, 1, 2, 2], 2),
+        // Another attempt was made since, so the message has been to the dead letters.
+        (None, 3, &[2, 1], 3),
+        (None, 1, &[1], 2),
+        (Some(refused), 3, &[1], 1),
+    ] {
+        let mut rig = Rig::new(&[Program::Fails(3)], fault.as_slice());
+        rig.kubernetes.adapter = Arc::new(Adapter { attempts, ..adapter() });
+        let mut before = rig.kubernetes.execute(&attempt(1)).await.unwrap_err();
+        for number in next {
+            let made = rig.made().len();
+            let error = rig.kubernetes.execute(&attempt(*number)).await.unwrap_err();
+            assert!(rig.made().len() > made || error == before, "{next:?}: {error}, and before that {before}");
+            before = error;
+        }
+        assert_eq!(rig.made().len(), made, "{attempts} attempts, {next:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_ends_while_nobody_looks_is_written_down_and_removed() {
+    for (program, state) in [(Program::Works, State::Succeeded), (Program::Fails(3), State::Failed)] {
+        let rig = Rig::new(&[program], &[]);
+        rig.killed_after_making_one(&attempt(1)).await;
+        let name = attempt(1).name(1);
+        rig.kubernetes.sweep_once().await.unwrap();
+        assert_eq!(rig.record(&attempt(1)).await.state, State::Begun, "it has not ended yet");
+        for _ in 0..LOOKS {
+            rig.kubernetes.cluster.get(&name).await.unwrap();
+        }
+        let watch = rig.kubernetes.watched.begin(&name);
+        rig.kubernetes.sweep_once().await.unwrap();
+        assert_eq!(rig.record(&attempt(1)).await.state, State::Begun, "somebody else looks after it");
+        drop(watch);
+        rig.kubernetes.sweep_once().await.unwrap();
+        let record = rig.record(&attempt(1)).await;
+        assert!(record.state == state && record.log.is_some(), "{record:?}");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(rig.server.lock().unwrap().jobs.is_empty());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use super::{
     api::CallError,
     judge::{self, Seen},
 };
-use crate::{Attempt, Cause, Commit, Job, JobError, State, adapter, record};
+use crate::{Attempt, Cause, Commit, Job, JobError, adapter, record};
 use k8s_openapi::api::core::v1::Pod;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,6 +30,7 @@ enum Look {
 impl Kubernetes {
     /// Waits until a Job has ended, keeps its log, writes down what became of it, and removes it.
     pub(super) async fn see_through(&self, job: &Job, attempt: &mut Attempt) -> Result<Commit, JobError> {
+        let _watch = self.watched.begin(&attempt.name);
         let result = self.watch(job, attempt).await;
         let result = result.map_err(|error| match &attempt.log {
             Some(log) => error.and(format!("log: {}", self.store.shown(log))),
@@ -102,9 +103,9 @@ impl Kubernetes {
         }
         // Another adapter may have seen it to its end.
         let written = Attempt::at(&self.store, &record::folder(job, attempt.round)).await?;
-        if let Some(Attempt { state: State::Failed, cause: Some(cause), error: Some(error), log, .. }) = written {
+        if let Some((failure, log)) = written.and_then(|written| Some((written.failure()?, written.log))) {
             attempt.log = log;
-            return Err(JobError::new(cause, error));
+            return Err(failure);
         }
         let name = &attempt.name;
         Err(JobError::failed(format!("the Job `{name}` is gone, removed by somebody else, and it had committed nothing")))
