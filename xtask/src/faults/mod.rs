@@ -27,20 +27,23 @@ mod r12_pulsar;
 mod r13;
 mod r15_pulsar;
 mod r16;
+mod r18;
 mod r19;
 mod r24_pulsar;
 mod random;
 mod report;
 mod rig;
+mod rules;
 mod service;
 mod workload;
 
 pub(crate) use child::{ROLE, main as child};
 pub(crate) use product::{ROLE as BINARY, main as binary};
+pub(crate) use random::Random;
 
 use crate::services::{kubernetes, pulsar};
 use anyhow::{Context, Result, bail};
-use leatworks_broker::BoxFuture;
+use rules::{RULES, Rule};
 use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -112,236 +115,6 @@ impl Finding {
     }
 }
 
-/// One rule of the reliability targets.
-struct Rule {
-    name: &'static str,
-    title: &'static str,
-    target: &'static str,
-    /// Programs that it needs beside this one.
-    programs: &'static [&'static str],
-    /// Whether it mounts or limits something, which only root may.
-    root: bool,
-    /// Whether it runs on an Apache Pulsar of its own, which needs Java, and Maven to fetch it. Such a rule is run when it is named.
-    service: bool,
-    run: for<'a> fn(&'a Setting) -> BoxFuture<'a, Result<Finding>>,
-    /// Whether it runs on a Kubernetes of its own, which needs root, and Go to build it. Such a rule is run when it is named.
-    cluster: bool,
-    /// With this word the oracle must object when the product is broken by `--teeth`; nothing if there is no such switch.
-    bite: Option<&'static str>,
-}
-
-const RULES: &[Rule] = &[
-    Rule {
-        name: "R1",
-        title: "kill -9 at random moments",
-        target: "1,000 kills while 1,000,000 roots cross five tasks: nothing lost, phantom or corrupt; repetitions at most kills x messages in flight, and none after removing them by id",
-        programs: &[],
-        root: false,
-        service: false,
-        cluster: false,
-        run: |setting| Box::pin(r01::run(setting)),
-        bite: Some("lost"),
-    },
-    Rule {
-        name: "R2",
-        title: "kill -9 at each system call",
-        target: "3,000 calls that change the disk: every opening afterwards is clean, nothing acknowledged is lost",
-        programs: &["strace"],
-        root: false,
-        service: false,
-        cluster: false,
-        run: |setting| Box::pin(r02::run(setting)),
-        bite: None,
-    },
-    Rule {
-        name: "R3",
-        title: "power cuts",
-        target: "300 cuts under load: nothing acknowledged is lost; the same run with the sync switched off loses",
-        programs: &["mount", "umount", "mkfs.ext4", "perl"],
-        root: true,
-        service: false,
-        cluster: false,
-        run: |setting| Box::pin(r03::run(setting)),
-        bite: Some("lost"),
-    },
-    Rule {
-        name: "R4",
-        title: "a cut or damaged journal",
-        target: "cut at each of the last 65,536 bytes, and 10,000 bits flipped: no wrong message, all damage told of, loss limited to the damaged record, none by a damaged checkpoint",
-        programs: &[],
-        root: false,
-        service: false,
-        cluster: false,
-        run: |setting| Box::pin(r04::run(setting)),
-        bite: None,
-    },
-    Rule {
-        name: "R5",
-        title: "the n-th sync fails",
-        target: "n = 1 to 200: acknowledging stops at once, no sync is tried again, exit code 74 within 1 s, nothing acknowledged is lost in a power cut behind it",
-        programs: &["mount", "umount", "mkfs.ext4", "perl", "strace"],
-        root: true,
-        service: false,
-        cluster: false,
-        run: |setting| Box::pin(r05::run(setting)),
-        bite: Some("goes on"),
-    },
-    Rule {
-        name: "R6",
-        title: "a full disk",
-        target: "50 times full and with space again: senders get a typed error within 1 s, consumers go on, senders are served again within 5 s of space, no restart, nothing acknowledged is lost",
-        programs: &["mount", "umount"],
-        root: true,
-        service: false,
-        cluster: false,
-        run: |setting| Box::pin(r06::run(setting)),
-        bite: None,
-    },
-    Rule {
-        name: "R7",
-        title: "recovery with a long backlog",
-        target: "with 1,000,000 unacknowledged messages the first delivery comes within 2 s of the start of a killed process (99th percentile), with a short backlog within 500 ms",
-        programs: &[],
-        root: false,
-        service: false,
-        cluster: false,
-        run: |setting| Box::pin(r07::run(setting)),
-        bite: None,
-    },
-    Rule {
-        name: "R8",
-        title: "kill -9 of the Pulsar broker, and topics that move",
-        target: "100 kills of the Pulsar broker and 300 unloads of topics while 200,000 roots cross five tasks on it: nothing lost or stuck, no process started again, work goes on within 10 s (99th percentile); repetitions at most faults x messages in flight, and none after removing them by id",
-        programs: &[],
-        root: false,
-        service: true,
-        cluster: false,
-        run: |setting| Box::pin(r08::run(setting)),
-        bite: Some("lost"),
-    },
-    Rule {
-        name: "R9",
-        title: "faults of the network to Pulsar",
-        target: "300 faults by a proxy between the client and a Pulsar broker (blackhole, reset, half-open, cut within a frame, 1 byte a second, latency): nothing lost or stuck, no process started again, work goes on within 15 s (99th percentile)",
-        programs: &[],
-        root: false,
-        service: true,
-        cluster: false,
-        run: |setting| Box::pin(r09::run(setting)),
-        bite: None,
-    },
-    Rule {
-        name: "R10",
-        title: "poison",
-        target: "a message that fails by error, panic, abort, lack of memory or hanging is a dead letter after exactly its attempts, with the process and the broker alone killed between every two of them",
-        programs: &[],
-        root: false,
-        service: false,
-        cluster: false,
-        run: |setting| Box::pin(r10::run(setting)),
-        bite: Some("its attempts were"),
-    },
-    Rule {
-        name: "R10-pulsar",
-        title: "poison on Pulsar",
-        target: "a message that fails by error, panic, abort, lack of memory or hanging is a dead letter after exactly its attempts, with the process and the Pulsar broker killed between every two of them",
-        programs: &[],
-        root: false,
-        service: true,
-        cluster: false,
-        run: |setting| Box::pin(r10_pulsar::run(setting)),
-        bite: None,
-    },
-    Rule {
-        name: "R11-pulsar",
-        title: "dead letters and back on Pulsar",
-        target: "5,000 messages are given up and given back by a command that is killed 50 times: none lost, each as it was sent and with its cause and attempts, and none has an effect twice",
-        programs: &[],
-        root: false,
-        service: true,
-        cluster: false,
-        run: |setting| Box::pin(r11_pulsar::run(setting)),
-        bite: None,
-    },
-    Rule {
-        name: "R12",
-        title: "limits of size",
-        target: "one below each limit and at it is taken, one above is refused with a typed error before anything is written, and holds nobody up",
-        programs: &[],
-        root: false,
-        service: false,
-        cluster: false,
-        run: |setting| Box::pin(r12::run(setting)),
-        bite: None,
-    },
-    Rule {
-        name: "R12-pulsar",
-        title: "limits of size on Pulsar",
-        target: "one below each limit and at it is taken, one above is refused with a typed error before anything is sent, and holds nobody up",
-        programs: &[],
-        root: false,
-        service: true,
-        cluster: false,
-        run: |setting| Box::pin(r12_pulsar::run(setting)),
-        bite: None,
-    },
-    Rule {
-        name: "R13",
-        title: "a slow sink",
-        target: "a sink at 1 % of the source's speed for 10 minutes with 1,000,000 messages queued: the process stays within 256 MiB, nothing is dropped, the source is slowed, and afterwards the sink does 90 % of its former rate",
-        programs: &[],
-        root: false,
-        service: false,
-        cluster: false,
-        run: |setting| Box::pin(r13::run(setting)),
-        bite: None,
-    },
-    Rule {
-        name: "R15-pulsar",
-        title: "repetitions and another order on Pulsar",
-        target: "one in ten messages of every topic comes again, later and in another order, and all of these once more to the next process: none has an effect twice, of the last 262,143 of each subscription",
-        programs: &[],
-        root: false,
-        service: true,
-        cluster: false,
-        run: |setting| Box::pin(r15_pulsar::run(setting)),
-        bite: Some("double"),
-    },
-    Rule {
-        name: "R16",
-        title: "jumps of the wall clock",
-        target: "jumps of an hour, five minutes and ten years, also between two processes: nothing lost, no wait before a retry off by more than 10 %, nothing waits for ever",
-        programs: &["cc"],
-        root: false,
-        service: false,
-        cluster: false,
-        run: |setting| Box::pin(r16::run(setting)),
-        bite: None,
-    },
-    Rule {
-        name: "R19",
-        title: "edited graphs on a real API server",
-        target: "500 random edits and deletions of topologies with two controllers at once, which are killed and stopped: converged within 10 s (99th percentile), nothing left over, a second look writes nothing, one resource that is refused parks only itself",
-        programs: &[],
-        root: true,
-        service: false,
-        cluster: true,
-        run: |setting| Box::pin(r19::run(setting)),
-        bite: None,
-    },
-    Rule {
-        name: "R24-pulsar",
-        title: "the order of starts on Pulsar",
-        target: "all 120 orders in which five processes of a topology can start, what sends among them, each killed in a random order: nothing lost",
-        programs: &[],
-        root: false,
-        service: true,
-        cluster: false,
-        run: |setting| Box::pin(r24_pulsar::run(setting)),
-        bite: None,
-    },
-];
-
 /// What the command line asks for.
 struct Request {
     tier: Tier,
@@ -384,9 +157,9 @@ fn parse(words: &[&str]) -> Result<Request> {
     Ok(request)
 }
 
-/// The rules that run on a real Pulsar.
+/// The rules that run on a real Pulsar and nothing else.
 pub(crate) fn on_pulsar() -> Vec<&'static str> {
-    RULES.iter().filter(|rule| rule.service).map(|rule| rule.name).collect()
+    RULES.iter().filter(|rule| rule.service && !rule.cluster).map(|rule| rule.name).collect()
 }
 
 /// How a rule ended.

@@ -1,6 +1,9 @@
 //! `docs/reliability.md`: a section for each rule and tier, replaced as a whole when that rule is run again.
 
-use super::{Finding, RULES, Request, Rule};
+use super::{
+    Finding, Request,
+    rules::{RULES, Rule},
+};
 use anyhow::{Context, Result};
 use std::{
     collections::BTreeMap,
@@ -22,6 +25,9 @@ did too little has missed its target. `cargo xtask faults --teeth` breaks the pr
 
 R8, R9 and those with `pulsar` in their name run on an Apache Pulsar 4.0.8 of their own. They need Java, and Maven to fetch it; they are run when they are named.
 Pulsar keeps no account, so that nothing is unaccounted there means only that what was sent is at the sink or a dead letter.
+
+R18 runs on a whole Kubernetes of its own, with a real kubelet, a Pulsar and the chart installed. Its proxy stands between the pods and the API server, so it is the adapters of jobs and the controllers that are
+answered with faults; kubelets and the cluster's own controllers are not. A short run has no proxy and no restarts of the API server.
 
 R19 runs on a Kubernetes API server of its own, with its controllers and without nodes: no part asks for pods, since it is the controller that is looked at. It needs root, Go to build the
 cluster's programs, and what `.ci/install-cluster-tools` installs; it is run when it is named.

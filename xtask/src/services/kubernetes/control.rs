@@ -7,10 +7,17 @@ use super::{
 };
 use crate::{ci::run_command, services::wait_every};
 use anyhow::Result;
-use std::{fmt::Write as _, process::Stdio, time::Duration};
+use std::{fmt::Write as _, path::PathBuf, process::Stdio, time::Duration};
 
 /// What the API server is called among the daemons.
 pub(super) const API_SERVER: &str = "kube-apiserver";
+/// What its store is called.
+pub(super) const STORE: &str = "etcd";
+/// Where the store is.
+const STORE_URL: &str = "http://127.0.0.1:2379";
+/// What the API server writes down: who has made which Job. A watch misses those that come and go while nobody is connected.
+const AUDIT: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [
+{"level": "RequestResponse", "verbs": ["create"], "resources": [{"group": "batch", "resources": ["jobs"]}]}, {"level": "None"}]}"#;
 /// Where it listens.
 pub(super) const API_PORT: u16 = 6443;
 /// The address that it has as a service.
@@ -33,21 +40,9 @@ const MOVE_AFTER: &str = "3";
 
 /// Starts it, and waits until a service account has been made, which is the last thing that pods need.
 pub(super) fn start(cluster: &Cluster, credentials: &Credentials) -> Result<()> {
-    let store = "http://127.0.0.1:2379";
-    let mut etcd = cluster.command("etcd");
-    etcd.arg("--data-dir").arg(cluster.folder.join("etcd"));
-    // The store ends with the cluster, so no crash of the machine has to be survived.
-    etcd.args(["--unsafe-no-fsync", "--listen-client-urls", store, "--advertise-client-urls", store]);
-    etcd.args(["--listen-peer-urls", "http://127.0.0.1:2380"]);
-    cluster.daemons.start("etcd", &mut etcd)?;
-    api_server(cluster, credentials, store)?;
-    wait_every(LOOK_AGAIN, "the API server's first answer", START_LIMIT, || {
-        cluster.daemons.check("etcd")?;
-        cluster.daemons.check(API_SERVER)?;
-        let mut ask = cluster.kubectl();
-        ask.args(["get", "--raw", "/readyz", "--request-timeout", "2s"]).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(ask.status()?.success().then_some(()))
-    })?;
+    store(cluster)?;
+    api_server(cluster, credentials)?;
+    answers(cluster)?;
     controllers(cluster, credentials)?;
     proxy(cluster)?;
     names(cluster)?;
@@ -56,7 +51,44 @@ pub(super) fn start(cluster: &Cluster, credentials: &Credentials) -> Result<()> 
     )
 }
 
-fn api_server(cluster: &Cluster, credentials: &Credentials, store: &str) -> Result<()> {
+/// Kills the API server or its store, starts it again, and waits until both answer.
+pub(super) fn restart(cluster: &Cluster, daemon: &str) -> Result<()> {
+    cluster.daemons.kill(daemon)?;
+    match daemon {
+        STORE => store(cluster)?,
+        _ => api_server(cluster, &Credentials::of(&cluster.folder))?,
+    }
+    answers(cluster)
+}
+
+fn store(cluster: &Cluster) -> Result<()> {
+    let mut etcd = cluster.command("etcd");
+    etcd.arg("--data-dir").arg(cluster.folder.join("etcd"));
+    // The store ends with the cluster, so no crash of the machine has to be survived.
+    etcd.args(["--unsafe-no-fsync", "--listen-client-urls", STORE_URL, "--advertise-client-urls", STORE_URL]);
+    etcd.args(["--listen-peer-urls", "http://127.0.0.1:2380"]);
+    cluster.daemons.start(STORE, &mut etcd)
+}
+
+/// Waits until the API server says that it and its store are ready.
+fn answers(cluster: &Cluster) -> Result<()> {
+    wait_every(LOOK_AGAIN, "the API server's first answer", START_LIMIT, || {
+        cluster.daemons.check(STORE)?;
+        cluster.daemons.check(API_SERVER)?;
+        let mut ask = cluster.kubectl();
+        ask.args(["get", "--raw", "/readyz", "--request-timeout", "2s"]).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(ask.status()?.success().then_some(()))
+    })
+}
+
+/// Where the API server writes down what [`AUDIT`] says, a line for each.
+pub(super) fn audited(cluster: &Cluster) -> PathBuf {
+    cluster.folder.join("audit.log")
+}
+
+fn api_server(cluster: &Cluster, credentials: &Credentials) -> Result<()> {
+    let policy = cluster.folder.join("audit.json");
+    std::fs::write(&policy, AUDIT)?;
     let mut command = cluster.command(API_SERVER);
     let own = address(1);
     let mut flag = |name: &str, value: &str| _ = command.arg(format!("--{name}={value}"));
@@ -71,7 +103,9 @@ fn api_server(cluster: &Cluster, credentials: &Credentials, store: &str) -> Resu
         flag(name, &credentials.file(file).display().to_string());
     }
     for (name, value) in [
-        ("etcd-servers", store),
+        ("etcd-servers", STORE_URL),
+        ("audit-policy-file", &policy.display().to_string()),
+        ("audit-log-path", &audited(cluster).display().to_string()),
         ("bind-address", &own),
         ("advertise-address", &own),
         ("secure-port", &API_PORT.to_string()),

@@ -34,9 +34,8 @@ pub(super) struct Credentials {
 impl Credentials {
     /// Makes an authority, a certificate for the API server, a key for service accounts, and a token for each user.
     pub(super) fn create(cluster: &Path, nodes: usize) -> Result<Self> {
-        let folder = cluster.join("credentials");
-        std::fs::create_dir_all(&folder)?;
-        let made = Self { folder };
+        let made = Self::of(cluster);
+        std::fs::create_dir_all(&made.folder)?;
         made.certificates()?;
         let mut users: Vec<(String, String, &str)> =
             USERS.iter().map(|(file, user, group)| ((*file).to_owned(), (*user).to_owned(), *group)).collect();
@@ -49,6 +48,11 @@ impl Credentials {
         }
         std::fs::write(made.file("tokens.csv"), tokens)?;
         Ok(made)
+    }
+
+    /// Those of a cluster that is up.
+    pub(super) fn of(cluster: &Path) -> Self {
+        Self { folder: cluster.join("credentials") }
     }
 
     /// One of the files.

@@ -14,7 +14,7 @@ mod node;
 mod ours;
 mod programs;
 
-pub(crate) use ci::{pack, project, test};
+pub(crate) use ci::{pack, project, r18, test};
 pub(crate) use network::{Network, address};
 pub(crate) use ours::{Metrics, Ours};
 

@@ -29,6 +29,9 @@ pub(super) struct Images {
     showcase: OnceLock<PathBuf>,
 }
 
+/// The archive of leat's image, in the cluster's folder.
+pub(super) const LEAT_ARCHIVE: &str = "leat.image.tar";
+
 /// The showcase's image.
 pub(super) const SHOWCASE: &str = "leatworks.test/showcase:1";
 
@@ -63,7 +66,7 @@ impl Images {
             cluster.network.inside(listens)
         })?;
         let name = format!("{}:{}", self.leat, self.tag);
-        let file = cluster.folder.join("leat.image.tar");
+        let file = cluster.folder.join(LEAT_ARCHIVE);
         let mut push = cluster.command(&self.program.display().to_string());
         push.args(["image", "--push", "--name", &name, "--file"]).arg(&file).stdout(Stdio::null());
         run_command(&mut push)?;

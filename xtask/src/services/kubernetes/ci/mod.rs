@@ -3,6 +3,7 @@
 mod chart;
 mod diamond;
 mod images;
+mod jobs;
 mod look;
 mod pipeline;
 mod results;
@@ -22,6 +23,8 @@ use std::{
     process::{Command, Stdio},
 };
 use stopwatch::Stopwatch;
+
+pub(crate) use jobs::on_a_cluster_of_its_own as r18;
 
 /// The cluster of these tests, which a standing one does not keep from running.
 const NAME: &str = "ci";
@@ -47,6 +50,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "pipeline", run: pipeline::survives },
     Stage { name: "diamond", run: diamond::changes },
     Stage { name: "look", run: look::tells_and_writes_nothing },
+    Stage { name: "jobs", run: jobs::each_attempt_has_one },
     Stage { name: "rights", run: rights::each_is_needed },
     Stage { name: "upgrade", run: chart::upgrade_and_roll_back },
     Stage { name: UNINSTALL, run: chart::uninstall },

@@ -3,7 +3,10 @@
 use super::{NAMESPACE, Site};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use std::{os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 /// A folder on this machine that is a volume for pods.
 pub(super) struct Results {
@@ -43,6 +46,11 @@ impl Results {
             },
         }))?;
         Ok(Self { name: name.to_owned(), folder })
+    }
+
+    /// Where it is on this machine.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The volume of a pod that writes there.
