@@ -1,21 +1,16 @@
 //! The topology `chapters` as a user runs it: programs without a library of ours, some of which fail, hang and eat memory.
 
+mod support;
+
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Output,
 };
 
 fn chapters(home: &Path, args: &[&str], variables: &[(&str, &str)]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_chapters"))
-        .args(args)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("LEATWORKS_HOME", home)
-        .env("LEAT_DATA", home.join("data"))
-        .envs(variables.iter().copied())
-        .output()
-        .expect("started");
+    let output = support::run(env!("CARGO_BIN_EXE_chapters"), home, args, variables);
     assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     output
 }

@@ -1,27 +1,18 @@
 //! What `trace` shows of real runs: every message on every edge behind what it came of, with its attempts, jobs and files.
 
+mod support;
+
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    process::{Command, Output},
 };
+use support::run;
 
 const EMAIL: &str = env!("CARGO_BIN_EXE_email-pipeline");
 const CHAPTERS: &str = env!("CARGO_BIN_EXE_chapters");
 
 const WRITTEN_DOWN: (&str, &str) = ("LEAT_TRACE__ENABLED", "true");
-
-fn run(binary: &str, home: &Path, args: &[&str], variables: &[(&str, &str)]) -> Output {
-    Command::new(binary)
-        .args(args)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("LEATWORKS_HOME", home)
-        .env("LEAT_DATA", home.join("data"))
-        .envs(variables.iter().copied())
-        .output()
-        .expect("started")
-}
 
 fn printed(binary: &str, home: &Path, args: &[&str], variables: &[(&str, &str)]) -> Value {
     let output = run(binary, home, args, variables);
