@@ -54,6 +54,7 @@ pub(super) fn read(content: &[u8]) -> Option<(u64, AllInHand)> {
     Some((generation, all))
 }
 
+/// Does to what is in hand what the entries of a block say, up to the first that makes no sense.
 pub(super) fn replay(mut entries: &[u8], all: &mut AllInHand) {
     while let Some((kind, rest)) = entries.split_first() {
         let parsed = match *kind {
