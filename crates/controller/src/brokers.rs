@@ -136,8 +136,8 @@ async fn read(cluster: &Cluster, namespace: &str, secret: &crd::KeyRef) -> Resul
     found.ok_or_else(|| QueueError::NoSecret { name: secret.name.clone(), key: secret.key.clone() })
 }
 
-/// How many edges get their topics at once: a Pulsar takes its time for each topic, and most of that is waiting.
-const EDGES_AT_ONCE: usize = 8;
+/// How many edges get their topics at once, or are let go: a Pulsar takes its time for each topic, and most of that is waiting.
+pub(crate) const EDGES_AT_ONCE: usize = 8;
 
 /// Makes what is missing of the topics and subscriptions of these edges of a graph.
 ///

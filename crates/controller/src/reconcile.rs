@@ -12,6 +12,7 @@ use crate::{
     revision,
     watch::Key,
 };
+use futures_util::{StreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
 use leatworks_broker::Broker;
 use leatworks_topology as model;
@@ -216,6 +217,7 @@ impl Reconciler {
             Err(error) => outcome.failed = Some(error.to_string()),
         }
         let Plan { steps, mut retiring } = plan::plan(site, &deployed.objects, observed);
+        let mut leaving = Vec::new();
         for step in steps {
             tracing::debug!(?step, "step");
             let done = match &step {
@@ -230,16 +232,10 @@ impl Reconciler {
                     self.cluster.apply(object, seen.as_deref()).await.map(|live| replace(&mut observed.objects, live))
                 }
                 Step::Delete { kind, name, uid, seen } => self.cluster.delete(*kind, site.namespace, name, uid, seen).await,
-                Step::Unsubscribe(entry) => match self.unsubscribe(resource, site, entry).await {
-                    Ok(()) => {
-                        retiring.retain(|other| other.edge != entry.edge);
-                        Ok(())
-                    }
-                    Err(error) => {
-                        outcome.failed = Some(format!("removing the subscription of `{}`: {error}", entry.edge));
-                        Ok(())
-                    }
-                },
+                Step::Unsubscribe(entry) => {
+                    leaving.push(entry.clone());
+                    Ok(())
+                }
             };
             match done {
                 Ok(()) => {}
@@ -248,6 +244,16 @@ impl Reconciler {
                     outcome.failed = Some(error.to_string());
                     break;
                 }
+            }
+        }
+        // Each takes some calls one after another, and they have nothing to do with each other.
+        let mut left = stream::iter(leaving)
+            .map(async |entry: Retiring| (self.unsubscribe(resource, site, &entry).await, entry.edge))
+            .buffer_unordered(brokers::EDGES_AT_ONCE);
+        while let Some((done, edge)) = left.next().await {
+            match done {
+                Ok(()) => retiring.retain(|other| other.edge != edge),
+                Err(error) => outcome.failed = Some(format!("removing the subscription of `{edge}`: {error}")),
             }
         }
         Ok(retiring)
@@ -271,6 +277,8 @@ impl Reconciler {
 
     async fn subscribe(&self, resource: &Resource, site: Site<'_>, edges: &BTreeSet<String>) -> Result<(), QueueError> {
         let broker = self.broker(site).await?;
+        // Another one that leads meanwhile may have removed what would be made again, and nobody would take from it.
+        self.cluster.check()?;
         let done = brokers::subscribe(broker.as_ref(), site.graph, edges).await;
         self.unless_failed(site, done).await?;
         if let Some(known) = self.known().get_mut(&resource.key) {

@@ -13,10 +13,11 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     io::Write,
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// The cluster of this rule.
@@ -65,10 +66,13 @@ async fn on_the_cluster(setting: &Setting, cluster: &Cluster, leat: &Path) -> Re
     let mut random = Random::new(setting.seed, "R19");
     let (mut times, mut faults, mut finding) = (Vec::new(), 0_u64, Finding::default());
     let edits = setting.pick(20, 500);
-    for _ in 0..edits {
-        rig.edit(&mut random)?;
-        faults += u64::from(rig.fault(&mut random).await?);
+    for edit in 0..edits {
+        let edited = rig.edit(&mut random)?;
+        // Of each five edits one has a fault at least: a run with fewer would count for nothing.
+        let fault = rig.fault(&mut random, faults < (edit + 1) / 5).await?;
+        faults += u64::from(fault.is_some());
         let since = Instant::now();
+        rig.note(&format!("edit {edit}: {edited}; {}", fault.unwrap_or_else(|| "no fault".to_owned())))?;
         // The next edit may come before this one is carried out.
         if random.within(0..4) > 0 {
             rig.until_converged().await?;
@@ -184,11 +188,12 @@ impl Rig<'_> {
     }
 
     /// Another graph for one topology, or none any more.
-    fn edit(&mut self, random: &mut Random) -> Result<()> {
+    fn edit(&mut self, random: &mut Random) -> Result<String> {
         let name = format!("t{}", random.within(0..TOPOLOGIES));
         if self.wanted.contains_key(&name) && random.within(0..8) == 0 {
             self.wanted.remove(&name);
-            return self.kubectl(&["delete", "topology", &name, "--namespace", NAMESPACE, "--wait=false"], None).map(drop);
+            self.kubectl(&["delete", "topology", &name, "--namespace", NAMESPACE, "--wait=false"], None)?;
+            return Ok(format!("{name} removed"));
         }
         let mut edges = BTreeSet::new();
         for _ in 0..random.within(1..10) {
@@ -202,34 +207,51 @@ impl Rig<'_> {
         let workers =
             tasks(&edges).into_iter().flat_map(|task| ["Deployment", "Service"].map(|kind| (kind.to_owned(), task.to_owned())));
         let dispatchers = ids(&edges).into_iter().map(|edge| ("Deployment".to_owned(), edge));
+        let edited = format!("{name} is {}, what goes is to {removed}", ids(&edges).into_iter().collect::<Vec<_>>().join(" "));
         self.wanted.insert(name, workers.chain(dispatchers).collect());
-        Ok(())
+        Ok(edited)
     }
 
-    /// Perhaps kills a controller, which is started again, or stops one for a while. Whether something was done.
-    async fn fault(&mut self, random: &mut Random) -> Result<bool> {
+    /// Perhaps kills a controller, which is started again, or stops one for a while; surely if it is due. What was done.
+    async fn fault(&mut self, random: &mut Random, is_due: bool) -> Result<Option<String>> {
         let number = random.within(0..PORTS.len() as u64) as usize;
-        match random.within(0..10) {
+        let done = match random.within(0..if is_due { 3 } else { 10 }) {
             0 | 1 => {
                 tokio::time::sleep(random.below(Duration::from_secs(1))).await;
                 self.controllers[number].signal(Signal::KILL)?;
                 self.controllers[number] = self.controller(number)?;
+                "killed"
             }
             2 => {
                 tokio::time::sleep(random.below(Duration::from_secs(1))).await;
                 self.controllers[number].signal(Signal::STOP)?;
                 tokio::time::sleep(AWAY).await;
                 self.controllers[number].signal(Signal::CONT)?;
+                "stopped"
             }
-            _ => return Ok(false),
-        }
-        Ok(true)
+            _ => return Ok(None),
+        };
+        Ok(Some(format!("controller {number} {done}")))
+    }
+
+    /// Writes down what happened, to be looked into when a run takes too long.
+    fn note(&self, what: &str) -> Result<()> {
+        let mut file = File::options().create(true).append(true).open(self.folder.join("edits.log"))?;
+        // By the clock of the controllers' logs.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let (seconds, millis) = (now.as_secs(), now.subsec_millis());
+        Ok(writeln!(file, "{:02}:{:02}:{:02}.{millis:03} {what}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)?)
     }
 
     async fn until_converged(&self) -> Result<()> {
         let since = Instant::now();
+        let mut before = Vec::new();
         loop {
             let objections = self.objections()?;
+            if objections != before {
+                self.note(&format!("  after {:.1} s: {}", since.elapsed().as_secs_f64(), objections.join("; ")))?;
+                before.clone_from(&objections);
+            }
             if objections.is_empty() {
                 return Ok(());
             }

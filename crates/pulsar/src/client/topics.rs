@@ -278,6 +278,8 @@ impl Inner {
         if let Some(ledger) = known.as_ref().and_then(|known| known.ledger.get()) {
             ledger.close().await;
         }
+        // Its ledger publishes as long as it is held, and a topic that has a producer cannot be removed.
+        drop(known);
         let retry = (retry_topic(topic, subscription), subscription);
         let ledger = (attempts::ledger_topic(topic, subscription), attempts::CURSOR);
         for (topic, subscription) in [retry, ledger] {

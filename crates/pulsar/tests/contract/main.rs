@@ -5,7 +5,7 @@ mod numbered;
 mod service;
 
 use leatworks_broker::{
-    BoxFuture, Broker, Limits, Result,
+    BoxFuture, Broker, Limits, Result, Start, TopicSpec,
     contract::{self, Place, Promises},
     contract_scenarios,
 };
@@ -31,6 +31,25 @@ macro_rules! suite {
 }
 
 contract_scenarios!(suite!());
+
+/// The retry topic and the ledger of a subscription are topics of the service, which only show there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_beside_a_subscription_goes_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::start(dir.path()).await;
+    let client = PulsarBroker::connect(service.options()).await.unwrap();
+    let names =
+        async || -> Vec<String> { service.broker.stats().await.unwrap().into_iter().map(|topic| topic.spec.name).collect() };
+    client.create_topic(TopicSpec { name: "t".into(), ..TopicSpec::default() }).await.unwrap();
+    for subscription in ["one", "other"] {
+        client.create_subscription("t", subscription, Start::Earliest).await.unwrap();
+    }
+    assert_eq!(names().await, ["t", "t-one-ATTEMPTS", "t-one-RETRY", "t-other-ATTEMPTS", "t-other-RETRY"]);
+    client.unsubscribe("t", "one").await.unwrap();
+    assert_eq!(names().await, ["t", "t-other-ATTEMPTS", "t-other-RETRY"]);
+    client.unsubscribe("t", "other").await.unwrap();
+    assert_eq!(names().await, ["t"]);
+}
 
 /// A journal, and who serves it. With each broker that is opened the service starts anew, on what the one before has left.
 struct Served {
