@@ -22,7 +22,8 @@ const AUDIT: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omit
 pub(super) const API_PORT: u16 = 6443;
 /// The address that it has as a service.
 pub(super) const SERVICE_OF_THE_API: &str = "10.96.0.1";
-const SERVICES: &str = "10.96.0.0/24";
+/// Room for the services of a thousand topologies, which the benchmark of the controller makes.
+const SERVICES: &str = "10.96.0.0/16";
 /// Where pods are, on all nodes.
 const PODS: &str = "10.244.0.0/16";
 /// What names of services end in.
