@@ -17,8 +17,17 @@ struct Part {
 /// How a part that did not fail ended.
 enum Outcome {
     Passed,
+    /// Some of it could not run here; the text says what and why. The rest has passed.
+    Partly(String),
     /// It could not run here; the text says why. It never counts as passed.
     Skipped(String),
+}
+
+/// One part that has ended.
+struct Ended {
+    name: &'static str,
+    time: Duration,
+    result: Result<Outcome>,
 }
 
 const PARTS: &[Part] = &[
@@ -53,29 +62,59 @@ pub(crate) fn run(names: &[&str]) -> Result<()> {
     if let Some(unknown) = names.iter().find(|name| PARTS.iter().all(|part| part.name != **name)) {
         bail!("no part is called `{unknown}`; `cargo xtask ci --list` names them");
     }
-    let mut report: Vec<(&str, Duration, String)> = Vec::new();
+    let mut all: Vec<Ended> = Vec::new();
     for part in PARTS.iter().filter(|part| names.is_empty() || names.contains(&part.name)) {
         println!("\n==== {} ====", part.name);
         let start = Instant::now();
         let result = (part.run)();
-        let text = match &result {
-            Ok(Outcome::Passed) => "passed".to_owned(),
-            Ok(Outcome::Skipped(why)) => format!("NOT RUN: {why}"),
-            Err(error) => format!("FAILED: {error:#}"),
-        };
-        report.push((part.name, start.elapsed(), text));
-        if result.is_err() {
+        let failed = result.is_err();
+        all.push(Ended { name: part.name, time: start.elapsed(), result });
+        if failed {
             break;
         }
     }
     println!("\n==== how long each part took ====");
-    for (name, time, text) in &report {
-        println!("{name:<10} {:>7.1} s  {text}", time.as_secs_f64());
+    all.iter().for_each(|ended| println!("{}", ended.line()));
+    let skipped = skipped(&all);
+    if !skipped.is_empty() {
+        eprintln!("\n==== NOT RUN, so nothing is known of it ====\n{}", skipped.join("\n"));
     }
-    match report.last() {
-        Some((name, _, text)) if text.starts_with("FAILED") => bail!("`{name}` failed"),
-        _ => Ok(()),
+    verdict(&all, !names.is_empty())
+}
+
+impl Ended {
+    fn line(&self) -> String {
+        let text = match &self.result {
+            Ok(Outcome::Passed) => "passed".to_owned(),
+            Ok(Outcome::Partly(why)) => format!("passed, and in part NOT RUN: {why}"),
+            Ok(Outcome::Skipped(why)) => format!("NOT RUN: {why}"),
+            Err(error) => format!("FAILED: {error:#}"),
+        };
+        format!("{:<10} {:>7.1} s  {text}", self.name, self.time.as_secs_f64())
     }
+}
+
+/// What was not run, wholly or in part, and why.
+fn skipped(all: &[Ended]) -> Vec<String> {
+    all.iter()
+        .filter_map(|ended| match &ended.result {
+            Ok(Outcome::Partly(why)) => Some(format!("{}, in part: {why}", ended.name)),
+            Ok(Outcome::Skipped(why)) => Some(format!("{}: {why}", ended.name)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Fails if a part has failed. Where parts were asked for by name, one that cannot run here is a failure as well: whoever asks wants to know of just that.
+fn verdict(all: &[Ended], are_named: bool) -> Result<()> {
+    for Ended { name, result, .. } in all {
+        match result {
+            Err(_) => bail!("`{name}` failed"),
+            Ok(Outcome::Skipped(why)) if are_named => bail!("`{name}` was asked for and cannot run here: {why}"),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn cargo(args: &[&str], env: &[(&str, &str)]) -> Result<Outcome> {
@@ -131,13 +170,13 @@ fn few_faults() -> Result<Outcome> {
     let not_run = faults::run(&["--tier", "pr"])?;
     let without_teeth = faults::run(&["--tier", "pr", "--teeth"])?;
     let all: Vec<_> = not_run.into_iter().chain(without_teeth).collect();
-    Ok(if all.is_empty() { Outcome::Passed } else { Outcome::Skipped(format!("{} cannot run here", all.join(", "))) })
+    Ok(if all.is_empty() { Outcome::Passed } else { Outcome::Partly(format!("{} cannot run here", all.join(", "))) })
 }
 
 /// The clients of other people. Without Java, Go or Python some of them cannot run; where `CI` is set that fails.
 fn foreign_clients() -> Result<Outcome> {
     let missing = clients::run(&[])?;
-    Ok(if missing.is_empty() { Outcome::Passed } else { Outcome::Skipped(missing.join("; ")) })
+    Ok(if missing.is_empty() { Outcome::Passed } else { Outcome::Partly(missing.join("; ")) })
 }
 
 /// The broker contract and whole topologies on a real Pulsar, and then faults of it. Without Java it cannot run; where `CI` is set that fails.
@@ -150,7 +189,7 @@ fn real_pulsar() -> Result<Outcome> {
     match not_read {
         None => Ok(Outcome::Passed),
         Some(why) if std::env::var_os("CI").is_some() => bail!("Python has not read along: {why}"),
-        Some(why) => Ok(Outcome::Skipped(format!("all but reading along in Python: {why}"))),
+        Some(why) => Ok(Outcome::Partly(format!("reading along in Python: {why}"))),
     }
 }
 
@@ -163,7 +202,7 @@ fn object_stores() -> Result<Outcome> {
     if std::env::var_os("CI").is_some() {
         bail!("{}", missing.join("; "));
     }
-    Ok(Outcome::Skipped(missing.join("; ")))
+    Ok(Outcome::Partly(missing.join("; ")))
 }
 
 /// A real cluster, and what is deployed on it; then, when that is down, another one whose controllers are killed while graphs are edited. It needs root and namespaces, Go
@@ -195,7 +234,7 @@ fn deny() -> Result<Outcome> {
     match run_command(deny_command().args(["check", "advisories"])) {
         Ok(()) => Ok(Outcome::Passed),
         Err(error) if advisory_database_is_there() => Err(error),
-        Err(_) => Ok(Outcome::Skipped("licences, bans and sources passed; the advisory database could not be fetched".into())),
+        Err(_) => Ok(Outcome::Partly("the advisory database could not be fetched; licences, bans and sources passed".into())),
     }
 }
 
@@ -214,4 +253,40 @@ fn advisory_database_is_there() -> bool {
         std::fs::read_dir(Path::new(&home).join("advisory-dbs"))
             .is_ok_and(|entries| entries.flatten().any(|entry| entry.path().join("crates").is_dir()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(name: &'static str, result: Result<Outcome>) -> Ended {
+        Ended { name, time: Duration::ZERO, result }
+    }
+
+    #[test]
+    fn what_was_not_run_is_said_and_never_counts_as_passed() {
+        let all = |last| vec![ended("fmt", Ok(Outcome::Passed)), ended("kubernetes", last)];
+        let skipped_part = || all(Ok(Outcome::Skipped("it needs root".to_owned())));
+        let partly = || all(Ok(Outcome::Partly("no Python".to_owned())));
+        let failed = || all(Err(anyhow::anyhow!("it needs root")));
+        for (all, are_named, fails, said) in [
+            (all(Ok(Outcome::Passed)), true, None, None),
+            (skipped_part(), false, None, Some("kubernetes: it needs root")),
+            (
+                skipped_part(),
+                true,
+                Some("`kubernetes` was asked for and cannot run here: it needs root"),
+                Some("kubernetes: it needs root"),
+            ),
+            (partly(), false, None, Some("kubernetes, in part: no Python")),
+            (partly(), true, None, Some("kubernetes, in part: no Python")),
+            (failed(), false, Some("`kubernetes` failed"), None),
+            (failed(), true, Some("`kubernetes` failed"), None),
+        ] {
+            assert_eq!(verdict(&all, are_named).err().map(|error| error.to_string()).as_deref(), fails);
+            assert_eq!(skipped(&all).first().map(String::as_str), said);
+            let is_whole = fails.is_none() && said.is_none();
+            assert_eq!(all[1].line().ends_with("passed"), is_whole, "{}", all[1].line());
+        }
+    }
 }

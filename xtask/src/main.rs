@@ -27,6 +27,8 @@ usage: cargo xtask <task>
                 measure on a cluster how long it takes from a deploy to the first message through 20 edges, beside the bare Deployments
   bench kubernetes [--topologies N,…] [--leat BINARY]
                 measure what the controller does for many topologies on a real API server without nodes: times, calls, memory
+  bench jobs [--leat BINARY]
+                measure on a cluster how many Jobs a second an adapter makes for messages, beside a bare loop that makes the same Jobs
   clients [--against leat|pulsar] [python|go|java|rust|tools|trampoline …]
                 run foreign Pulsar clients through their scenarios against the embedded broker, or against the real Pulsar
   faults [--tier pr|nightly] [--seed N] [--minutes N] [--teeth] [--report PAGE] [RULE …]
@@ -70,6 +72,7 @@ fn run(args: &[&str]) -> Result<()> {
         ["bench", "stores", rest @ ..] => bench::stores(rest)?,
         ["bench", "edge", rest @ ..] => bench::edge(rest)?,
         ["bench", "deploy", rest @ ..] => bench::deploy(rest)?,
+        ["bench", "jobs", rest @ ..] => bench::jobs(rest)?,
         ["bench", "kubernetes", rest @ ..] => bench::kubernetes(rest)?,
         ["bench", "pulsar", rest @ ..] => bench::pulsar(rest)?,
         ["clients", rest @ ..] => clients::run(rest).map(drop)?,

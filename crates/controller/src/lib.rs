@@ -20,6 +20,7 @@ pub mod yaml;
 
 mod connect;
 mod events;
+mod queue;
 mod run;
 mod same;
 mod serve;

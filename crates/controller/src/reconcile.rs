@@ -27,6 +27,9 @@ use tokio::time::Instant;
 /// How often all of a topology is looked at without a reason: what nobody tells, such as a lost subscription, is found then.
 const RESYNC: Duration = Duration::from_secs(600);
 
+/// How long a subscription counts as known: less than is between two such looks, of which each then asks for all of them.
+const KNOWN: Duration = Duration::from_secs(300);
+
 /// How often a topology is looked at while something of it is not ready, in case that no watch tells when it is.
 const UNREADY: Duration = Duration::from_secs(30);
 
@@ -271,7 +274,7 @@ impl Reconciler {
         if known.of != of {
             *known = Subscribed { of, edges: HashMap::new() };
         }
-        let is_known = |edge: &String| known.edges.get(edge).is_some_and(|since| since.elapsed() < RESYNC);
+        let is_known = |edge: &String| known.edges.get(edge).is_some_and(|since| since.elapsed() < KNOWN);
         graph::edge_ids(site.graph).into_iter().filter(|edge| !is_known(edge)).collect()
     }
 

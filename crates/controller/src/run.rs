@@ -7,33 +7,18 @@ use crate::{
     metrics::Metrics,
     names::{self, Kind},
     plan::Settings,
+    queue::{Queue, Wait},
     reconcile::{Next, Reconciler},
     serve::{self, Health},
-    watch::{self, Key, KeyOf, Pulse, Watch},
+    watch::{self, Key, Notice, NoticeOf, Pulse, Watch},
 };
 use kube::{Api, Client};
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    future::Future,
-    net::SocketAddr,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tracing::Instrument;
 
 /// How many topologies are reconciled at once: each has one call to the API server under way.
 const AT_ONCE: usize = 8;
-
-/// How long a notice waits for others about the same topology: a rollout makes many.
-const GATHER: Duration = Duration::from_millis(100);
-
-/// How long to wait when somebody else has changed something meanwhile.
-const CHANGED: Duration = Duration::from_millis(100);
-
-/// How long to wait after a failure, at first and at most. Convergence within 10 s of the end of a fault needs the most to be less than that.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
 
 /// Notices that wait to be taken; those who send wait when there are more.
 const NOTICES: usize = 1024;
@@ -117,7 +102,7 @@ pub async fn run(
 /// The watches and the queue of a controller that leads.
 struct Leading {
     reconciler: Arc<Reconciler>,
-    notices: mpsc::Receiver<Key>,
+    notices: mpsc::Receiver<Notice>,
     /// They end when this is dropped.
     _watches: JoinSet<()>,
     queue: Pulse,
@@ -129,9 +114,9 @@ impl Leading {
         let (mut watches, mut pulses) = (JoinSet::new(), Vec::new());
         let ours = format!("{}={}", names::MANAGED_BY, names::LEATWORKS);
         let kinds = [Kind::ConfigMap, Kind::Service, Kind::Deployment, Kind::Autoscaler]
-            .map(|kind| (kind.resource(), ours.clone(), watch::label_key as KeyOf));
-        let topologies = (topology_resource(), String::new(), watch::own_key as KeyOf);
-        for (resource, labels, key) in std::iter::once(topologies).chain(kinds) {
+            .map(|kind| (kind.resource(), ours.clone(), watch::of_its_owner as NoticeOf));
+        let topologies = (topology_resource(), String::new(), watch::of_itself as NoticeOf);
+        for (resource, labels, notice) in std::iter::once(topologies).chain(kinds) {
             let apis = if options.namespaces.is_empty() {
                 vec![Api::all_with(client.clone(), &resource)]
             } else {
@@ -143,7 +128,7 @@ impl Leading {
                 let watch = Watch {
                     api,
                     labels: labels.clone(),
-                    key,
+                    notice,
                     to: to.clone(),
                     pulse,
                     silence_max: watch::SILENCE_MAX,
@@ -176,7 +161,7 @@ impl Leading {
             // The queue shows that it lives even when there is nothing to do.
             let due = due.unwrap_or(Instant::now() + watch::PULSE_AGE_MAX / 4).min(Instant::now() + watch::PULSE_AGE_MAX / 4);
             tokio::select! {
-                Some(key) = self.notices.recv() => queue.notice(key, Instant::now()),
+                Some(notice) = self.notices.recv() => queue.notice(notice, Instant::now()),
                 Some(done) = running.join_next() => match done {
                     Ok((key, next)) => queue.done(key, next, Instant::now()),
                     Err(error) => {
@@ -204,7 +189,7 @@ async fn reconcile(reconciler: &Reconciler, key: &Key) -> Wait {
         Ok(Next::After(time)) => ("done", Wait::After(time)),
         Err(ClusterError::Changed(what)) => {
             tracing::debug!(what, "changed meanwhile");
-            ("changed", Wait::After(CHANGED))
+            ("changed", Wait::Retry)
         }
         Err(error) => {
             tracing::warn!(%error, "the reconciliation failed");
@@ -213,138 +198,4 @@ async fn reconcile(reconciler: &Reconciler, key: &Key) -> Wait {
     };
     reconciler.metrics.reconciled(result, began.elapsed());
     wait
-}
-
-/// When a topology is looked at again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wait {
-    Forget,
-    Retry,
-    After(Duration),
-}
-
-/// Which topologies are to be looked at, and when. One is never looked at twice at a time.
-#[derive(Default)]
-struct Queue {
-    due: BTreeMap<(Instant, Key), ()>,
-    when: HashMap<Key, Instant>,
-    running: HashSet<Key>,
-    /// Those that were told of while they were looked at.
-    again: HashSet<Key>,
-    failures: HashMap<Key, u32>,
-}
-
-impl Queue {
-    /// Something may have happened to a topology.
-    fn notice(&mut self, key: Key, now: Instant) {
-        if self.running.contains(&key) {
-            self.again.insert(key);
-        } else {
-            self.put(key, now + GATHER);
-        }
-    }
-
-    /// Puts it in, unless it is due sooner already.
-    fn put(&mut self, key: Key, at: Instant) {
-        if let Some(before) = self.when.get(&key).copied() {
-            if before <= at {
-                return;
-            }
-            self.due.remove(&(before, key.clone()));
-        }
-        self.when.insert(key.clone(), at);
-        self.due.insert((at, key), ());
-    }
-
-    /// The first that is due.
-    fn take(&mut self, now: Instant) -> Option<Key> {
-        let entry = self.due.first_entry().filter(|entry| entry.key().0 <= now)?;
-        let ((_, key), ()) = entry.remove_entry();
-        self.when.remove(&key);
-        self.running.insert(key.clone());
-        Some(key)
-    }
-
-    /// When the next one is due.
-    fn due(&self) -> Option<Instant> {
-        self.due.first_key_value().map(|((at, _), ())| *at)
-    }
-
-    fn done(&mut self, key: Key, wait: Wait, now: Instant) {
-        self.running.remove(&key);
-        if self.again.remove(&key) {
-            self.put(key.clone(), now + GATHER);
-        }
-        match wait {
-            Wait::Forget => drop(self.failures.remove(&key)),
-            Wait::After(time) => {
-                self.failures.remove(&key);
-                self.put(key, now + time);
-            }
-            Wait::Retry => {
-                let failures = self.failures.entry(key.clone()).or_default();
-                let pause = (RETRY.0 * 2_u32.saturating_pow(*failures)).min(RETRY.1);
-                *failures = (*failures + 1).min(16);
-                self.put(key, now + pause);
-            }
-        }
-    }
-
-    /// Nothing is under way any more, and all that was is to be done again.
-    fn restart(&mut self, now: Instant) {
-        for key in std::mem::take(&mut self.running) {
-            self.again.remove(&key);
-            self.put(key, now + RETRY.1);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(name: &str) -> Key {
-        Key { namespace: "n".to_owned(), name: name.to_owned() }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_topology_is_looked_at_once_at_a_time_and_again_when_told_meanwhile() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        (0..5).for_each(|_| queue.notice(key("a"), now));
-        assert_eq!(queue.take(now), None, "notices are gathered");
-        let later = now + GATHER;
-        assert_eq!((queue.take(later), queue.take(later)), (Some(key("a")), None));
-        queue.notice(key("a"), later);
-        assert_eq!(queue.due(), None, "it is being looked at");
-        queue.done(key("a"), Wait::After(Duration::from_secs(600)), later);
-        assert_eq!(queue.due(), Some(later + GATHER), "what came meanwhile comes before the usual time");
-        queue.notice(key("b"), later);
-        queue.notice(key("b"), later + GATHER);
-        assert_eq!(queue.take(later + GATHER), Some(key("a")));
-        assert_eq!(queue.take(later + GATHER), Some(key("b")));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn failures_wait_longer_and_longer_until_one_goes_well() {
-        let (mut queue, mut now) = (Queue::default(), Instant::now());
-        queue.put(key("a"), now);
-        let mut waits = Vec::new();
-        for _ in 0..7 {
-            assert_eq!(queue.take(now), Some(key("a")));
-            queue.done(key("a"), Wait::Retry, now);
-            let due = queue.due().expect("it is tried again");
-            waits.push((due - now).as_millis());
-            now = due;
-        }
-        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 8000, 8000]);
-        queue.take(now);
-        queue.done(key("a"), Wait::After(Duration::from_secs(1)), now);
-        now += Duration::from_secs(1);
-        queue.take(now);
-        queue.done(key("a"), Wait::Retry, now);
-        assert_eq!(queue.due(), Some(now + RETRY.0));
-        assert_eq!(queue.take(now + RETRY.0), Some(key("a")));
-        queue.done(key("a"), Wait::Forget, now);
-        assert!(queue.due().is_none() && queue.failures.is_empty());
-    }
 }

@@ -49,6 +49,17 @@ impl std::fmt::Display for Key {
     }
 }
 
+/// Something may have happened to a topology.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Which one.
+    pub key: Key,
+    /// Of a topology itself: which resource it is and which generation of it, which is another one when something else is asked for, and stays when its status is written.
+    pub asked: Option<String>,
+    /// Nobody knows what has happened since it was last told of: it is gone, or a watch of topologies has begun anew.
+    pub is_anew: bool,
+}
+
 /// When something last came to an end, well or badly: what is stuck has no pulse.
 #[derive(Clone)]
 pub struct Pulse {
@@ -74,18 +85,20 @@ impl Pulse {
     }
 }
 
-/// Which topology an object is about.
-pub type KeyOf = fn(&ObjectMeta) -> Option<Key>;
+/// What an object tells of a topology.
+pub type NoticeOf = fn(&ObjectMeta) -> Option<Notice>;
 
-/// A topology is about itself.
-pub fn own_key(meta: &ObjectMeta) -> Option<Key> {
-    Some(Key { namespace: meta.namespace.clone()?, name: meta.name.clone()? })
+/// A topology tells of itself.
+pub fn of_itself(meta: &ObjectMeta) -> Option<Notice> {
+    let key = Key { namespace: meta.namespace.clone()?, name: meta.name.clone()? };
+    let asked = format!("{} {}", meta.uid.as_deref().unwrap_or_default(), meta.generation.unwrap_or_default());
+    Some(Notice { key, asked: Some(asked), is_anew: false })
 }
 
-/// What was made for a topology says so.
-pub fn label_key(meta: &ObjectMeta) -> Option<Key> {
+/// What was made for a topology says for which.
+pub fn of_its_owner(meta: &ObjectMeta) -> Option<Notice> {
     let name = meta.labels.as_ref()?.get(names::TOPOLOGY)?.clone();
-    Some(Key { namespace: meta.namespace.clone()?, name })
+    Some(Notice { key: Key { namespace: meta.namespace.clone()?, name }, asked: None, is_anew: false })
 }
 
 /// One watch.
@@ -94,10 +107,10 @@ pub struct Watch {
     pub api: Api<DynamicObject>,
     /// By which labels.
     pub labels: String,
-    /// Which topology an object is about.
-    pub key: KeyOf,
-    /// Where the topologies go. The receiver always takes them soon.
-    pub to: mpsc::Sender<Key>,
+    /// What an object tells.
+    pub notice: NoticeOf,
+    /// Where the notices go. The receiver always takes them soon.
+    pub to: mpsc::Sender<Notice>,
     /// Its signs of life.
     pub pulse: Pulse,
     /// How long it may say nothing: [`SILENCE_MAX`].
@@ -168,7 +181,7 @@ impl Watch {
             let page = page.map_err(|error| told(&error))?;
             self.pulse.beat();
             for object in &page.items {
-                self.tell(&object.metadata).await?;
+                self.tell(&object.metadata, true).await?;
             }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
@@ -191,7 +204,7 @@ impl Watch {
             loop {
                 let Ok(next) = tokio::time::timeout(self.silence_max, events.next()).await else { return Broken::Silent };
                 self.pulse.beat();
-                let meta = match next {
+                let (meta, is_gone) = match next {
                     // The time that it was given is over.
                     None => break,
                     Some(Err(error)) => return Broken::Told(error.to_string()),
@@ -200,24 +213,23 @@ impl Watch {
                         version = bookmark.metadata.resource_version;
                         continue;
                     }
-                    Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object))) => {
-                        object.metadata
-                    }
+                    Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => (object.metadata, false),
+                    Some(Ok(WatchEvent::Deleted(object))) => (object.metadata, true),
                 };
                 if let Some(newer) = &meta.resource_version {
                     version.clone_from(newer);
                 }
-                if let Err(broken) = self.tell(&meta).await {
+                if let Err(broken) = self.tell(&meta, is_gone).await {
                     return broken;
                 }
             }
         }
     }
 
-    async fn tell(&self, meta: &ObjectMeta) -> Result<(), Broken> {
-        match (self.key)(meta) {
-            Some(key) => self.to.send(key).await.map_err(|_| Broken::Unheard),
-            None => Ok(()),
-        }
+    async fn tell(&self, meta: &ObjectMeta, is_anew: bool) -> Result<(), Broken> {
+        let Some(mut notice) = (self.notice)(meta) else { return Ok(()) };
+        // That something is gone which was made for a topology is an ordinary change of it.
+        notice.is_anew = is_anew && notice.asked.is_some();
+        self.to.send(notice).await.map_err(|_| Broken::Unheard)
     }
 }

@@ -4,7 +4,7 @@ use kube::{Api, Client, Config, api::DynamicObject};
 use leatworks_controller::{
     cluster::topology_resource,
     metrics::Metrics,
-    watch::{Key, Pulse, Watch, own_key},
+    watch::{Notice, Pulse, Watch, of_itself},
 };
 use std::{
     io::{BufRead, BufReader, Write},
@@ -74,20 +74,22 @@ fn silent() -> Option<()> {
     }
 }
 
-fn watch(address: &str, metrics: &Arc<Metrics>) -> (mpsc::Receiver<Key>, Pulse, tokio::task::JoinHandle<()>) {
+fn watch(address: &str, metrics: &Arc<Metrics>) -> (mpsc::Receiver<Notice>, Pulse, tokio::task::JoinHandle<()>) {
     let client = Client::try_from(Config::new(address.parse().expect("an address"))).expect("a client");
     let api: Api<DynamicObject> = Api::namespaced_with(client, "n", &topology_resource());
-    let (to, keys) = mpsc::channel(16);
+    let (to, notices) = mpsc::channel(16);
     let pulse = Pulse::default();
     let silence_max = Duration::from_millis(300);
     let watch =
-        Watch { api, labels: String::new(), key: own_key, to, pulse: pulse.clone(), silence_max, metrics: metrics.clone() };
-    (keys, pulse, tokio::spawn(watch.run()))
+        Watch { api, labels: String::new(), notice: of_itself, to, pulse: pulse.clone(), silence_max, metrics: metrics.clone() };
+    (notices, pulse, tokio::spawn(watch.run()))
 }
 
-async fn next(keys: &mut mpsc::Receiver<Key>) -> String {
-    let key = tokio::time::timeout(PATIENCE, keys.recv()).await.expect("in time").expect("the watch goes on");
-    key.name
+/// The next topology that is told of, with a mark if it is told of anew.
+async fn next(notices: &mut mpsc::Receiver<Notice>) -> String {
+    let notice = tokio::time::timeout(PATIENCE, notices.recv()).await.expect("in time").expect("the watch goes on");
+    let mark = if notice.is_anew { "!" } else { "" };
+    notice.key.name + mark
 }
 
 const B: &str = r#"{"type":"ADDED","object":{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{"name":"b","namespace":"n","resourceVersion":"8"}}}"#;
@@ -97,9 +99,9 @@ const GONE: &str = r#"{"type":"ERROR","object":{"apiVersion":"v1","kind":"Status
 async fn a_silent_watch_is_counted_and_begins_anew() {
     let (address, asked) = server(vec![Script { lines: vec![B], ends: false }, Script { lines: vec![B], ends: false }]);
     let metrics = Arc::new(Metrics::default());
-    let (mut keys, pulse, _watching) = watch(&address, &metrics);
-    for name in ["a", "b", "a", "b", "a"] {
-        assert_eq!(next(&mut keys).await, name);
+    let (mut notices, pulse, _watching) = watch(&address, &metrics);
+    for name in ["a!", "b", "a!", "b", "a!"] {
+        assert_eq!(next(&mut notices).await, name);
     }
     assert!(metrics.text().contains("leatworks_controller_watch_silences_total 2\n"), "{}", metrics.text());
     assert!(pulse.age() < PATIENCE);
@@ -116,9 +118,9 @@ async fn a_watch_that_ends_goes_on_from_where_it_was_and_one_too_old_lists_again
     ];
     let (address, asked) = server(scripts);
     let metrics = Arc::new(Metrics::default());
-    let (mut keys, _, _watching) = watch(&address, &metrics);
-    for name in ["a", "b", "a", "b"] {
-        assert_eq!(next(&mut keys).await, name);
+    let (mut notices, _, _watching) = watch(&address, &metrics);
+    for name in ["a!", "b", "a!", "b"] {
+        assert_eq!(next(&mut notices).await, name);
     }
     let asked = asked.lock().expect("the paths").clone();
     let kinds: Vec<&str> = asked
@@ -137,9 +139,30 @@ async fn a_watch_that_ends_goes_on_from_where_it_was_and_one_too_old_lists_again
 async fn what_cannot_be_read_stops_nothing() {
     let scripts = vec![Script { lines: vec![B, "no JSON", B], ends: true }, Script { lines: vec![B], ends: false }];
     let (address, _) = server(scripts);
-    let (mut keys, _, _watching) = watch(&address, &Arc::default());
-    assert_eq!(next(&mut keys).await, "a");
-    assert_eq!(next(&mut keys).await, "b");
-    while next(&mut keys).await != "a" {}
-    assert_eq!(next(&mut keys).await, "b", "it has listed again and goes on");
+    let (mut notices, _, _watching) = watch(&address, &Arc::default());
+    assert_eq!(next(&mut notices).await, "a!");
+    assert_eq!(next(&mut notices).await, "b");
+    while next(&mut notices).await != "a!" {}
+    assert_eq!(next(&mut notices).await, "b", "it has listed again and goes on");
+}
+
+#[tokio::test]
+async fn another_generation_is_told_apart_from_another_status_and_so_is_the_end() {
+    let lines = vec![
+        r#"{"type":"MODIFIED","object":{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{"name":"b","namespace":"n","uid":"u","generation":1,"resourceVersion":"8"}}}"#,
+        r#"{"type":"MODIFIED","object":{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{"name":"b","namespace":"n","uid":"u","generation":1,"resourceVersion":"9"}}}"#,
+        r#"{"type":"MODIFIED","object":{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{"name":"b","namespace":"n","uid":"u","generation":2,"resourceVersion":"10"}}}"#,
+        r#"{"type":"DELETED","object":{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{"name":"b","namespace":"n","uid":"u","generation":2,"resourceVersion":"11"}}}"#,
+    ];
+    let (address, _) = server(vec![Script { lines, ends: false }]);
+    let (mut notices, _, _watching) = watch(&address, &Arc::default());
+    assert_eq!(next(&mut notices).await, "a!");
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let notice = tokio::time::timeout(PATIENCE, notices.recv()).await.expect("in time").expect("the watch goes on");
+        told.push((notice.asked.expect("a topology says what is asked for"), notice.is_anew));
+    }
+    assert_eq!(told[0], told[1], "its status is written");
+    assert_ne!(told[1].0, told[2].0, "something else is asked for");
+    assert_eq!(told.iter().map(|(_, is_anew)| *is_anew).collect::<Vec<_>>(), [false, false, false, true]);
 }

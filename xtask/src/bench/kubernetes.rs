@@ -31,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(900);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a controller that has nothing to do is left alone before its calls are counted again.
 const IDLE: Duration = Duration::from_secs(20);
+/// How many topologies there are at the end that cannot be made, and for how long they are tried.
+const FAILING: usize = 20;
+const FAIL: Duration = Duration::from_secs(60);
 
 /// `cargo xtask bench kubernetes [--topologies N,…] [--leat BINARY]`. Without a binary `leat` is built in the release profile.
 pub(crate) fn run(args: &[&str]) -> Result<()> {
@@ -59,15 +62,15 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
 fn measure(cluster: &Cluster, leat: &Path, sizes: &[usize]) -> Result<()> {
     let folder = cluster.files().join("bench");
     std::fs::create_dir_all(&folder)?;
-    let definition = cluster.ours(leat).args(["k8s", "crd"]).output()?;
-    kubectl(cluster, &["apply", "--server-side", "-f", "-"], &definition.stdout)?;
-    kubectl(cluster, &["wait", "--for=condition=Established", "crd/topologies.leatworks.dev"], &[])?;
-    kubectl(cluster, &["create", "namespace", NAMESPACE], &[])?;
+    define(cluster, leat, NAMESPACE)?;
     let _broker = Ours::broker(cluster, leat, &folder)?;
     let bench = Bench { cluster, leat, folder };
     let mut controller = bench.controller()?;
     let mut there = 0;
-    println!("{:>10}  {:<22} {:>8} {:>10} {:>10} {:>10}", "topologies", "what", "seconds", "API calls", "of writes", "RSS, MB");
+    println!(
+        "{:>10}  {:<22} {:>8} {:>8} {:>10} {:>10} {:>10} {:>8}",
+        "topologies", "what", "seconds", "looks", "ms a look", "API calls", "of writes", "RSS, MB"
+    );
     for size in sizes {
         let all: Vec<Value> = (there..*size).map(|number| topology(number, 3)).collect();
         let added = all.len();
@@ -83,21 +86,42 @@ fn measure(cluster: &Cluster, leat: &Path, sizes: &[usize]) -> Result<()> {
         apply(cluster, &topology(0, 3))?;
         bench.until_edited(0, 3)?;
         bench.timed(*size, "nothing to do", &controller, || {
-            let began = Instant::now();
-            // A pause may end early.
-            while began.elapsed() < IDLE {
-                std::thread::park_timeout(IDLE.saturating_sub(began.elapsed()));
-            }
+            pause(IDLE);
             Ok(())
         })?;
         drop(controller);
         let (began, writes) = (Instant::now(), cluster.writes()?);
         controller = bench.controller()?;
         bench.until_ready(*size)?;
-        bench.row(*size, "a new controller", began.elapsed(), &[0; 2], &controller)?;
+        bench.row(*size, "a new controller", began.elapsed(), &Counted::default(), &controller)?;
         ensure!(cluster.writes()? == writes, "a controller that comes anew writes, where there is nothing to do");
     }
+    let failing: Vec<Value> = (there..there + FAILING).map(without_a_broker).collect();
+    apply(cluster, &json!({"apiVersion": "v1", "kind": "List", "items": failing}))?;
+    for minute in ["first", "second", "third"] {
+        bench.timed(there + FAILING, &format!("{FAILING} fail, {minute} minute"), &controller, || {
+            pause(FAIL);
+            Ok(())
+        })?;
+    }
     Ok(())
+}
+
+fn pause(time: Duration) {
+    let began = Instant::now();
+    // A pause may end early.
+    while began.elapsed() < time {
+        std::thread::park_timeout(time.saturating_sub(began.elapsed()));
+    }
+}
+
+/// What a controller has counted.
+#[derive(Default)]
+struct Counted {
+    calls: u64,
+    writes: u64,
+    looks: u64,
+    seconds: f64,
 }
 
 struct Bench<'a> {
@@ -115,10 +139,10 @@ impl Bench<'_> {
         Ours::start(command.args(words).current_dir(&self.folder), &self.folder.join("controller.log"))
     }
 
-    /// Calls and writes that the controller has counted.
-    fn counted(&self) -> Result<[u64; 2]> {
+    fn counted(&self) -> Result<Counted> {
         let metrics = wait_every(LOOK_AGAIN, "the controller's start", PATIENCE, || Ok(self.cluster.metrics(PORT).ok()))?;
-        Ok([calls(&metrics), metrics.written()])
+        let (looks, seconds) = metrics.reconciled();
+        Ok(Counted { calls: calls(&metrics), writes: metrics.written(), looks, seconds })
     }
 
     /// Waits until this many are ready, by the controller's own count: to list them all would be work for the API server.
@@ -147,13 +171,15 @@ impl Bench<'_> {
         self.row(size, what, began.elapsed(), &before, controller)
     }
 
-    fn row(&self, size: usize, what: &str, took: Duration, before: &[u64; 2], controller: &Ours) -> Result<()> {
+    fn row(&self, size: usize, what: &str, took: Duration, before: &Counted, controller: &Ours) -> Result<()> {
         let after = self.counted()?;
+        let looks = after.looks - before.looks;
         println!(
-            "{size:>10}  {what:<22} {:>8.1} {:>10} {:>10} {:>10.1}",
+            "{size:>10}  {what:<22} {:>8.1} {looks:>8} {:>10.1} {:>10} {:>10} {:>8.1}",
             took.as_secs_f64(),
-            after[0] - before[0],
-            after[1] - before[1],
+            (after.seconds - before.seconds) * 1000.0 / (looks as f64).max(1.0),
+            after.calls - before.calls,
+            after.writes - before.writes,
             resident_mb(controller.id())?
         );
         Ok(())
@@ -186,6 +212,21 @@ fn topology(number: usize, tasks: usize) -> Value {
             "edges": edges.iter().map(|edge| json!({"edge": edge, "replicas": 0})).collect::<Vec<_>>(),
         },
     })
+}
+
+/// Tells the API server of the resource, and makes a namespace for topologies.
+pub(super) fn define(cluster: &Cluster, leat: &Path, namespace: &str) -> Result<()> {
+    let definition = cluster.ours(leat).args(["k8s", "crd"]).output()?;
+    kubectl(cluster, &["apply", "--server-side", "-f", "-"], &definition.stdout)?;
+    kubectl(cluster, &["wait", "--for=condition=Established", "crd/topologies.leatworks.dev"], &[])?;
+    kubectl(cluster, &["create", "namespace", namespace], &[]).map(drop)
+}
+
+/// One whose broker is not there.
+fn without_a_broker(number: usize) -> Value {
+    let mut topology = topology(number, 3);
+    topology["spec"]["broker"] = json!({"url": "pulsar://127.0.0.1:1", "adminUrl": "http://127.0.0.1:1"});
+    topology
 }
 
 /// Gives an object to the API server.

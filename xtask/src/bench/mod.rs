@@ -1,8 +1,9 @@
 //! Benchmarks that `leat bench` and criterion do not hold: the workload of the broker on other stores, its protocol beside the real Pulsar, the
-//! dispatcher beside foreign clients, and the controller on a real API server.
+//! dispatcher beside foreign clients, and the controller, its deployments and its Jobs on a real Kubernetes.
 
 mod deploy;
 mod edge;
+mod jobs;
 mod kubernetes;
 mod load;
 mod machine;
@@ -11,6 +12,7 @@ mod table;
 
 pub(crate) use deploy::run as deploy;
 pub(crate) use edge::run as edge;
+pub(crate) use jobs::run as jobs;
 pub(crate) use kubernetes::run as kubernetes;
 pub(crate) use pulsar::run as pulsar;
 

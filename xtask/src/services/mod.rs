@@ -37,7 +37,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         ["load", "kubernetes", archives @ ..] => kubernetes::load(archives),
         ["test", "kubernetes", stages @ ..] => match kubernetes::test(stages)? {
             None => Ok(()),
-            Some(why) => bail!("{why}"),
+            Some(why) => bail!("NOT RUN: {why}"),
         },
         ["fetch", "kubernetes"] => kubernetes::fetch(),
         ["fetch", "pulsar"] => pulsar::fetch().map(drop),

@@ -6,7 +6,8 @@ use super::{
     network::address,
 };
 use crate::{ci::run_command, services::wait_every};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use serde_json::Value;
 use std::{fmt::Write as _, path::PathBuf, process::Stdio, time::Duration};
 
 /// What the API server is called among the daemons.
@@ -83,8 +84,17 @@ fn answers(cluster: &Cluster) -> Result<()> {
 }
 
 /// Where the API server writes down what [`AUDIT`] says, a line for each.
-pub(super) fn audited(cluster: &Cluster) -> PathBuf {
+fn audited(cluster: &Cluster) -> PathBuf {
     cluster.folder.join("audit.log")
+}
+
+/// What the API server has written down of the Jobs that were made so far.
+pub(crate) fn jobs_made(cluster: &Cluster) -> Result<Vec<Value>> {
+    let path = audited(cluster);
+    let text = std::fs::read(&path).with_context(|| format!("reading `{}`", path.display()))?;
+    // A server that was killed may have left half a line.
+    let events = text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    Ok(events.filter(|event| event["responseStatus"]["code"] == 201).collect())
 }
 
 fn api_server(cluster: &Cluster, credentials: &Credentials) -> Result<()> {

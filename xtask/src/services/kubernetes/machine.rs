@@ -20,11 +20,15 @@ const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 /// Fails with everything that is missing, and what to do about it.
 pub(super) fn check() -> Result<()> {
     check_rights()?;
-    let missing = missing_programs();
+    have(&missing_programs())?;
+    crate::services::GO.check()
+}
+
+fn have(missing: &[String]) -> Result<()> {
     if !missing.is_empty() {
         bail!("Kubernetes needs {} on this machine; `{INSTALLER}` installs Debian's packages", missing.join(", "));
     }
-    crate::services::GO.check()
+    Ok(())
 }
 
 /// Fails unless this process may make namespaces and control groups.
@@ -34,6 +38,9 @@ pub(super) fn check_rights() -> Result<()> {
     }
     if !rustix::process::geteuid().is_root() {
         bail!("Kubernetes needs root, for namespaces and control groups; run this as root");
+    }
+    if !exists("unshare") {
+        have(&missing_programs())?;
     }
     let words = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "true"];
     let allowed = Command::new("unshare").args(words).stdout(Stdio::null()).stderr(Stdio::null()).status();

@@ -5,6 +5,7 @@
 //! with, no setting of the machine changes, and a node that is killed takes everything that ran on it along.
 
 mod ci;
+mod client;
 mod control;
 mod credentials;
 mod daemons;
@@ -14,7 +15,9 @@ mod node;
 mod ours;
 mod programs;
 
-pub(crate) use ci::{pack, project, r18, test};
+pub(crate) use ci::{pack, project, r18, test, volume};
+pub(crate) use client::ApiServer;
+pub(crate) use control::jobs_made;
 pub(crate) use network::{Network, address};
 pub(crate) use ours::{Metrics, Ours};
 

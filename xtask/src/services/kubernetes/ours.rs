@@ -78,6 +78,13 @@ impl Metrics {
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
     }
 
+    /// How many reconciliations there were, and the seconds that all of them took.
+    pub(crate) fn reconciled(&self) -> (u64, f64) {
+        let name = "leatworks_controller_reconcile_seconds_sum ";
+        let seconds = self.0.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or_default();
+        (self.sum("leatworks_controller_reconcile_seconds_count", &[""]), seconds)
+    }
+
     /// What it has written.
     pub(crate) fn written(&self) -> u64 {
         self.sum("leatworks_controller_api_calls_total", &["\"apply\"", "\"delete\"", "\"status\"", "\"event\""])

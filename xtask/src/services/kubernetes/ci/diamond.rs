@@ -91,7 +91,7 @@ impl Diamond<'_> {
     /// Builds the project with each of its graphs.
     fn images(&self) -> Result<()> {
         for (graph, image) in GRAPHS.iter().zip(IMAGES) {
-            let archive = pack(&self.site.images.program, &project(graph)?, image, self.site.cluster)?;
+            let archive = pack(&self.site.images.program, &project(graph)?, image, &self.site.cluster.folder)?;
             self.site.cluster.load(&archive)?;
         }
         self.site.cluster.name(IMAGES[1], ROLLED)

@@ -49,7 +49,7 @@ impl Images {
     /// The archive of the showcase's image, which all nodes have then.
     pub(super) fn showcase(&self, cluster: &Cluster) -> Result<&Path> {
         if self.showcase.get().is_none() {
-            let archive = pack(&self.program, Path::new("."), SHOWCASE, cluster)?;
+            let archive = pack(&self.program, Path::new("."), SHOWCASE, &cluster.folder)?;
             cluster.load(&archive)?;
             let _ = self.showcase.set(archive);
         }
@@ -78,8 +78,8 @@ impl Images {
     }
 }
 
-/// The image of the project in a folder, as an archive with the cluster's files. `program` is leat.
-pub(crate) fn pack(program: &Path, project: &Path, name: &str, cluster: &Cluster) -> Result<PathBuf> {
+/// The image of the project in a folder, as an archive in another one. `program` is leat.
+pub(crate) fn pack(program: &Path, project: &Path, name: &str, to: &Path) -> Result<PathBuf> {
     let mut pack = Command::new(program);
     pack.args(["build", "--image", "--image-name", name]).current_dir(project).stderr(Stdio::inherit());
     // The binaries' sources of a copy are written when it is built: they are committed nowhere, so it does not matter that this is continuous integration.
@@ -90,7 +90,8 @@ pub(crate) fn pack(program: &Path, project: &Path, name: &str, cluster: &Cluster
     pack.env("CARGO_TARGET_DIR", std::path::absolute("target")?);
     let output = pack.output().context("starting leat")?;
     ensure!(output.status.success(), "{pack:?} ended with {}", output.status);
-    let archive = cluster.folder.join(format!("{}.tar", name.replace(['/', ':'], "-")));
-    std::fs::rename(String::from_utf8_lossy(&output.stdout).trim(), &archive).context("moving an archive to the cluster")?;
+    let archive = to.join(format!("{}.tar", name.replace(['/', ':'], "-")));
+    std::fs::rename(String::from_utf8_lossy(&output.stdout).trim(), &archive)
+        .with_context(|| format!("moving an archive to `{}`", to.display()))?;
     Ok(archive)
 }

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub(crate) use diamond::project;
 use images::Images;
 pub(crate) use images::pack;
+pub(crate) use results::volume;
 use serde_json::{Value, json};
 use std::{
     io::Write as _,
@@ -70,10 +71,18 @@ struct Site<'a> {
 fn prepare() -> Result<Option<String>> {
     let in_ci = std::env::var_os("CI").is_some();
     let able = if in_ci { machine::check_rights().and_then(|()| crate::services::GO.check()) } else { machine::check() };
-    match able.and_then(|()| crate::services::pulsar::can_run()) {
-        Ok(()) => machine::install().map(|()| None),
-        Err(why) if in_ci => Err(why),
-        Err(why) => Ok(Some(why.to_string())),
+    let why_not = unless_able(able.and_then(|()| crate::services::pulsar::can_run()), in_ci)?;
+    if why_not.is_none() {
+        machine::install()?;
+    }
+    Ok(why_not)
+}
+
+/// What a machine lacks is told, and is a failure in continuous integration, where nobody would read it.
+fn unless_able(able: Result<()>, in_ci: bool) -> Result<Option<String>> {
+    match able {
+        Err(why) if !in_ci => Ok(Some(format!("{why:#}"))),
+        other => other.map(|()| None),
     }
 }
 
@@ -224,4 +233,22 @@ fn answer(command: &mut Command) -> Result<Value> {
     let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("starting {command:?}"))?;
     ensure!(output.status.success(), "{command:?} ended with {}", output.status);
     serde_json::from_slice(&output.stdout).with_context(|| format!("{command:?} prints no JSON"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_machine_lacks_is_told_and_fails_in_continuous_integration() {
+        let lacks = || Err(anyhow::anyhow!("no such file").context("Kubernetes needs root"));
+        assert_eq!(
+            unless_able(lacks(), false).expect("it is no failure"),
+            Some("Kubernetes needs root: no such file".to_owned())
+        );
+        assert_eq!(unless_able(lacks(), true).expect_err("it is a failure").to_string(), "Kubernetes needs root");
+        for in_ci in [false, true] {
+            assert_eq!(unless_able(Ok(()), in_ci).expect("nothing is missing"), None);
+        }
+    }
 }

@@ -21,30 +21,7 @@ impl Results {
         std::fs::create_dir_all(&folder)?;
         // Containers run as a user without rights on this machine.
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777))?;
-        let size = json!({"storage": "1Mi"});
-        site.apply(json!({
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": name},
-            "spec": {
-                "capacity": size,
-                "accessModes": ["ReadWriteMany"],
-                "storageClassName": "",
-                "hostPath": {"path": folder},
-                "claimRef": {"namespace": NAMESPACE, "name": name},
-            },
-        }))?;
-        site.apply(json!({
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": name, "namespace": NAMESPACE},
-            "spec": {
-                "accessModes": ["ReadWriteMany"],
-                "storageClassName": "",
-                "volumeName": name,
-                "resources": {"requests": size},
-            },
-        }))?;
+        volume(name, NAMESPACE, &folder).into_iter().try_for_each(|object| site.apply(object))?;
         Ok(Self { name: name.to_owned(), folder })
     }
 
@@ -77,6 +54,35 @@ impl Results {
         }
         Ok(lines)
     }
+}
+
+/// A folder of this machine as a volume, and the claim by which the pods of a namespace get it.
+pub(crate) fn volume(name: &str, namespace: &str, folder: &Path) -> [Value; 2] {
+    let size = json!({"storage": "1Mi"});
+    let volume = json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": size,
+            "accessModes": ["ReadWriteMany"],
+            "storageClassName": "",
+            "hostPath": {"path": folder},
+            "claimRef": {"namespace": namespace, "name": name},
+        },
+    });
+    let claim = json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "accessModes": ["ReadWriteMany"],
+            "storageClassName": "",
+            "volumeName": name,
+            "resources": {"requests": size},
+        },
+    });
+    [volume, claim]
 }
 
 /// What is laid over a worker's pods: a volume, mounted under its name, and an environment.

@@ -20,7 +20,7 @@ const NAMESPACE: &str = "rights";
 /// The secret that its topologies name.
 const SECRET: &str = "token";
 
-/// How long the controller may take for one step, or to say what it lacks: it tries again after 8 s at most.
+/// How long the controller may take for one step, or to say what it lacks: its first eight tries are over within 26 s.
 const STEP_LIMIT: Duration = Duration::from_secs(40);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 

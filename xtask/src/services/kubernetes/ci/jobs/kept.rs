@@ -87,15 +87,7 @@ impl Made {
 
     /// Adds what the API server has written down.
     pub(super) fn add_audited(&mut self, cluster: &Cluster) -> Result<()> {
-        let path = control::audited(cluster);
-        let text = std::fs::read(&path).with_context(|| format!("reading `{}`", path.display()))?;
-        for line in text.split(|byte| *byte == b'\n') {
-            // A server that was killed may have left half a line.
-            let Ok(event) = serde_json::from_slice::<Value>(line) else { continue };
-            if event["responseStatus"]["code"] == 201 {
-                self.add(&event["responseObject"]);
-            }
-        }
+        control::jobs_made(cluster)?.iter().for_each(|event| self.add(&event["responseObject"]));
         Ok(())
     }
 

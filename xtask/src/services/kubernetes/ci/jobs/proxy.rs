@@ -4,11 +4,7 @@
 
 mod plan;
 
-use super::super::super::{
-    Cluster, address,
-    control::{API_PORT, SERVICE_OF_THE_API},
-    credentials::Credentials,
-};
+use super::super::super::{ApiServer, Cluster, address, control::SERVICE_OF_THE_API, credentials::Credentials};
 use crate::ci::run_command;
 use anyhow::{Context as _, Result, anyhow};
 use bytes::Bytes;
@@ -34,11 +30,11 @@ use tokio::{
     sync::{Mutex, oneshot},
 };
 use tokio_rustls::{
-    TlsAcceptor, TlsConnector,
+    TlsAcceptor,
     rustls::{
-        ClientConfig, RootCertStore, ServerConfig,
+        ServerConfig,
         crypto::ring,
-        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     },
 };
 
@@ -107,8 +103,7 @@ impl Drop for Proxy {
 /// What every connection needs.
 struct Relay {
     acceptor: TlsAcceptor,
-    connector: TlsConnector,
-    name: ServerName<'static>,
+    server: ApiServer,
     plan: Arc<Plan>,
 }
 
@@ -124,31 +119,18 @@ async fn accept(listener: TcpListener, relay: Arc<Relay>) -> Result<()> {
 impl Relay {
     fn new(cluster: &Cluster, plan: Arc<Plan>) -> Result<Self> {
         let file = |name: &str| Credentials::of(&cluster.folder).file(name);
-        let provider = Arc::new(ring::default_provider());
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(file("ca.crt"))?)?;
         let certificate = vec![CertificateDer::from_pem_file(file("api.crt"))?];
-        let server = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-        let server =
-            server.with_no_client_auth().with_single_cert(certificate, PrivateKeyDer::from_pem_file(file("api.key"))?)?;
-        let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        Ok(Self {
-            acceptor: TlsAcceptor::from(Arc::new(server)),
-            connector: TlsConnector::from(Arc::new(client.with_root_certificates(roots).with_no_client_auth())),
-            name: ServerName::try_from(address(1))?,
-            plan,
-        })
+        let server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let server = server.with_safe_default_protocol_versions()?.with_no_client_auth();
+        let server = server.with_single_cert(certificate, PrivateKeyDer::from_pem_file(file("api.key"))?)?;
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(server)), server: ApiServer::of(cluster)?, plan })
     }
 
     /// One connection of a client, with one of its own to the API server. They end together.
     async fn connection(self: Arc<Self>, client: TcpStream) -> Result<()> {
         client.set_nodelay(true)?;
         let client = self.acceptor.accept(client).await?;
-        let server = TcpStream::connect((address(1), API_PORT)).await?;
-        server.set_nodelay(true)?;
-        let server = self.connector.connect(self.name.clone(), server).await?;
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(server)).await?;
-        let server = tokio::spawn(connection);
+        let (sender, server) = self.server.connect().await?;
         // A connection has one request at a time.
         let sender = Arc::new(Mutex::new(sender));
         let service = service_fn(|request| {
