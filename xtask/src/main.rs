@@ -23,11 +23,11 @@ usage: cargo xtask <task>
                 a round takes about eight minutes, the result is written to FILE as JSON
   bench edge [--url pulsar://HOST:PORT] [--leat BINARY]
                 measure one edge on a Pulsar service by the dispatcher, by the `pulsar` crate and by pulsar-perf, in about two minutes
-  bench deploy [--leat BINARY]
+  bench deploy [--rounds N] [--leat BINARY]
                 measure on a cluster how long it takes from a deploy to the first message through 20 edges, beside the bare Deployments
   bench kubernetes [--topologies N,…] [--leat BINARY]
                 measure what the controller does for many topologies on a real API server without nodes: times, calls, memory
-  bench jobs [--leat BINARY]
+  bench jobs [--rounds N] [--leat BINARY]
                 measure on a cluster how many Jobs a second an adapter makes for messages, beside a bare loop that makes the same Jobs
   clients [--against leat|pulsar] [python|go|java|rust|tools|trampoline …]
                 run foreign Pulsar clients through their scenarios against the embedded broker, or against the real Pulsar

@@ -1,15 +1,15 @@
 //! From `leat deploy` to the first message through a graph of twenty edges, beside the time that the cluster needs for the same Deployments alone:
 //! `cargo xtask bench deploy`.
 
-use super::kubernetes::{apply, define, kubectl};
-use crate::{
-    clients::server::{Profile, build},
-    services::{
-        kubernetes::{Cluster, Ours, Size, address, pack, project},
-        wait_every,
-    },
+use super::{
+    kubernetes::{apply, define, kubectl},
+    median, options,
 };
-use anyhow::{Context, Result, bail, ensure};
+use crate::services::{
+    kubernetes::{Cluster, Ours, Size, address, pack, project},
+    wait_every,
+};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},
@@ -31,21 +31,16 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const KUBECTL_PATIENCE: &str = "--timeout=300s";
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// `cargo xtask bench deploy [--leat BINARY]`. Without a binary `leat` is built in the release profile.
+/// `cargo xtask bench deploy [--rounds N] [--leat BINARY]`.
 pub(crate) fn run(args: &[&str]) -> Result<()> {
-    let leat = match args {
-        [] => build("leatworks-cli", "leat", Profile::Release)?,
-        ["--leat", binary] => PathBuf::from(binary),
-        _ => bail!("usage: bench deploy [--leat BINARY]"),
-    };
-    let leat = leat.canonicalize().with_context(|| format!("finding `{}`", leat.display()))?;
+    let (rounds, leat) = options("deploy", args, ROUNDS)?;
     // No cluster waits while it is built.
     let folder = tempfile::tempdir_in("target")?;
     let project = project(TOPOLOGY)?;
     let image = pack(&leat, &project, IMAGE, folder.path())?;
     let cluster = Cluster::named(CLUSTER)?.locked()?;
     cluster.up(Size { nodes: 1, with_pulsar: true })?;
-    let measured = measure(&cluster, &leat, project, &image);
+    let measured = measure(Bench { cluster: &cluster, leat: &leat, project }, &image, rounds);
     if measured.is_err() {
         let _ = kubectl(&cluster, &["get", "pods,topologies", "--all-namespaces"], &[])
             .map(|text| print!("{}", String::from_utf8_lossy(&text)));
@@ -54,8 +49,8 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     measured
 }
 
-fn measure(cluster: &Cluster, leat: &Path, project: PathBuf, image: &Path) -> Result<()> {
-    let bench = Bench { cluster, leat, project };
+fn measure(bench: Bench<'_>, image: &Path, rounds: usize) -> Result<()> {
+    let Bench { cluster, leat, .. } = bench;
     cluster.load(image)?;
     define(cluster, leat, NAMESPACE)?;
     let words = ["controller", "--namespace", NAMESPACE, "--lease-namespace", NAMESPACE, "--identity", "one"];
@@ -66,23 +61,9 @@ fn measure(cluster: &Cluster, leat: &Path, project: PathBuf, image: &Path) -> Re
         "{:>5}  {:>12} {:>24} {:>22} {:>7}",
         "round", "deployed, s", "first message after, s", "bare Deployments, s", "ratio"
     );
-    let mut rounds = (1..=ROUNDS).map(|round| bench.round(round)).collect::<Result<Vec<_>>>()?;
-    rounds.sort_by(|a, b| a.ratio().total_cmp(&b.ratio()));
-    println!("the first message after, in parts of the bare Deployments (median): {:.2}", rounds[ROUNDS / 2].ratio());
+    let ratios = (1..=rounds).map(|round| bench.round(round)).collect::<Result<Vec<_>>>()?;
+    println!("the first message after, in parts of the bare Deployments (median): {:.2}", median(ratios));
     Ok(())
-}
-
-/// What one round has taken.
-struct Times {
-    through: Duration,
-    bare: Duration,
-}
-
-impl Times {
-    /// How much longer than the bare Deployments it takes until a message is through.
-    fn ratio(&self) -> f64 {
-        self.through.as_secs_f64() / self.bare.as_secs_f64()
-    }
 }
 
 struct Bench<'a> {
@@ -92,8 +73,8 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Deploys by the controller, takes it back, and gives the API server the same Deployments without one.
-    fn round(&self, round: usize) -> Result<Times> {
+    /// Deploys by the controller, takes it back, and gives the API server the same Deployments without one. Gives how much longer than these it takes until a message is through.
+    fn round(&self, round: usize) -> Result<f64> {
         let began = Instant::now();
         self.deploy()?;
         let deployed = began.elapsed();
@@ -106,12 +87,12 @@ impl Bench<'_> {
         let began = Instant::now();
         apply(self.cluster, &bare)?;
         self.kubectl(&["wait", "--for=condition=Available", "deployments", "--all", KUBECTL_PATIENCE])?;
-        let times = Times { through, bare: began.elapsed() };
+        let bare = began.elapsed();
         self.kubectl(&["delete", "deployments", "--all", "--cascade=foreground", KUBECTL_PATIENCE])?;
         self.until_empty()?;
-        let [deployed, through, bare] = [deployed, through, times.bare].map(|time| time.as_secs_f64());
-        println!("{round:>5}  {deployed:>12.1} {through:>24.1} {bare:>22.1} {:>7.2}", times.ratio());
-        Ok(times)
+        let [deployed, through, bare] = [deployed, through, bare].map(|time| time.as_secs_f64());
+        println!("{round:>5}  {deployed:>12.1} {through:>24.1} {bare:>22.1} {:>7.2}", through / bare);
+        Ok(through / bare)
     }
 
     fn kubectl(&self, words: &[&str]) -> Result<Vec<u8>> {

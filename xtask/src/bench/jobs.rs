@@ -4,24 +4,21 @@
 
 mod calls;
 
-use super::kubernetes::{apply, define, kubectl};
+use super::{
+    kubernetes::{apply, define, kubectl},
+    median, options,
+};
 use crate::{
     ci::run_command,
-    clients::server::{Profile, build},
     services::{
         kubernetes::{ApiServer, Cluster, Ours, Size, jobs_made, volume},
         wait_every,
     },
 };
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use calls::{Adapter, Jobs};
 use serde_json::{Value, json};
-use std::{
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Stdio, time::Duration};
 
 /// The cluster of this measurement.
 const CLUSTER: &str = "jobs";
@@ -47,17 +44,12 @@ const ROUNDS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(240);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// `cargo xtask bench jobs [--leat BINARY]`. Without a binary `leat` is built in the release profile.
+/// `cargo xtask bench jobs [--rounds N] [--leat BINARY]`.
 pub(crate) fn run(args: &[&str]) -> Result<()> {
-    let leat = match args {
-        [] => build("leatworks-cli", "leat", Profile::Release)?,
-        ["--leat", binary] => PathBuf::from(binary),
-        _ => bail!("usage: bench jobs [--leat BINARY]"),
-    };
-    let leat = leat.canonicalize().with_context(|| format!("finding `{}`", leat.display()))?;
+    let (rounds, leat) = options("jobs", args, ROUNDS)?;
     let cluster = Cluster::named(CLUSTER)?.locked()?;
     cluster.up(Size { nodes: 1, with_pulsar: false })?;
-    let measured = measure(&cluster, &leat);
+    let measured = measure(&cluster, &leat, rounds);
     if measured.is_err() {
         let _ = run_command(cluster.kubectl().args(["get", "pods,jobs,topologies", "--all-namespaces"]));
     }
@@ -65,7 +57,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     measured
 }
 
-fn measure(cluster: &Cluster, leat: &Path) -> Result<()> {
+fn measure(cluster: &Cluster, leat: &Path, rounds: usize) -> Result<()> {
     define(cluster, leat, NAMESPACE)?;
     let folder = cluster.files().join("bench");
     std::fs::create_dir_all(&folder)?;
@@ -83,7 +75,7 @@ fn measure(cluster: &Cluster, leat: &Path) -> Result<()> {
     let bench = Bench { cluster, address: adapter(cluster)? };
     println!("{:>5}  {:<48} {:>5} {:>9} {:>9}", "round", "Jobs", "", "seconds", "a second");
     let mut all = [(); 4].map(|()| Vec::new());
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds {
         for (rates, rate) in all.iter_mut().zip(bench.round(round)?) {
             rates.push(rate);
         }
@@ -92,11 +84,6 @@ fn measure(cluster: &Cluster, leat: &Path) -> Result<()> {
     println!("made by the adapter, in parts of the bare loop (medians): {:.2}", made / made_bare);
     println!("made and run by the adapter, in parts of the bare loop (medians): {:.2}", run / run_bare);
     Ok(())
-}
-
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
 }
 
 /// The image of leat, which is the adapter's, that of the containers before and behind the program, and here the program's as well.
