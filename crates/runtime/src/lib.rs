@@ -36,7 +36,8 @@
 //! ```
 
 /// Messages are made on one thread and let go of on another, by the million. The C library of Linux keeps a heap for each thread and gives none of it back: with a
-/// million roots in flight the heaps held twice of what was in use.
+/// million roots in flight the heaps held twice of what was in use. Of mimalloc it is version 2, which gives back after a tenth of a second what nobody uses; version 3 waits for a
+/// second and longer, and held 320 MiB where version 2 held 256 of the same 150.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -44,7 +44,9 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
         // Who sends may be killed between the service's receipt and its note of it: such a root is not sent again, and must have come like all others.
         let came = verdict.observed - verdict.repeated;
         finding.require(came == 2 * ROOTS, || {
-            format!("started as {order:?} and stopped as {stops:?}: {came} messages at the sink where {ROOTS} roots come by two ways")
+            format!(
+                "started as {order:?} and stopped as {stops:?}: {came} messages at the sink where {ROOTS} roots come by two ways"
+            )
         });
         sum.add(&verdict);
         forget(&broker).await?;

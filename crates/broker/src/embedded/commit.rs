@@ -8,11 +8,11 @@ use super::{
     group::Part,
     place::{Location, Place},
     record, spill,
-    store::{JournalGroup, JournalStore},
+    store::{JournalGroup, JournalStore, memory_size},
 };
 use crate::{
     Durability,
-    engine::{Core, Engine, message_size},
+    engine::{Core, Engine},
     planted::{self, Bug},
 };
 use leatworks_journal::JournalError;
@@ -226,7 +226,7 @@ fn place(engine: &Engine<JournalStore>, core: &mut Core<Place, JournalGroup>, ad
         let Some(at) = Location::new(address + offset as u64, bytes).filter(|_| same) else { continue };
         entry.handle.at = Some(at);
         held.push((at.address(), at.bytes()));
-        cached.push((topic, position, message_size(&message)));
+        cached.push((topic, position, memory_size(&message)));
     }
     if !held.is_empty() && !planted::is(Bug::PlaceNotHeld) {
         store.journal.hold(held.into_iter());

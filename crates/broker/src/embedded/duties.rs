@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     engine::{Engine, Store},
-    state::{Event, Indexed, Run, TopicId},
+    state::{Event, Indexed, Missing, Run, TopicId},
 };
 use leatworks_journal::{Duty, Effect, Journal, JournalError};
 use std::sync::{Arc, Weak};
@@ -99,13 +99,19 @@ fn load_from(engine: &Engine<JournalStore>, journal: &Journal, segment: u64) -> 
     let missing = engine.lock().state.missing_where(LOAD_BLOCKS_MAX, |block| {
         block.handle.at.as_ref().is_some_and(within) || block.runs.iter().any(|run| run.segment == segment)
     });
+    // What is still on its way to the disk cannot be read, and is not damaged.
+    let is_written = |missing: &Missing<Place>| missing.handle.at.is_none_or(|at| journal.is_written(at.address(), at.bytes()));
+    if !missing.iter().all(is_written) && !engine.store.driven && !journal.wait_written(journal.last()) {
+        return false;
+    }
     let mut loaded = false;
-    for missing in missing {
+    for missing in missing.into_iter().filter(is_written) {
         let index = index::read(missing.topic, missing.number, &missing.handle, |address, bytes| journal.read(address, bytes));
         let found = match &index {
             Ok(_) => None,
             Err(reason) => {
-                let runs = engine.lock().state.runs_of(&missing).unwrap_or_default();
+                // A block that a consumer has loaded meanwhile may have left its place to others: what was read there is not damaged.
+                let Some(runs) = engine.lock().state.runs_of(&missing) else { continue };
                 find_anew(journal, missing.topic, missing.number, &runs, reason).ok()
             }
         };
@@ -149,4 +155,49 @@ fn living_in(engine: &Engine<JournalStore>, journal: &Journal, segment: u64) -> 
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Broker, Durability, Message, MessageId, Publish, Start, TopicSpec,
+        embedded::{Embedded, EmbeddedOptions, Work},
+    };
+    use leatworks_journal::simulation::{Faults, SimulatedFileSystem};
+
+    /// Messages: two blocks, and one that begins a third.
+    const MESSAGES: u128 = 9;
+
+    #[tokio::test]
+    async fn an_index_that_is_not_on_the_disk_yet_is_not_taken_for_damaged() {
+        let options = EmbeddedOptions {
+            durability: Durability::Memory,
+            cache_bytes_max: 0,
+            index_messages_max: 0,
+            ..EmbeddedOptions::new("simulated")
+        };
+        let fs = SimulatedFileSystem::new(1, Faults::default());
+        let (broker, driven) = Embedded::open_driven(Arc::new(fs), options, 0).unwrap();
+        let publish = |id: u128| {
+            let message = Message { id: MessageId(id), root: MessageId(id), payload: vec![7; 100].into(), ..Message::default() };
+            broker.publish(vec![Publish { topic: "in".into(), message: message.into(), sequence: None }])
+        };
+        broker.create_topic(TopicSpec { name: "in".into(), ..TopicSpec::default() }).await.unwrap();
+        broker.create_subscription("in", "s", Start::Earliest).await.unwrap();
+        for id in 1..MESSAGES {
+            publish(id).await.unwrap();
+        }
+        let drive = |all: &[Work]| all.iter().for_each(|work| driven.drive(*work).unwrap());
+        drive(&[Work::Close, Work::Append, Work::Write]);
+        publish(MESSAGES).await.unwrap();
+        drive(&[Work::Close, Work::Append]);
+        let (engine, journal) = (&broker.engine, &broker.engine.store.journal);
+        let spilled = || engine.lock().state.spilled();
+        let first = engine.lock().state.topics[0].log.all_spilled().find_map(|(_, block)| block.handle.at).unwrap();
+        let segment = journal.segment_of(first.address());
+        assert_eq!((load_from(engine, journal, segment), spilled()), (false, 2));
+        drive(&[Work::Write]);
+        assert_eq!((load_from(engine, journal, segment), spilled()), (true, 0));
+    }
 }

@@ -8,12 +8,9 @@ use super::{
     index,
     place::{Location, Place},
     record::PlacedIndex,
-    store::{JournalGroup, JournalStore},
+    store::{JournalGroup, JournalStore, memory_size},
 };
-use crate::{
-    engine::{Core, message_size},
-    state::BLOCK_MESSAGES,
-};
+use crate::{engine::Core, state::BLOCK_MESSAGES};
 use leatworks_journal::{Effect, Journal};
 
 /// Messages ahead of where a subscription's consumers have got that stay in memory: twice what is loaded at once.
@@ -73,7 +70,7 @@ pub(super) fn put_away(store: &JournalStore, core: &mut Core<Place, JournalGroup
         };
         store.journal.hold(std::iter::once((at.address(), at.bytes())));
         let cached = entries.iter().flatten().filter_map(|entry| entry.handle.message.as_ref());
-        let cached: usize = cached.map(|message| message_size(message)).sum();
+        let cached: usize = cached.map(|message| memory_size(message)).sum();
         core.group.cached_bytes = core.group.cached_bytes.saturating_sub(cached);
     }
     core.group.tidy_cache(&core.state);

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     BrokerError, Durability, ErrorKind, Message, MessageId, Result, TopicSpec,
-    engine::{Engine, Noted, Store, message_size},
+    engine::{Engine, MESSAGE_BYTES_MIN, Noted, Store, message_size},
     planted::{self, Bug},
     state::{BLOCK_MESSAGES, Event, Index, Indexed, Missing, Run, State, SubscriptionId, TopicId},
 };
@@ -84,7 +84,7 @@ impl JournalGroup {
 
     /// Forgets messages of the cache that are gone, when there are many.
     pub(super) fn tidy_cache(&mut self, state: &State<Place>) {
-        if self.cached.len() > CACHED_STALE_MIN + 2 * (self.cached_bytes / crate::engine::MESSAGE_BYTES_MIN) {
+        if self.cached.len() > CACHED_STALE_MIN + 2 * (self.cached_bytes / MEMORY_BYTES_MIN) {
             self.cached.retain(|(topic, position)| {
                 let entry = state.topics[topic.0 as usize].log.get(*position);
                 entry.is_some_and(|entry| entry.handle.message.is_some() && entry.handle.at.is_some())
@@ -182,7 +182,7 @@ impl JournalStore {
             };
             let entry = state.topics[topic.0 as usize].log.get_mut(position);
             if let Some(message) = entry.filter(|entry| entry.handle.at.is_some()).and_then(|entry| entry.handle.message.take()) {
-                group.cached_bytes = group.cached_bytes.saturating_sub(message_size(&message));
+                group.cached_bytes = group.cached_bytes.saturating_sub(memory_size(&message));
             }
         }
     }
@@ -285,11 +285,11 @@ impl Store for JournalStore {
         let mut unwritten = 0;
         let mut elided = 0;
         for place in &state.freed {
-            let bytes = place.message.as_ref().map_or(0, |message| message_size(message));
+            let message = place.message.as_ref();
             match place.at {
-                Some(_) => cached += bytes,
+                Some(_) => cached += message.map_or(0, |message| memory_size(message)),
                 None => {
-                    unwritten += bytes;
+                    unwritten += message.map_or(0, |message| message_size(message));
                     elided += 1;
                 }
             }
@@ -437,6 +437,16 @@ impl Store for JournalStore {
             _ => Ok(()),
         }
     }
+}
+
+/// What a message takes in memory beside its payload at least: itself, and 64 bytes for the counts of who holds it and its payload and for what the allocator
+/// rounds up.
+const MEMORY_BYTES_MIN: usize = size_of::<Message>() + 64;
+
+/// What a message takes in memory, about.
+pub(super) fn memory_size(message: &Message) -> usize {
+    // What is estimated for the disk has the same parts, and less beside them.
+    MEMORY_BYTES_MIN + message_size(message).saturating_sub(MESSAGE_BYTES_MIN)
 }
 
 /// Entries of the order of the cache that may belong to messages that are gone, before it is cleaned up.

@@ -2,7 +2,10 @@
 
 use crate::{Account, MessageId, Outcome};
 use hashbrown::HashTable;
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::{Index, IndexMut},
+};
 
 /// No root: an untracked message.
 pub(crate) const UNTRACKED: u32 = u32::MAX;
@@ -16,7 +19,7 @@ const DROPPED_REMEMBERED_MAX: usize = 65_536;
 /// A message refers to its root by a slot of four bytes, which is valid as long as the message is unsettled somewhere.
 #[derive(Debug, Default)]
 pub(crate) struct Roots {
-    slots: Vec<Root>,
+    slots: Slots,
     free: Vec<u32>,
     by_id: HashTable<u32>,
     /// Slots whose counts have changed since the last [`Roots::evaluate`].
@@ -28,6 +31,50 @@ pub(crate) struct Roots {
     dropped: VecDeque<MessageId>,
     /// How many roots were ever added to `dropped`.
     dropped_total: u64,
+}
+
+/// Roots of one piece of the table.
+const PIECE_ROOTS: usize = if cfg!(test) { 4 } else { 16_384 };
+
+/// All slots, in pieces: a table of a million roots that grew as one vector would be there twice while it is copied, 42 MiB each time.
+#[derive(Debug, Default)]
+struct Slots {
+    pieces: Vec<Vec<Root>>,
+}
+
+impl Slots {
+    fn len(&self) -> usize {
+        self.pieces.last().map_or(0, |last| (self.pieces.len() - 1) * PIECE_ROOTS + last.len())
+    }
+
+    fn push(&mut self, root: Root) {
+        match self.pieces.last_mut().filter(|piece| piece.len() < PIECE_ROOTS) {
+            Some(piece) => piece.push(root),
+            None => {
+                let mut piece = Vec::with_capacity(PIECE_ROOTS);
+                piece.push(root);
+                self.pieces.push(piece);
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Root> + '_ {
+        self.pieces.iter().flatten()
+    }
+}
+
+impl Index<usize> for Slots {
+    type Output = Root;
+
+    fn index(&self, slot: usize) -> &Root {
+        &self.pieces[slot / PIECE_ROOTS][slot % PIECE_ROOTS]
+    }
+}
+
+impl IndexMut<usize> for Slots {
+    fn index_mut(&mut self, slot: usize) -> &mut Root {
+        &mut self.pieces[slot / PIECE_ROOTS][slot % PIECE_ROOTS]
+    }
 }
 
 /// One root. The id is kept in halves: a `u128` would be aligned to 16 bytes and the entry would grow by a third.
