@@ -6,7 +6,7 @@ use super::{
     log::{self, Log},
     lying::{Lie, Lying},
     oracle::{Dead, End},
-    workload::{INGRESS, NAME, Orders, Parcel, TOPOLOGY, part},
+    workload::{HOLD_FILE, INGRESS, NAME, Orders, Parcel, TOPOLOGY, part},
 };
 use anyhow::{Context, Result};
 use leatworks::{
@@ -64,6 +64,8 @@ pub(crate) struct Job {
     pub(crate) batch: u64,
     /// Roots in flight beyond which the source waits.
     pub(crate) window: u64,
+    /// While the sink is held back, the source knows no window: only the broker's limits are in its way.
+    pub(crate) greedy: bool,
     /// Roots a second; as fast as they are accepted if there is none.
     pub(crate) rate: Option<u64>,
     /// Letters in each parcel.
@@ -104,6 +106,7 @@ impl Job {
             roots: u64::MAX,
             batch: 32,
             window: 1_000,
+            greedy: false,
             rate: None,
             bytes: 120,
             hasty: false,
@@ -268,7 +271,8 @@ async fn send(broker: Arc<dyn Broker>, job: Arc<Job>, from: u64) -> Result<()> {
         if job.service.is_some() {
             far::room(&mut arrivals, next - 1, &job, LOOK).await?;
         } else {
-            while broker.account(NAME).await?.in_flight > job.window {
+            let held = || job.greedy && job.orders.logs.join(HOLD_FILE).exists();
+            while broker.account(NAME).await?.in_flight > job.window && !held() {
                 tokio::time::sleep(LOOK).await;
             }
         }

@@ -231,14 +231,14 @@ impl Running<'_> {
             if self.wait(LOOK).await?.is_some() {
                 return Ok(holds(self.rig));
             }
-            // As long as something is acknowledged it is only slow.
-            let acked = self.rig.count(log::ACKED);
-            if acked != before {
-                (began, before) = (Instant::now(), acked);
+            // As long as something is acknowledged, or comes to the sink, it is only slow.
+            let gone_on = self.rig.count(log::ACKED) + self.rig.count(log::OBSERVED);
+            if gone_on != before {
+                (began, before) = (Instant::now(), gone_on);
             }
             let limit = self.rig.stuck;
             if began.elapsed() > limit {
-                bail!("stuck: {what} did not happen, and nothing was acknowledged for {limit:?}: {}", self.rig.last_words());
+                bail!("stuck: {what} did not happen, and nothing went on for {limit:?}: {}", self.rig.last_words());
             }
         }
     }

@@ -183,7 +183,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "R13",
         title: "a slow sink",
-        target: "a sink at 1 % of the source's speed for 10 minutes with 1,000,000 messages queued: the process stays within 256 MiB, nothing is dropped, the source is slowed, and afterwards the sink does 90 % of its former rate",
+        target: "a sink at 1 % of the source's speed for 10 minutes with 1,000,000 messages queued: the process stays within 256 MiB, nothing is dropped, the source is slowed, and when what had queued is worked off the sink does 90 % of its former rate",
         programs: &[],
         root: false,
         service: false,
