@@ -35,6 +35,9 @@ const CALL_AGAIN_MAX: Duration = Duration::from_secs(300);
 /// How long between two tries.
 const CALL_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
+/// How often it is looked for a Job whose making is not answered: an API server that has nothing else to do answers sooner.
+const LOOK_FOR_IT_EVERY: Duration = Duration::from_millis(250);
+
 /// Runs workers as Jobs of a cluster.
 #[derive(Clone)]
 pub struct Kubernetes {
@@ -141,33 +144,49 @@ impl Kubernetes {
         let place = record::folder(job, attempt.round);
         let key = inside::write(&self.store, job, &place, attempt.round).await?;
         let object = object::object(&self.adapter, job, &attempt.name, &place, &key)?;
+        let doing = format!("making the Job `{}`", attempt.name);
         let began = Instant::now();
         loop {
-            let doing = format!("making the Job `{}`", attempt.name);
-            match self.cluster.create(&object).await {
-                Ok(()) => {
+            let error = match self.made_or_found(&object, &attempt.name).await {
+                Ok(None) => {
                     tracing::info!(name = attempt.name, attempt = job.attempt, id = job.message, "a Job is made");
                     return Ok(());
                 }
-                Err(error) if error.code() == Some(409) => {
-                    if let Some(there) = self.again(&doing, || self.cluster.get(&attempt.name)).await? {
-                        return is_the_same(&object, &there);
-                    }
-                    if began.elapsed() > CALL_AGAIN_MAX {
-                        return Err(JobError::failed(format!("{doing}: it is said to be there, and is not")));
-                    }
-                }
-                Err(error) if matches!(error.code(), Some(400 | 413 | 422)) => {
-                    return Err(JobError::permanent(format!("{doing}: the API server refuses it: {error}")));
-                }
-                Err(error) if error.is_refusal() || began.elapsed() > CALL_AGAIN_MAX => {
-                    return Err(JobError::failed(format!("{doing}: {error}")));
-                }
-                Err(error) => {
-                    tracing::warn!(name = attempt.name, %error, "the Job is made again: whether it was made is not known")
+                Ok(Some(there)) => return is_the_same(&object, &there),
+                Err(error) => error,
+            };
+            if matches!(error.code(), Some(400 | 413 | 422)) {
+                return Err(JobError::permanent(format!("{doing}: the API server refuses it: {error}")));
+            }
+            if error.is_refusal() {
+                return Err(JobError::failed(format!("{doing}: {error}")));
+            }
+            // It may have been made all the same.
+            if let Some(there) = self.again(&doing, || self.cluster.get(&attempt.name)).await? {
+                return is_the_same(&object, &there);
+            }
+            if began.elapsed() > CALL_AGAIN_MAX {
+                return Err(JobError::failed(format!("{doing}: it is not there, and the API server says: {error}")));
+            }
+            tracing::warn!(name = attempt.name, %error, "the Job is made again");
+            tokio::time::sleep(CALL_AGAIN_AFTER).await;
+        }
+    }
+
+    /// Makes a Job, and gives the one that is there if that is seen before there is an answer: a Job that nobody knows to be made may be gone when it is looked for late, and
+    /// would be made a second time.
+    async fn made_or_found(&self, object: &Object, name: &str) -> Result<Option<Object>, CallError> {
+        let looking = async {
+            loop {
+                tokio::time::sleep(LOOK_FOR_IT_EVERY).await;
+                if let Ok(Some(there)) = self.cluster.get(name).await {
+                    return there;
                 }
             }
-            tokio::time::sleep(CALL_AGAIN_AFTER).await;
+        };
+        tokio::select! {
+            made = self.cluster.create(object) => made.map(|()| None),
+            there = looking => Ok(Some(there)),
         }
     }
 }

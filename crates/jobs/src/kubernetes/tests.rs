@@ -40,6 +40,8 @@ enum Fault {
     Done(u16),
     /// No answer, ever.
     Silence,
+    /// It is done, and there is no answer, ever.
+    Lost,
 }
 
 #[derive(Default)]
@@ -132,6 +134,10 @@ async fn answer(server: &Mutex<Server>, store: &Store, programs: &[Program], req
     };
     match fault {
         Some(Fault::Silence) => std::future::pending().await,
+        Some(Fault::Lost) => {
+            let _ = serve(server, store, programs, &parts.method, parts.uri.path(), &body).await;
+            std::future::pending().await
+        }
         Some(Fault::Refused(code)) => status(code),
         Some(Fault::Done(code)) => {
             let _ = serve(server, store, programs, &parts.method, parts.uri.path(), &body).await;
@@ -239,7 +245,7 @@ fn word(result: &Result<Commit, JobError>) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn whatever_the_api_server_answers_an_attempt_has_one_job() {
-    use Fault::{Done, Refused, Silence};
+    use Fault::{Done, Lost, Refused, Silence};
     let (post, get, delete) = (Method::POST, Method::GET, Method::DELETE);
     for (faults, expected, made) in [
         (vec![], "committed by 1", 1),
@@ -248,6 +254,7 @@ async fn whatever_the_api_server_answers_an_attempt_has_one_job() {
         (vec![(get.clone(), Refused(429)), (post.clone(), Refused(503)), (post.clone(), Silence)], "committed by 1", 1),
         (vec![(get.clone(), Refused(410)), (post.clone(), Refused(409)), (get.clone(), Refused(500))], "committed by 1", 1),
         (vec![(delete.clone(), Refused(500)), (delete.clone(), Silence)], "committed by 1", 1),
+        (vec![(post.clone(), Lost), (get.clone(), Refused(410)), (get.clone(), Silence)], "committed by 1", 1),
         (vec![(post.clone(), Refused(422))], "Permanent", 0),
         (vec![(post.clone(), Refused(403))], "Failed", 0),
     ] {
@@ -323,6 +330,24 @@ async fn a_job_that_was_made_and_is_gone_is_not_made_again() {
     assert!(word(&result).contains("is gone, removed by somebody else"), "{result:?}");
     assert_eq!(rig.made().len(), 1);
     assert_eq!(word(&rig.kubernetes.execute(&attempt(2)).await), "committed by 2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_making_was_not_answered_and_that_is_removed_soon_is_not_made_again() {
+    for fault in [Fault::Lost, Fault::Done(500)] {
+        let rig = Rig::new(&[Program::Hangs, Program::Works], &[(Method::POST, fault)]);
+        let removing = async {
+            while rig.made().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            rig.server.lock().unwrap().jobs.clear();
+        };
+        let first = attempt(1);
+        let (result, ()) = tokio::join!(rig.kubernetes.execute(&first), removing);
+        assert!(word(&result).contains("is gone, removed by somebody else"), "{fault:?}: {result:?}");
+        assert_eq!(rig.made().len(), 1, "{fault:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
