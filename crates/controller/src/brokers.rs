@@ -5,9 +5,9 @@ use crate::{
     crd, graph,
     plan::EdgeQueue,
 };
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future::try_join, stream};
 use leatworks::topics::{self, TopologyRef};
-use leatworks_broker::{BoxFuture, Broker, BrokerError, ErrorKind};
+use leatworks_broker::{BoxFuture, Broker, BrokerError, ErrorKind, TopicStats};
 use leatworks_pulsar::{PulsarBroker, PulsarError, PulsarOptions, Secret};
 use leatworks_topology as model;
 use std::{
@@ -159,17 +159,14 @@ pub async fn subscribe(broker: &dyn Broker, of: &model::Topology, wanted: &BTree
 /// What the broker says.
 pub async fn queue(broker: &dyn Broker, topic: &str, subscription: &str, retry_topic: &str) -> Result<EdgeQueue, QueueError> {
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let mut queue = EdgeQueue::default();
-    for (name, retry) in [(topic, false), (retry_topic, true)] {
-        let Some(stats) = broker.topic_stats(name).await? else { continue };
-        let pending = stats.subscriptions.get(subscription).map_or(0, |found| number(found.backlog + found.in_flight));
-        if retry {
-            queue.retrying = pending;
-        } else {
-            (queue.published, queue.pending) = (number(stats.published), pending);
-        }
-    }
-    Ok(queue)
+    let pending =
+        |stats: &TopicStats| stats.subscriptions.get(subscription).map_or(0, |found| number(found.backlog + found.in_flight));
+    let (stats, retries) = try_join(broker.topic_stats(topic), broker.topic_stats(retry_topic)).await?;
+    Ok(EdgeQueue {
+        published: stats.as_ref().map_or(0, |stats| number(stats.published)),
+        pending: stats.as_ref().map_or(0, pending),
+        retrying: retries.as_ref().map_or(0, pending),
+    })
 }
 
 /// Removes the subscription of an edge, and where its messages waited to be tried again. Its dead letters stay.

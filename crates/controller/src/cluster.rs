@@ -6,6 +6,7 @@ use crate::{
     metrics::Metrics,
     names::{self, Kind},
 };
+use futures_util::future::try_join_all;
 use kube::{
     Api, Client,
     api::{
@@ -129,28 +130,30 @@ impl Cluster {
     /// The objects of a topology of some kinds.
     pub async fn objects(&self, namespace: &str, topology: &str, kinds: &[Kind]) -> Result<Vec<Value>> {
         let selector = format!("{}={topology},{}={}", names::TOPOLOGY, names::MANAGED_BY, names::LEATWORKS);
+        // At once: how soon a topology is as it is asked for is a matter of how many answers are waited for.
+        let lists = kinds.iter().map(|kind| self.of_kind(*kind, namespace, &selector));
+        Ok(try_join_all(lists).await?.concat())
+    }
+
+    async fn of_kind(&self, kind: Kind, namespace: &str, selector: &str) -> Result<Vec<Value>> {
+        let (api_version, word, plural) = kind.names();
+        let api = self.api(&kind.resource(), namespace);
+        let mut params = ListParams::default().labels(selector).limit(PAGE);
         let mut all = Vec::new();
-        for kind in kinds {
-            let (api_version, word, plural) = kind.names();
-            let api = self.api(&kind.resource(), namespace);
-            let mut params = ListParams::default().labels(&selector).limit(PAGE);
-            loop {
-                let page: ObjectList<DynamicObject> =
-                    self.call("list", || format!("listing {plural}"), api.list(&params)).await?;
-                all.extend(page.items.into_iter().map(|object| {
-                    // Elements of a list do not say what they are.
-                    let mut object = json!(object);
-                    object["apiVersion"] = api_version.into();
-                    object["kind"] = word.into();
-                    object
-                }));
-                match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                    Some(token) => params = params.continue_token(&token),
-                    None => break,
-                }
+        loop {
+            let page: ObjectList<DynamicObject> = self.call("list", || format!("listing {plural}"), api.list(&params)).await?;
+            all.extend(page.items.into_iter().map(|object| {
+                // Elements of a list do not say what they are.
+                let mut object = json!(object);
+                object["apiVersion"] = api_version.into();
+                object["kind"] = word.into();
+                object
+            }));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(all),
             }
         }
-        Ok(all)
     }
 
     /// Makes an object, or brings it to this. `seen` is the version of the live object that this was decided on: if it has changed since, nothing

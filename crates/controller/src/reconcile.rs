@@ -39,6 +39,10 @@ const RETIRING: Duration = Duration::from_secs(2);
 /// How often the backlogs of edges are asked for that are scaled by them: as often as an autoscaler looks.
 const SCALING: Duration = Duration::from_secs(15);
 
+/// How many objects of a topology are applied at once. Answers take their time, above all where the API server is busy, and most of that is waiting; several topologies do so side by
+/// side, and an API server lets a client have some tens of calls at a time.
+const APPLIED_AT_ONCE: usize = 4;
+
 /// The kinds of objects that are compared with what is to be there.
 const OBSERVED: [Kind; 4] = [Kind::ConfigMap, Kind::Service, Kind::Deployment, Kind::Autoscaler];
 
@@ -220,10 +224,9 @@ impl Reconciler {
             Err(error) => outcome.failed = Some(error.to_string()),
         }
         let Plan { steps, mut retiring } = plan::plan(site, &deployed.objects, observed);
-        let mut leaving = Vec::new();
-        for step in steps {
-            tracing::debug!(?step, "step");
-            let done = match &step {
+        for group in steps.chunk_by(plan::are_side_by_side) {
+            tracing::debug!(?group, "steps");
+            let done = match &group[0] {
                 Step::Subscribe => match self.subscribe(resource, site, &missing).await {
                     Ok(()) => Ok(()),
                     Err(error) => {
@@ -231,12 +234,10 @@ impl Reconciler {
                         break;
                     }
                 },
-                Step::Apply { object, seen } => {
-                    self.cluster.apply(object, seen.as_deref()).await.map(|live| replace(&mut observed.objects, live))
-                }
+                Step::Apply { .. } => self.apply(group, observed).await,
                 Step::Delete { kind, name, uid, seen } => self.cluster.delete(*kind, site.namespace, name, uid, seen).await,
-                Step::Unsubscribe(entry) => {
-                    leaving.push(entry.clone());
+                Step::Unsubscribe(_) => {
+                    self.let_go(resource, site, group, &mut retiring, outcome).await;
                     Ok(())
                 }
             };
@@ -249,17 +250,45 @@ impl Reconciler {
                 }
             }
         }
-        // Each takes some calls one after another, and they have nothing to do with each other.
-        let mut left = stream::iter(leaving)
+        Ok(retiring)
+    }
+
+    /// Applies objects side by side. When one fails, those under way are cut off.
+    async fn apply(&self, group: &[Step], observed: &mut Observed) -> Result<(), ClusterError> {
+        let mut applied = stream::iter(group.to_vec())
+            .map(async |step: Step| match step {
+                Step::Apply { object, seen } => self.cluster.apply(&object, seen.as_deref()).await.map(Some),
+                _ => Ok(None),
+            })
+            .buffer_unordered(APPLIED_AT_ONCE);
+        while let Some(live) = applied.next().await {
+            live?.into_iter().for_each(|live| replace(&mut observed.objects, live));
+        }
+        Ok(())
+    }
+
+    /// Removes the subscriptions of edges side by side: each takes some calls one after another.
+    async fn let_go(
+        &self,
+        resource: &Resource,
+        site: Site<'_>,
+        group: &[Step],
+        retiring: &mut Vec<Retiring>,
+        outcome: &mut Outcome,
+    ) {
+        let entries: Vec<Retiring> = group
+            .iter()
+            .filter_map(|step| if let Step::Unsubscribe(entry) = step { Some(entry.clone()) } else { None })
+            .collect();
+        let mut gone = stream::iter(entries)
             .map(async |entry: Retiring| (self.unsubscribe(resource, site, &entry).await, entry.edge))
             .buffer_unordered(brokers::EDGES_AT_ONCE);
-        while let Some((done, edge)) = left.next().await {
+        while let Some((done, edge)) = gone.next().await {
             match done {
                 Ok(()) => retiring.retain(|other| other.edge != edge),
                 Err(error) => outcome.failed = Some(format!("removing the subscription of `{edge}`: {error}")),
             }
         }
-        Ok(retiring)
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Key, Subscribed>> {
@@ -322,8 +351,12 @@ impl Reconciler {
         wanted.extend(scaled.iter().cloned());
         let broker = self.broker(site).await?;
         let mut queues = Queues::new();
-        for (edge, topic, subscription, retry_topic) in wanted {
-            let queue = brokers::queue(broker.as_ref(), &topic, &subscription, &retry_topic).await;
+        let mut asked = stream::iter(wanted)
+            .map(async |(edge, topic, subscription, retry_topic)| {
+                (edge, brokers::queue(broker.as_ref(), &topic, &subscription, &retry_topic).await)
+            })
+            .buffer_unordered(brokers::EDGES_AT_ONCE);
+        while let Some((edge, queue)) = asked.next().await {
             let queue = self.unless_failed(site, queue).await?;
             if scaled.iter().any(|(scaled, ..)| *scaled == edge) {
                 self.metrics.backlog(site.namespace, site.name, names::label(&edge), queue.pending + queue.retrying);

@@ -310,11 +310,30 @@ fn kinds_are_applied_in_the_order_in_which_they_need_one_another() {
         json!({ "tasks": [{ "name": "a", "settings": { "x": 1 } }], "edges": [{ "edge": "a-->b", "autoscale": { "maxReplicas": 4, "backlogPerReplica": 100 } }] }),
     );
     let mut model = Model::default();
-    let plan = model.pass(&spec);
-    let kinds: Vec<Kind> = plan
+    let planned = model.pass(&spec);
+    let kinds: Vec<Kind> = planned
         .steps
         .iter()
         .filter_map(|step| if let Step::Apply { object, .. } = step { Kind::of(object["kind"].as_str()?) } else { None })
         .collect();
     assert!(kinds.is_sorted() && kinds.first() == Some(&Kind::ConfigMap) && kinds.last() == Some(&Kind::Autoscaler), "{kinds:?}");
+    // Those of one kind are applied side by side, and no other step with them.
+    let groups: Vec<Vec<&str>> = planned
+        .steps
+        .chunk_by(plan::are_side_by_side)
+        .map(|group| {
+            group
+                .iter()
+                .map(|step| if let Step::Apply { object, .. } = step { object["kind"].as_str().unwrap_or("") } else { "other" })
+                .collect()
+        })
+        .collect();
+    let expected: [&[&str]; 5] = [
+        &["other"],
+        &["ConfigMap"],
+        &["Service", "Service"],
+        &["Deployment", "Deployment", "Deployment", "Deployment"],
+        &["HorizontalPodAutoscaler"],
+    ];
+    assert_eq!(groups, expected);
 }

@@ -65,14 +65,16 @@ async fn on_the_cluster(setting: &Setting, cluster: &Cluster, leat: &Path) -> Re
     rig.apply(&resource(POISON, &[("a", "b"), ("b", "a")], "Drain"))?;
     let mut random = Random::new(setting.seed, "R19");
     let (mut times, mut faults, mut finding) = (Vec::new(), 0_u64, Finding::default());
-    let edits = setting.pick(20, 500);
-    for edit in 0..edits {
+    let wanted = setting.pick(20, 500);
+    let mut edits = 0;
+    while edits < wanted && !setting.is_over() {
+        edits += 1;
         let edited = rig.edit(&mut random)?;
         // Of each five edits one has a fault at least: a run with fewer would count for nothing.
-        let fault = rig.fault(&mut random, faults < (edit + 1) / 5).await?;
+        let fault = rig.fault(&mut random, faults < edits / 5).await?;
         faults += u64::from(fault.is_some());
         let since = Instant::now();
-        rig.note(&format!("edit {edit}: {edited}; {}", fault.unwrap_or_else(|| "no fault".to_owned())))?;
+        rig.note(&format!("edit {edits}: {edited}; {}", fault.unwrap_or_else(|| "no fault".to_owned())))?;
         // The next edit may come before this one is carried out.
         if random.within(0..4) > 0 {
             rig.until_converged().await?;
@@ -93,6 +95,7 @@ async fn on_the_cluster(setting: &Setting, cluster: &Cluster, leat: &Path) -> Re
     finding.require(place(99) <= SOON, || format!("it took {:.1} s to converge", place(99).as_secs_f64()));
     finding
         .require(written + counted == 0, || format!("a second look made {written} writes, {counted} by the API server's count"));
+    finding.require(edits == wanted, || format!("void: the time was over after {edits} of {wanted} edits"));
     finding.require(faults * 6 >= edits, || format!("only {faults} faults"));
     Ok(finding)
 }

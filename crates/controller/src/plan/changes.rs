@@ -51,6 +51,15 @@ pub enum Step {
     Unsubscribe(Retiring),
 }
 
+/// Whether steps that follow each other have nothing to do with each other. What pods read is there before what makes them, so only objects of one kind are such.
+pub fn are_side_by_side(one: &Step, next: &Step) -> bool {
+    match (one, next) {
+        (Step::Apply { object, .. }, Step::Apply { object: other, .. }) => object["kind"] == other["kind"],
+        (Step::Unsubscribe(_), Step::Unsubscribe(_)) => true,
+        _ => false,
+    }
+}
+
 /// What is to be done, in this order, and what is then still being let go.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {

@@ -8,7 +8,7 @@ mod retire;
 mod site;
 mod status;
 
-pub use changes::{Observed, Plan, Step, plan};
+pub use changes::{Observed, Plan, Step, are_side_by_side, plan};
 pub use objects::{BACKLOG_METRIC, desired, scaled};
 pub use retire::{EdgeQueue, Queues, drained};
 pub use site::{Refusal, Settings, Site};
