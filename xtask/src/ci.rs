@@ -212,7 +212,7 @@ fn real_kubernetes() -> Result<Outcome> {
         return Ok(Outcome::Skipped(why));
     }
     let not_run = faults::run(&["--tier", "pr", "R19"])?;
-    Ok(if not_run.is_empty() { Outcome::Passed } else { Outcome::Skipped("all but R19, which cannot run here".into()) })
+    Ok(if not_run.is_empty() { Outcome::Passed } else { Outcome::Partly("R19 cannot run here".into()) })
 }
 
 /// The policy on licences, sources and bans. The advisories need a database that is not on any package registry, so they are checked
