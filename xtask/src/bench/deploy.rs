@@ -168,9 +168,9 @@ impl Bench<'_> {
         Ok(json!({"apiVersion": "v1", "kind": "List", "items": bare.collect::<Vec<_>>()}))
     }
 
-    /// Waits until the last pod is gone.
+    /// Waits until the last pod is gone, and the last Deployment, which may go after it.
     fn until_empty(&self) -> Result<()> {
-        wait_every(LOOK_AGAIN, "the end of all pods", PATIENCE, || Ok(self.list("pods")?.is_empty().then_some(())))
+        wait_every(LOOK_AGAIN, "the end of all pods", PATIENCE, || Ok(self.list("pods,deployments")?.is_empty().then_some(())))
     }
 }
 

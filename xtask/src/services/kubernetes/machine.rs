@@ -1,7 +1,7 @@
 //! What the machine must have to run a cluster, and what to say where it has not.
 
 use crate::ci::run_command;
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -50,7 +50,27 @@ pub(super) fn check_rights() -> Result<()> {
             words.join(" ")
         );
     }
+    can_keep_namespaces()?;
     super::node::check_control_groups()
+}
+
+/// Fails where a namespace cannot be kept by a file, as for a root who is one in a user namespace only.
+fn can_keep_namespaces() -> Result<()> {
+    let file = std::env::temp_dir().join(format!("leatworks-probe-{}", std::process::id()));
+    std::fs::write(&file, "").with_context(|| format!("making `{}`", file.display()))?;
+    let mut keep = Command::new("unshare");
+    keep.arg(format!("--net={}", file.display())).arg("true").stdout(Stdio::null()).stderr(Stdio::null());
+    let is_kept = keep.status().is_ok_and(|status| status.success());
+    if is_kept {
+        run_command(Command::new("umount").arg(&file))?;
+    }
+    std::fs::remove_file(&file).with_context(|| format!("removing `{}`", file.display()))?;
+    if !is_kept {
+        bail!(
+            "this machine lets nobody keep a namespace (`unshare --net=FILE true` fails): root has not all of its rights here, perhaps in a user namespace"
+        );
+    }
+    Ok(())
 }
 
 /// Installs what is missing, where that can be done.
