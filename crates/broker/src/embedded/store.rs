@@ -410,7 +410,10 @@ impl Store for JournalStore {
     }
 
     async fn load_indexes(&self, missing: &[Missing<Place>]) -> Result<Vec<Result<Index<Place>>>> {
-        self.journal.written(self.journal.last()).await.map_err(|error| self.error(error))?;
+        let is_written = |at: Location| self.journal.is_written(at.address(), at.bytes());
+        if !missing.iter().all(|missing| missing.handle.at.is_none_or(is_written)) {
+            self.journal.written(self.journal.last()).await.map_err(|error| self.error(error))?;
+        }
         let (journal, directory, missing) = (self.journal.clone(), self.directory.clone(), missing.to_vec());
         let read = move || missing.iter().map(|missing| read_index(&journal, &directory, missing)).collect();
         let closed = || BrokerError::new(ErrorKind::Closed, "the runtime ended while an index was read back");
