@@ -5,7 +5,7 @@ use crate::{
     crd, graph,
     plan::EdgeQueue,
 };
-use futures_util::{StreamExt, TryStreamExt, future::try_join, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use leatworks::topics::{self, TopologyRef};
 use leatworks_broker::{BoxFuture, Broker, BrokerError, ErrorKind, TopicStats};
 use leatworks_pulsar::{PulsarBroker, PulsarError, PulsarOptions, Secret};
@@ -161,7 +161,9 @@ pub async fn queue(broker: &dyn Broker, topic: &str, subscription: &str, retry_t
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let pending =
         |stats: &TopicStats| stats.subscriptions.get(subscription).map_or(0, |found| number(found.backlog + found.in_flight));
-    let (stats, retries) = try_join(broker.topic_stats(topic), broker.topic_stats(retry_topic)).await?;
+    // Not at once: a message that is tried again is there before it is gone here, so whoever looks here first sees it in one of them.
+    let stats = broker.topic_stats(topic).await?;
+    let retries = broker.topic_stats(retry_topic).await?;
     Ok(EdgeQueue {
         published: stats.as_ref().map_or(0, |stats| number(stats.published)),
         pending: stats.as_ref().map_or(0, pending),
