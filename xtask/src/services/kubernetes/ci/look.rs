@@ -125,7 +125,9 @@ impl State {
         let name = |object: &Value| {
             format!("{}/{}", object["kind"].as_str().unwrap_or_default(), object["metadata"]["name"].as_str().unwrap_or_default())
         };
-        let made = objects(site, KINDS, "--selector=app.kubernetes.io/managed-by=leatworks")?;
+        let mut made = objects(site, KINDS, "--selector=app.kubernetes.io/managed-by=leatworks")?;
+        // What a graph before has left goes when the last of its pods has gone, whoever looks.
+        made.retain(|object| object["metadata"].get("deletionTimestamp").is_none());
         let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
         let versions = made.iter().map(|object| (name(object), version(object))).collect::<BTreeMap<_, _>>();
         let topologies = objects(site, "topologies", "")?;
