@@ -36,6 +36,9 @@ const PRODUCER: &str = "source";
 /// The file that tells what the broker said when all was quiet.
 pub(crate) const END_FILE: &str = "end.json";
 
+/// The file in the folder of the logs that ends a source which goes on.
+pub(crate) const ENOUGH_FILE: &str = "enough";
+
 /// How often the account is asked for while waiting.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -60,6 +63,8 @@ pub(crate) struct Job {
     pub(crate) lie: Option<Lie>,
     /// The last root that is sent.
     pub(crate) roots: u64,
+    /// Goes on behind the last root until a file says that it is enough: faults that take their time find messages on a machine of any speed.
+    pub(crate) goes_on: bool,
     /// Roots in one publish.
     pub(crate) batch: u64,
     /// Roots in flight beyond which the source waits.
@@ -104,6 +109,7 @@ impl Job {
             backlog_max: Limits::default().backlog_messages_max,
             lie: None,
             roots: u64::MAX,
+            goes_on: false,
             batch: 32,
             window: 1_000,
             greedy: false,
@@ -264,7 +270,8 @@ async fn send(broker: Arc<dyn Broker>, job: Arc<Job>, from: u64) -> Result<()> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next = from;
     let mut arrivals = Arrivals::new(&job.orders.logs);
-    while next <= job.roots {
+    let goes_on = || job.goes_on && !job.orders.logs.join(ENOUGH_FILE).exists();
+    while next <= job.roots || goes_on() {
         if period.is_some() {
             ticks.tick().await;
         }
@@ -276,7 +283,7 @@ async fn send(broker: Arc<dyn Broker>, job: Arc<Job>, from: u64) -> Result<()> {
                 tokio::time::sleep(LOOK).await;
             }
         }
-        let count = job.batch.min(job.roots - next + 1);
+        let count = if next <= job.roots { job.batch.min(job.roots - next + 1) } else { job.batch };
         let batch: Vec<Publish> = (next..next + count).map(|sequence| root(sequence, job.bytes)).collect::<Result<_>>()?;
         invoked.append(&format!("i {next} {count} {}", log::now_ms()));
         let began = Instant::now();

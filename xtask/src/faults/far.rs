@@ -3,6 +3,7 @@
 use super::{
     child::Job,
     log::{self, LINE_BYTES},
+    rig::Rig,
     workload::Orders,
 };
 use anyhow::{Context, Result, bail};
@@ -125,6 +126,14 @@ impl Arrivals {
         let given_up = named + last.checked_div(orders.permanent_each).unwrap_or(0);
         Ok((2 * last).saturating_sub(given_up + self.count()?))
     }
+}
+
+/// How many messages are on their way: of roots whose receipt has come, and not yet at the sink.
+pub(super) fn in_flight(rig: &Rig) -> Result<u64> {
+    let acked = log::read(&rig.folder, log::ACKED)?;
+    let receipts = acked.iter().filter(|line| line.first().is_some_and(|word| word == "a"));
+    let last = receipts.filter_map(|line| Some(line.get(1)?.parse::<u64>().ok()? + line.get(2)?.parse::<u64>().ok()? - 1)).max();
+    Arrivals::new(&rig.folder).missing(last.unwrap_or(0), &rig.job.orders)
 }
 
 /// Waits until there is room for more roots behind the last one that was sent.

@@ -2,9 +2,7 @@
 //! with the dispatchers lives on, and nobody helps it.
 
 use super::{
-    Finding, Setting,
-    far::Arrivals,
-    log,
+    Finding, Setting, far, log,
     random::Random,
     rig::{Rig, Running},
     service,
@@ -47,7 +45,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     let (kills, unloads, roots) = if setting.teeth { (0, 0, 3_000) } else { setting.pick((3, 6, 3_000), (100, 300, 200_000)) };
     let mut server = service::start()?;
     let mut rig = service::rig(&setting.folder, &server, server.port)?;
-    (rig.job.roots, rig.job.drain) = (roots, true);
+    (rig.job.roots, rig.job.goes_on, rig.job.drain) = (roots, true, true);
     let mut random = Random::new(setting.seed, "R8");
     let faults = if setting.teeth { thrown_away() } else { plan(kills, unloads, &mut random) };
     let mut finding = Finding::default();
@@ -55,16 +53,17 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     let mut running = rig.start()?;
     running.until_open().await?;
     let count = faults.len() as u64;
-    for (number, fault) in (0..).zip(faults).take_while(|_| !setting.is_over()) {
-        let wanted = (number * 1_000 + random.within(0..1_000)) * roots / ((count + 1) * 1_000);
+    for fault in faults.into_iter().take_while(|_| !setting.is_over()) {
+        let wanted = rig.acked() + random.within(0..2 * roots / (count + 1));
         let going = running.until("progress", |rig| rig.acked() > wanted).await?;
         if !going || running.wait(random.below(LATE_MAX)).await?.is_some() {
             finding.objections.push(format!("the child ended by itself: {}", rig.last_words()));
             break;
         }
-        met.in_flight += u64::from(Arrivals::new(&rig.folder).missing(rig.acked(), &rig.job.orders)? > 0);
+        met.in_flight += u64::from(far::in_flight(&rig)? > 0);
         strike(fault, &mut server, &mut running, &mut met).await?;
     }
+    rig.enough()?;
     running.until_drained().await?;
     judge(setting, &rig, met, (kills + unloads, roots), finding)
 }

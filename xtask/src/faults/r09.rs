@@ -1,6 +1,6 @@
 //! R9: the network between the client and a Pulsar service fails in every way that a proxy can play. The process with the dispatchers lives on.
 
-use super::{Finding, Setting, far::Arrivals, log, proxy::Proxy, proxy::Weather, random::Random, rig::Running, service};
+use super::{Finding, Setting, far, log, proxy::Proxy, proxy::Weather, random::Random, rig::Running, service};
 use anyhow::Result;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,19 +20,19 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     let server = service::start()?;
     let proxy = Proxy::start(server.port).await?;
     let mut rig = service::rig(&setting.folder, &server, proxy.port)?;
-    (rig.job.roots, rig.job.drain) = (roots, true);
+    (rig.job.roots, rig.job.goes_on, rig.job.drain) = (roots, true, true);
     let mut finding = Finding::default();
     let (mut met, mut resumed) = (0, Vec::new());
     let mut running = rig.start()?;
     running.until_open().await?;
     let count = faults.len() as u64;
-    for (number, (weather, time)) in (0..).zip(faults).take_while(|_| !setting.is_over()) {
-        let wanted = (number * 1_000 + random.within(0..1_000)) * roots / ((count + 1) * 1_000);
+    for (weather, time) in faults.into_iter().take_while(|_| !setting.is_over()) {
+        let wanted = rig.acked() + random.within(0..2 * roots / (count + 1));
         if !running.until("progress", |rig| rig.acked() > wanted).await? {
             finding.objections.push(format!("the child ended by itself: {}", rig.last_words()));
             break;
         }
-        met += u64::from(Arrivals::new(&rig.folder).missing(rig.acked(), &rig.job.orders)? > 0);
+        met += u64::from(far::in_flight(&rig)? > 0);
         if !last(&proxy, weather, time, &mut running).await? {
             finding.objections.push(format!("the child ended during {weather:?}: {}", rig.last_words()));
             break;
@@ -43,6 +43,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
         }
     }
     proxy.set(Weather::Fair);
+    rig.enough()?;
     running.until_drained().await?;
     let verdict = rig.judge(count)?;
     resumed.sort_unstable_by_key(|(time, _)| *time);

@@ -1,7 +1,7 @@
 //! Starts the child, waits for what it has done, and ends it: by a kill, or by what was done to its disk.
 
 use super::{
-    child::{END_FILE, Job, ROLE},
+    child::{END_FILE, ENOUGH_FILE, Job, ROLE},
     log,
     oracle::{End, Expected, Logs, Verdict, judge},
     workload::TOPOLOGY,
@@ -90,6 +90,12 @@ impl Rig {
     /// How many roots were acknowledged so far, counted in whole batches.
     pub(crate) fn acked(&self) -> u64 {
         self.count(log::ACKED) * self.job.batch
+    }
+
+    /// Ends a source that goes on.
+    pub(crate) fn enough(&self) -> Result<()> {
+        let path = self.folder.join(ENOUGH_FILE);
+        fs::write(&path, []).with_context(|| format!("writing {}", path.display()))
     }
 
     /// The last opening: sent, done, dead-lettered, in flight, milliseconds, process.
