@@ -4,7 +4,7 @@ use crate::{Context, Outputs, Setup, TaskError};
 use serde::{Serialize, de::DeserializeOwned};
 use std::future::Future;
 
-/// A node that gathers: folds each message into a durable state, and gives its result when all input has ended.
+/// A node that gathers: folds each message into a durable state, and gives its result when all input has ended or rests.
 ///
 /// The state is written in the same atomic step as the acknowledgements of the messages that it holds, so after any crash each
 /// message is in the state exactly once.
@@ -49,7 +49,8 @@ pub trait Fold: DeserializeOwned + Send + Sync + 'static {
     /// A retryable error is tried again up to `retry.attempts` times; a permanent one goes to the dead letters at once.
     fn fold(&self, state: &mut Self::State, input: Self::In, cx: &Context) -> Result<(), TaskError>;
 
-    /// Makes the result, once, when all sources have ended and nothing upstream is pending.
+    /// Makes the result when all sources have ended and nothing upstream is pending. In a run that goes on (`--serve`, and on a cluster) it makes one whenever that has held for a second and
+    /// something was folded since the last one; the state is the default one again then.
     ///
     /// # Errors
     /// A retryable error is tried again up to `retry.attempts` times; then the run ends with the error and the state is kept.

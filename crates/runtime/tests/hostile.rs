@@ -127,6 +127,83 @@ async fn what_comes_after_a_fold_has_given_its_result_is_in_another_result() {
     assert_eq!(*SUMS.lock().unwrap(), [1, 10]);
 }
 
+static RESTED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+static HELD: Notify = Notify::const_new();
+
+/// Gives its message on; a large one only when it is let go.
+#[derive(serde::Deserialize)]
+struct Hold;
+
+impl Task for Hold {
+    type In = u64;
+    type Out = u64;
+
+    async fn run(&self, number: u64, _cx: &Context) -> Result<u64, TaskError> {
+        if number >= 100 {
+            HELD.notified().await;
+        }
+        Ok(number)
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Rested;
+
+impl Task for Rested {
+    type In = u64;
+    type Out = ();
+
+    async fn run(&self, sum: u64, _cx: &Context) -> Result<(), TaskError> {
+        RESTED.lock().unwrap().push(sum);
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_run_that_goes_on_a_fold_gives_a_result_whenever_its_input_rests() {
+    let nodes = vec![
+        node("hold", Kind::Rust(open_task::<Hold>)),
+        node("sum", Kind::Fold(open_fold::<Sum>)),
+        node("rested", Kind::Rust(open_task::<Rested>)),
+    ];
+    let topology = topology("rests", nodes, &["hold-->sum", "sum-->rested"]);
+    let broker = memory();
+    leatworks::topics::create(broker.as_ref(), &topology.into()).await.unwrap();
+    let start = || {
+        let (stop, stopped) = watch::channel(Stop::Run);
+        let options = RunOptions { serve: true, ..RunOptions::default() };
+        let plan = Plan::new(topology, ".");
+        (stop, tokio::spawn(run(broker.clone(), plan, options, Arc::new(Counts::new(topology)), stopped)))
+    };
+    let give = async |numbers: &[u64]| send(&broker, topology, numbers.iter().map(u64::to_string)).await;
+    let results = async |wanted: &[u64]| {
+        while RESTED.lock().unwrap().len() < wanted.len() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // None comes of nothing, also in ten times as long as an input must rest.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(*RESTED.lock().unwrap(), wanted);
+    };
+    let (stop, running) = start();
+    give(&[1, 2]).await;
+    results(&[3]).await;
+    // What is still upstream belongs to what has come already.
+    give(&[10, 100]).await;
+    results(&[3]).await;
+    HELD.notify_one();
+    results(&[3, 110]).await;
+    give(&[20]).await;
+    while broker.account("rests").await.unwrap().in_flight > 0 {
+        tokio::task::yield_now().await;
+    }
+    // It is stopped before it has rested; the next process goes on from there.
+    stop.send(Stop::Drain).unwrap();
+    running.await.unwrap().unwrap();
+    assert_eq!(*RESTED.lock().unwrap(), [3, 110]);
+    let (_stop, _running) = start();
+    results(&[3, 110, 20]).await;
+}
+
 #[derive(serde::Deserialize)]
 struct NeverStarts;
 

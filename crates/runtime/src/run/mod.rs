@@ -38,6 +38,10 @@ const LET_GO_LIMIT: Duration = Duration::from_secs(1);
 /// How long dispatchers may take to end when nothing is pending: a commit that is under way, on a slow disk.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
+/// How long the input of a fold must rest until it gives its result in a run that goes on. Twice this passes between a message and the result that it is in, and once for each look at the
+/// topics, which takes some milliseconds on another system.
+const REST: Duration = Duration::from_secs(1);
+
 /// How a topology is run.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
@@ -45,7 +49,8 @@ pub struct RunOptions {
     pub input: Option<String>,
     /// The message that a topology without a source is started with.
     pub message: serde_json::Value,
-    /// Go on when all is done, for messages that others send.
+    /// Go on when all is done, for messages that others send. Folds then give a result whenever all sources have ended and nothing upstream of them was pending for a
+    /// second; what comes later is in another result.
     pub serve: bool,
     /// How long to finish what is pending after the first request to stop.
     pub drain_limit: Duration,
@@ -375,11 +380,7 @@ impl Run {
         }
         let stopped = |stop: &watch::Receiver<Stop>| *stop.borrow() != Stop::Run;
         if self.options.serve {
-            let mut stop = self.stop.clone();
-            // The sender outlives the run; if it is gone nobody can stop it, so it waits for ever, as asked.
-            if stop.wait_for(|stop| *stop != Stop::Run).await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            self.go_on().await?;
         }
         let all: Vec<_> = self.plan.topology.edges.iter().collect();
         loop {
@@ -400,21 +401,62 @@ impl Run {
         Ok(())
     }
 
+    /// Goes on until it is stopped. Folds give their results whenever their input rests.
+    async fn go_on(&mut self) -> Result<(), RunError> {
+        let mut stop = self.stop.clone();
+        let edges = self.plan.topology.edges;
+        let input: BTreeSet<&'static str> =
+            self.folds.keys().flat_map(|fold| upstream(edges, fold)).map(|edge| edge.id).collect();
+        let input: Vec<&'static EdgeDef> = edges.iter().filter(|edge| input.contains(edge.id)).collect();
+        // Whether an earlier process has left something in a state is not known.
+        let (mut given, mut before) = (None, None);
+        loop {
+            let stopped = async {
+                // The sender outlives the run; if it is gone nobody can stop it, so it goes on for ever, as asked.
+                if stop.wait_for(|stop| *stop != Stop::Run).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = stopped => return Ok(()),
+                () = tokio::time::sleep(REST) => {}
+            }
+            let folded = self.folded();
+            if given == Some(folded) {
+                continue;
+            }
+            let pending = dispatch::patiently(|| topics::pending(self.broker.as_ref(), &input)).await?;
+            let rests = pending.messages == 0 && before == Some(pending);
+            before = Some(pending);
+            if rests {
+                self.finish_folds().await?;
+                given = Some(folded);
+            }
+        }
+    }
+
+    /// How many messages folds have taken in so far.
+    fn folded(&self) -> u64 {
+        let folded = |fold: &&'static str| self.counts.task(self.counts.task_index(fold)).handled.load(Relaxed);
+        self.folds.keys().map(folded).sum()
+    }
+
     /// Has each fold give its result when nothing upstream of it is pending, in topological order.
     async fn finish_folds(&mut self) -> Result<(), RunError> {
         let topology = self.plan.topology;
         let folds: Vec<&'static str> =
             topology.tasks.iter().map(|task| task.name).filter(|name| self.folds.contains_key(name)).collect();
         for fold in folds {
-            let results = self.record.finished.iter().filter(|finished| *finished == fold).count() as u64;
+            let results = self.record.results.get(fold).copied().unwrap_or(0);
             wait::drained(self.broker.as_ref(), &upstream(topology.edges, fold)).await?;
             if *self.stop.borrow() != Stop::Run {
                 return Ok(());
             }
-            if results > 0 && !self.has_folded(fold).await? {
+            // A run that ends has one result of nothing, too.
+            if (results > 0 || self.options.serve) && !self.has_folded(fold).await? {
                 continue;
             }
-            self.record.finished.push(fold.to_owned());
+            *self.record.results.entry(fold.to_owned()).or_default() += 1;
             let (done, answer) = oneshot::channel();
             let request = Finish { run_id: self.record.run_id(), results, state: vec![self.record.entry(topology.name)], done };
             // A fold that is gone has failed, and that error ends the run.

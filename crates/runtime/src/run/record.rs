@@ -3,6 +3,7 @@
 use crate::{codec::Bytes, def::TopologyDef, folding, ids, source, topics};
 use leatworks_broker::{Account, Ack, Broker, BrokerError, ErrorKind, MessageId, Position, Result, Start, Step};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What is known of the current run of a topology. Kept under `run/<topology>`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -14,8 +15,8 @@ pub(crate) struct Record {
     pub(crate) input: Option<String>,
     /// Whether the one root message of a topology without a source has been sent.
     pub(crate) started: bool,
-    /// The folds that have given their result.
-    pub(crate) finished: Vec<String>,
+    /// How many results each fold has given.
+    pub(crate) results: BTreeMap<String, u64>,
     /// Whether the run has come to its end.
     pub(crate) ended: bool,
     /// The account before the run, so that a run can tell its own share.

@@ -6,7 +6,10 @@ use super::{
     rig::Rig,
 };
 use anyhow::Result;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 impl Rig<'_> {
     /// What was seen of the books that were sent.
@@ -21,10 +24,15 @@ impl Rig<'_> {
         }
         self.judge_book(&mut finding, TROUBLE, &messages, plan);
         self.judge_dead_letters(&mut finding, plan)?;
-        let committed = messages.iter().filter(|one| one.task == "transform" && one.committed).count();
+        let (joined, committed) = kept::joined(&messages);
         let gathered = self.gathered(committed)?;
         finding.require(gathered == Some(committed), || {
             format!("lost or double: {committed} chapters are committed, and {gathered:?} came to the fold")
+        });
+        let parts: Vec<&String> = joined.iter().flat_map(|one| &one.files).collect();
+        let different: BTreeSet<&&String> = parts.iter().collect();
+        finding.require((parts.len(), different.len()) == (committed, committed), || {
+            format!("lost or double: of {committed} chapters {} are joined, {} of them different", parts.len(), different.len())
         });
         finding.require(left == 0, || format!("{left} Jobs and pods are left a minute after the end"));
         finding.require(self.evicted > 0, || "void: no pod was evicted".to_owned());
@@ -41,11 +49,13 @@ impl Rig<'_> {
         let seconds = self.seconds()?;
         let struck = self.proxy.as_ref().map(|proxy| format!("; {}", proxy.tally())).unwrap_or_default();
         finding.seen = format!(
-            "{sent} messages of {} books had {} Jobs, {} of them of an attempt that had one already, in {:.0} s; {} pods were evicted and replaced; {}, {} of these {faults} with Jobs under way; {seconds} second pods did all of their work beside the first{struck}; {} messages that failed, hung or ate memory had exactly their {} attempts each, and {GIVEN_UP} dead letters have their logs; {left} Jobs and pods are left",
+            "{sent} messages of {} books had {} Jobs, {} of them of an attempt that had one already, in {:.0} s; {} chapters were joined, by {} results of the fold; {} pods were evicted and replaced; {}, {} of these {faults} with Jobs under way; {seconds} second pods did all of their work beside the first{struck}; {} messages that failed, hung or ate memory had exactly their {} attempts each, and {GIVEN_UP} dead letters have their logs; {left} Jobs and pods are left",
             books.len() + 2,
             self.made.count(),
             self.made.twice().len(),
             time.as_secs_f64(),
+            parts.len(),
+            joined.len(),
             self.evicted,
             listed(&self.faults),
             self.under_way,
@@ -61,7 +71,7 @@ impl Rig<'_> {
         let split = of_book().filter(|one| one.task == "split" && one.committed).count();
         finding.require(split == 1, || format!("lost: {book} was divided {split} times"));
         for number in 1..=CHAPTERS {
-            let found: Vec<&Message> = of_book().filter(|one| one.task == "transform" && one.number == number).collect();
+            let found: Vec<&Message> = of_book().filter(|one| one.task == kept::TRANSFORM && one.number == number).collect();
             let [message] = found[..] else {
                 finding.objections.push(format!("lost or double: chapter {number} of {book} is {} messages", found.len()));
                 continue;

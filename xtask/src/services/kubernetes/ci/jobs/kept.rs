@@ -9,6 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The tasks whose messages are told apart.
+pub(super) const TRANSFORM: &str = "transform";
+pub(super) const JOIN: &str = "join";
+
 /// A message that a job has had in hand.
 pub(super) struct Message {
     pub(super) task: String,
@@ -18,17 +22,21 @@ pub(super) struct Message {
     pub(super) book: String,
     pub(super) number: usize,
     pub(super) committed: bool,
+    /// The files that came with it, by their keys.
+    pub(super) files: Vec<String>,
     /// The attempts that have a log.
     pub(super) logs: usize,
 }
 
-/// How many messages have a commit.
+/// How many messages have a commit, those left out that a fold has given: how many these are depends on when its input rests.
 pub(super) fn commits(store: &Path) -> Result<usize> {
-    let mut count = 0;
-    for root in folders(&store.join(TOPOLOGY))? {
-        count += folders(&root)?.into_iter().filter(|step| step.join("commit.json").is_file()).count();
-    }
-    Ok(count)
+    Ok(messages(store)?.iter().filter(|one| one.committed && one.task != JOIN).count())
+}
+
+/// The messages whose chapters were joined, and how many chapters were to be.
+pub(super) fn joined(messages: &[Message]) -> (Vec<&Message>, usize) {
+    let joined = messages.iter().filter(|one| one.task == JOIN && one.committed).collect();
+    (joined, messages.iter().filter(|one| one.task == TRANSFORM && one.committed).count())
 }
 
 /// All messages.
@@ -46,6 +54,7 @@ pub(super) fn messages(store: &Path) -> Result<Vec<Message>> {
             step: step.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             book: path.unwrap_or_else(|| text(data, "/book")),
             number: data["number"].as_u64().unwrap_or_default() as usize,
+            files: document["job"]["files"].as_array().into_iter().flatten().map(|file| text(file, "/key")).collect(),
             committed: step.join("commit.json").is_file(),
             logs: attempts.iter().filter(|attempt| attempt.join("log.txt").is_file()).count(),
         });

@@ -1,8 +1,7 @@
 //! Jobs on the cluster, which is R18 of the reliability targets. The example `chapters` runs there with programs that fail, hang, eat memory and lose their place, and then
 //! with faults of everything around it.
 //!
-//! On a cluster a fold gives no result, since the input of a run there never ends. So what is looked at goes up to `transform`, and to the fold behind it, which counts
-//! each chapter once.
+//! The fold behind `transform` counts each chapter once, and gives a result whenever nothing is pending before it; what is joined then must be each chapter once, too.
 
 mod fault;
 mod judge;
@@ -173,6 +172,7 @@ fn run(site: &Site<'_>, plan: &Plan) -> Result<Finding> {
     rig.until_pending(0)?;
     let sent = rig.with_faults(&books, plan)?;
     rig.until_pending(0)?;
+    rig.until_joined()?;
     let time = began.elapsed();
     let left = rig.left()?;
     rig.judge(&books[..sent], plan, time, left)
@@ -206,7 +206,7 @@ fn deploy(site: &Site<'_>, plan: &Plan) -> Result<()> {
             {"name": "books", "podTemplate": source},
             {"name": "split", "image": worker::IMAGE, "podTemplate": books, "retry": retry},
             {"name": "transform", "image": worker::IMAGE, "retry": retry, "parallelism": 3},
-            {"name": "join", "image": worker::IMAGE},
+            {"name": "join", "image": worker::IMAGE, "retry": retry},
         ],
     });
     let mut command = site.deploy(Path::new(PROJECT), TOPOLOGY, SHOWCASE, &overlay, &["--wait"])?;

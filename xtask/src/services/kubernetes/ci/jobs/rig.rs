@@ -253,6 +253,19 @@ impl<'a> Rig<'a> {
         }
     }
 
+    /// Waits until all chapters that are there have been joined, or until it is too late for it.
+    pub(super) fn until_joined(&self) -> Result<()> {
+        let since = Instant::now();
+        loop {
+            let messages = kept::messages(self.files.folder())?;
+            let (joined, chapters) = kept::joined(&messages);
+            if joined.iter().map(|one| one.files.len()).sum::<usize>() >= chapters || since.elapsed() > STUCK {
+                return Ok(());
+            }
+            std::thread::park_timeout(LOOK_AGAIN);
+        }
+    }
+
     /// How many Jobs and pods of Jobs are left when they should be gone.
     pub(super) fn left(&mut self) -> Result<usize> {
         let since = Instant::now();
