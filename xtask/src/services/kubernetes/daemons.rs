@@ -115,11 +115,16 @@ impl Daemons {
 
 /// When a process started, in the system's own measure, unless it has ended.
 fn started(process: u32) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name of the program comes second, in brackets, and may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    (!matches!(state, "Z" | "X")).then(|| fields.nth(18).map(str::to_owned)).flatten()
+    start_in(&std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?).map(str::to_owned)
+}
+
+/// The same by what the system says of the process. One that was killed is a zombie as soon as its first thread has ended, and holds its ports until the last one has.
+fn start_in(stat: &str) -> Option<&str> {
+    // The name of the program comes second, in brackets, and may hold anything. The state follows; the number of threads is the 20th field, and the start the 22nd.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let (state, threads, start) = (fields.first()?, fields.get(17)?, fields.get(19)?);
+    let has_ended = matches!(*state, "Z" | "X") && matches!(*threads, "0" | "1");
+    (!has_ended).then_some(*start)
 }
 
 #[cfg(test)]
@@ -138,6 +143,21 @@ mod tests {
         assert!(!daemons.is_alive("sleeper"));
         assert!(daemons.check("sleeper").is_err());
         again.kill("sleeper").unwrap();
+    }
+
+    #[test]
+    fn a_process_has_ended_when_its_last_thread_has() {
+        let stat = |state, threads| format!("7 (a) b) {state} 1 7 7 0 -1 4 0 0 0 0 0 0 0 0 20 0 {threads} 0 4711 0 0");
+        for (state, threads, start) in [
+            ("S", 1, Some("4711")),
+            ("R", 9, Some("4711")),
+            ("Z", 9, Some("4711")),
+            ("Z", 2, Some("4711")),
+            ("Z", 1, None),
+            ("X", 0, None),
+        ] {
+            assert_eq!(start_in(&stat(state, threads)), start, "{state} {threads}");
+        }
     }
 
     #[test]
