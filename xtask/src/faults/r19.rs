@@ -1,5 +1,5 @@
-//! R19: graphs are edited at random on a real API server, while two controllers are killed and stopped. What was asked for last is there soon, nothing else is, and
-//! a second look writes nothing.
+//! R19: graphs are edited at random on a real API server, which is killed now and then, as are two controllers, and these are stopped. What was asked for last is there soon, nothing else
+//! is, also on the broker, and a second look writes nothing.
 //!
 //! The cluster has no nodes, and every part asks for no pods: it is the controller that is looked at.
 
@@ -8,7 +8,7 @@ use crate::{
     clients::server::{Profile, build},
     services::kubernetes::{Cluster, Ours, Size},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::{
@@ -55,7 +55,14 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
 }
 
 async fn on_the_cluster(setting: &Setting, cluster: &Cluster, leat: &Path) -> Result<Finding> {
-    let mut rig = Rig { cluster, leat, folder: &setting.folder, controllers: Vec::new(), wanted: BTreeMap::new() };
+    let mut rig = Rig {
+        cluster,
+        leat,
+        folder: &setting.folder,
+        controllers: Vec::new(),
+        wanted: BTreeMap::new(),
+        removed: Removed::default(),
+    };
     rig.prepare()?;
     let _broker = Ours::broker(cluster, leat, &setting.folder)?;
     for number in 0..PORTS.len() {
@@ -79,15 +86,18 @@ async fn on_the_cluster(setting: &Setting, cluster: &Cluster, leat: &Path) -> Re
         if random.within(0..4) > 0 {
             rig.until_converged().await?;
             times.push(since.elapsed());
+            rig.removed.converged();
         }
     }
     rig.until_converged().await?;
+    rig.removed.converged();
+    let (left, gone) = (rig.subscriptions_left()?, rig.removed.gone.len());
     let [written, counted] = rig.second_look().await?;
     times.sort_unstable();
     let place =
         |part: usize| times.get((times.len() * part / 100).min(times.len().saturating_sub(1))).copied().unwrap_or_default();
     finding.seen = format!(
-        "{edits} edits of {TOPOLOGIES} topologies with two controllers, {faults} of them with a controller killed or stopped; converged after {:.1} s (median), {:.1} s (99th percentile); {} topologies at the end, nothing left over, one refused all the time; a second look made {written} writes, and {counted} by the API server's count",
+        "{edits} edits of {TOPOLOGIES} topologies with two controllers, {faults} of them with a controller killed or stopped or the API server started anew; converged after {:.1} s (median), {:.1} s (99th percentile); {} topologies at the end, nothing left over, nor {left} of the {gone} subscriptions that were to go, one refused all the time; a second look made {written} writes, and {counted} by the API server's count",
         place(50).as_secs_f64(),
         place(99).as_secs_f64(),
         rig.wanted.len(),
@@ -95,6 +105,8 @@ async fn on_the_cluster(setting: &Setting, cluster: &Cluster, leat: &Path) -> Re
     finding.require(place(99) <= SOON, || format!("it took {:.1} s to converge", place(99).as_secs_f64()));
     finding
         .require(written + counted == 0, || format!("a second look made {written} writes, {counted} by the API server's count"));
+    finding.require(left == 0, || format!("{left} subscriptions of removed edges are left"));
+    finding.require(gone > 0, || "void: no subscription was to go".to_owned());
     finding.require(edits == wanted, || format!("void: the time was over after {edits} of {wanted} edits"));
     finding.require(faults * 6 >= edits, || format!("only {faults} faults"));
     Ok(finding)
@@ -139,6 +151,47 @@ struct Rig<'a> {
     folder: &'a Path,
     controllers: Vec<Ours>,
     wanted: BTreeMap<String, Parts>,
+    removed: Removed,
+}
+
+/// The edges whose subscriptions are to go.
+#[derive(Debug, Default)]
+struct Removed {
+    /// What was removed from a topology since all was last as it was asked for, and whether some of that may stay: it was parked, or its topology was removed. Of two edits in a row the
+    /// controllers may have seen the second one alone.
+    open: BTreeMap<String, (BTreeSet<String>, bool)>,
+    /// Topologies and edges.
+    gone: BTreeSet<(String, String)>,
+}
+
+impl Removed {
+    fn edited(&mut self, topology: &str, before: &BTreeSet<String>, after: &BTreeSet<String>, may_stay: bool) {
+        self.gone.retain(|(of, edge)| of != topology || !after.contains(edge));
+        let (removed, stays) = self.open.entry(topology.to_owned()).or_default();
+        removed.extend(before.iter().cloned());
+        removed.retain(|edge| !after.contains(edge));
+        *stays |= may_stay;
+    }
+
+    fn converged(&mut self) {
+        for (topology, (removed, may_stay)) in std::mem::take(&mut self.open) {
+            if !may_stay {
+                self.gone.extend(removed.into_iter().map(|edge| (topology.clone(), edge)));
+            }
+        }
+    }
+}
+
+/// The topic and the subscription of an edge.
+fn subscription(topology: &str, edge: &str) -> Option<(String, String)> {
+    let (from, to) = edge.split_once("-->")?;
+    let topic = if from == "[*]" { format!("{topology}-{to}") } else { format!("{topology}-{from}.out") };
+    Some((topic, to.to_owned()))
+}
+
+/// The edges among the parts of a topology.
+fn edges(parts: Option<&Parts>) -> BTreeSet<String> {
+    parts.into_iter().flatten().filter(|(_, part)| part.contains("-->")).map(|(_, part)| part.clone()).collect()
 }
 
 impl Rig<'_> {
@@ -194,34 +247,38 @@ impl Rig<'_> {
     fn edit(&mut self, random: &mut Random) -> Result<String> {
         let name = format!("t{}", random.within(0..TOPOLOGIES));
         if self.wanted.contains_key(&name) && random.within(0..8) == 0 {
-            self.wanted.remove(&name);
+            let before = edges(self.wanted.remove(&name).as_ref());
+            self.removed.edited(&name, &before, &BTreeSet::new(), true);
             self.kubectl(&["delete", "topology", &name, "--namespace", NAMESPACE, "--wait=false"], None)?;
             return Ok(format!("{name} removed"));
         }
-        let mut edges = BTreeSet::new();
+        let mut graph = BTreeSet::new();
         for _ in 0..random.within(1..10) {
             let from = random.within(0..TASKS.len() as u64 - 1);
             let to = random.within(from + 1..TASKS.len() as u64);
-            edges.insert((TASKS[from as usize], TASKS[to as usize]));
+            graph.insert((TASKS[from as usize], TASKS[to as usize]));
         }
-        let edges: Vec<(&str, &str)> = edges.into_iter().collect();
+        let graph: Vec<(&str, &str)> = graph.into_iter().collect();
         let removed = ["Drain", "Park", "Drop"][random.within(0..3) as usize];
-        self.apply(&resource(&name, &edges, removed))?;
+        self.apply(&resource(&name, &graph, removed))?;
         let workers =
-            tasks(&edges).into_iter().flat_map(|task| ["Deployment", "Service"].map(|kind| (kind.to_owned(), task.to_owned())));
-        let dispatchers = ids(&edges).into_iter().map(|edge| ("Deployment".to_owned(), edge));
-        let edited = format!("{name} is {}, what goes is to {removed}", ids(&edges).into_iter().collect::<Vec<_>>().join(" "));
+            tasks(&graph).into_iter().flat_map(|task| ["Deployment", "Service"].map(|kind| (kind.to_owned(), task.to_owned())));
+        let ids = ids(&graph);
+        let before = edges(self.wanted.get(&name));
+        self.removed.edited(&name, &before, &ids, removed == "Park");
+        let dispatchers = ids.iter().map(|edge| ("Deployment".to_owned(), edge.clone()));
+        let edited = format!("{name} is {}, what goes is to {removed}", ids.iter().cloned().collect::<Vec<_>>().join(" "));
         self.wanted.insert(name, workers.chain(dispatchers).collect());
         Ok(edited)
     }
 
-    /// Perhaps kills a controller, which is started again, or stops one for a while; surely if it is due. What was done.
+    /// Perhaps kills a controller or the API server, which is started again, or stops a controller for a while; surely if it is due. What was done.
     async fn fault(&mut self, random: &mut Random, is_due: bool) -> Result<Option<String>> {
         let number = random.within(0..PORTS.len() as u64) as usize;
-        let done = match random.within(0..if is_due { 3 } else { 10 }) {
+        let done = match random.within(0..if is_due { 4 } else { 12 }) {
             0 | 1 => {
                 tokio::time::sleep(random.below(Duration::from_secs(1))).await;
-                self.controllers[number].signal(Signal::KILL)?;
+                self.controllers[number].kill()?;
                 self.controllers[number] = self.controller(number)?;
                 "killed"
             }
@@ -231,6 +288,11 @@ impl Rig<'_> {
                 tokio::time::sleep(AWAY).await;
                 self.controllers[number].signal(Signal::CONT)?;
                 "stopped"
+            }
+            3 => {
+                tokio::time::sleep(random.below(Duration::from_secs(1))).await;
+                self.cluster.restart_api_server()?;
+                return Ok(Some("API server killed".to_owned()));
             }
             _ => return Ok(None),
         };
@@ -297,6 +359,21 @@ impl Rig<'_> {
         Ok(objections)
     }
 
+    /// How many subscriptions are left that were to go. Those of the edges that are there have to be there.
+    fn subscriptions_left(&self) -> Result<usize> {
+        let there = |topology: &str, edge: &str| {
+            let (topic, subscription) = subscription(topology, edge).with_context(|| format!("`{edge}` is no edge"))?;
+            Ok(self.cluster.subscriptions(&topic)?.contains(&subscription))
+        };
+        for (topology, parts) in &self.wanted {
+            for edge in edges(Some(parts)) {
+                ensure!(there(topology, &edge)?, "{topology} has no subscription of `{edge}`");
+            }
+        }
+        let left: Vec<bool> = self.removed.gone.iter().map(|(topology, edge)| there(topology, edge)).collect::<Result<_>>()?;
+        Ok(left.into_iter().filter(|left| *left).count())
+    }
+
     /// Starts both controllers anew, and counts what they write when there is nothing to do: by their own word, and by that of the API server.
     async fn second_look(&mut self) -> Result<[u64; 2]> {
         self.controllers.clear();
@@ -316,5 +393,32 @@ impl Rig<'_> {
             bail!("within {SECOND_LOOK:?} only {looked} topologies were looked at");
         }
         Ok([written, self.cluster.writes()? - before])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_removed_is_to_go_unless_it_may_stay() {
+        let set = |edges: &[&str]| edges.iter().map(|edge| (*edge).to_owned()).collect::<BTreeSet<_>>();
+        let mut removed = Removed::default();
+        let gone = |removed: &Removed| removed.gone.iter().map(|(_, edge)| edge.clone()).collect::<Vec<_>>();
+        removed.edited("t", &set(&["a", "b", "c"]), &set(&["a"]), false);
+        assert!(gone(&removed).is_empty(), "nobody has seen it yet");
+        removed.converged();
+        assert_eq!(gone(&removed), ["b", "c"]);
+        // One comes back, and one goes that may stay.
+        removed.edited("t", &set(&["a"]), &set(&["b"]), true);
+        removed.converged();
+        assert_eq!(gone(&removed), ["c"]);
+        // Only the second of two edits may have been seen.
+        removed.edited("t", &set(&["b"]), &set(&[]), false);
+        removed.edited("t", &set(&[]), &set(&["d"]), true);
+        removed.converged();
+        assert_eq!(gone(&removed), ["c"]);
+        assert_eq!(subscription("t", "[*]-->a"), Some(("t-a".to_owned(), "a".to_owned())));
+        assert_eq!(subscription("t", "a-->b"), Some(("t-a.out".to_owned(), "b".to_owned())));
     }
 }

@@ -227,7 +227,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "R19",
         title: "edited graphs on a real API server",
-        target: "500 random edits and deletions of topologies with two controllers at once, which are killed and stopped: converged within 10 s (99th percentile), nothing left over, a second look writes nothing, one resource that is refused parks only itself",
+        target: "500 random edits and deletions of topologies with two controllers at once, which are killed and stopped, and an API server that is killed: converged within 10 s (99th percentile), nothing left over, also on the broker, a second look writes nothing, one resource that is refused parks only itself",
         programs: &[],
         root: true,
         service: false,

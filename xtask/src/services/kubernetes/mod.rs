@@ -270,6 +270,11 @@ impl Cluster {
         self.command("kubectl")
     }
 
+    /// Kills the API server, starts it again, and waits until it answers.
+    pub(crate) fn restart_api_server(&self) -> Result<()> {
+        control::restart(self, control::API_SERVER)
+    }
+
     /// Gives an image on every node that is up a second name.
     pub(crate) fn name(&self, image: &str, other: &str) -> Result<()> {
         (1..=NODES_MAX).filter(|number| node::is_up(self, *number)).try_for_each(|number| {

@@ -50,6 +50,12 @@ impl Ours {
         wait_for("the end of a process", END_LIMIT, || Ok(self.0.try_wait()?.map(drop)))
     }
 
+    /// Kills it, and waits until it has ended: whoever takes its place wants its port.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait().context("waiting for the end of a process").map(drop)
+    }
+
     /// Its number.
     pub(crate) fn id(&self) -> u32 {
         self.0.id()
@@ -63,8 +69,7 @@ impl Ours {
 
 impl Drop for Ours {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.kill();
     }
 }
 
@@ -119,13 +124,28 @@ impl Cluster {
 
     /// What a controller counts that listens on this address of the cluster's network, such as a pod's.
     pub(crate) fn metrics_at(&self, address: SocketAddr) -> Result<Metrics> {
+        self.get(address, "/metrics").map(Metrics)
+    }
+
+    /// The subscriptions of a topic on the embedded broker, none if there is no such topic.
+    pub(crate) fn subscriptions(&self, topic: &str) -> Result<Vec<String>> {
+        let answer = self.get(BROKER[1].parse()?, &format!("/admin/v2/persistent/public/default/{topic}/subscriptions"))?;
+        if answer.starts_with("HTTP/1.1 404") {
+            return Ok(Vec::new());
+        }
+        let (_, body) = answer.split_once("\r\n\r\n").with_context(|| format!("no answer: {answer}"))?;
+        serde_json::from_str(body).with_context(|| format!("these are no subscriptions: {answer}"))
+    }
+
+    /// What is answered in the cluster's network, with its head.
+    fn get(&self, address: SocketAddr, path: &str) -> Result<String> {
         self.network().inside(|| {
-            let mut stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT).context("reaching a controller")?;
+            let mut stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT).with_context(|| format!("reaching {address}"))?;
             stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
             let mut text = String::new();
             stream.read_to_string(&mut text)?;
-            Ok(Metrics(text))
+            Ok(text)
         })
     }
 
