@@ -275,28 +275,54 @@ impl Rig<'_> {
     /// Perhaps kills a controller or the API server, which is started again, or stops a controller for a while; surely if it is due. What was done.
     async fn fault(&mut self, random: &mut Random, is_due: bool) -> Result<Option<String>> {
         let number = random.within(0..PORTS.len() as u64) as usize;
-        let done = match random.within(0..if is_due { 4 } else { 12 }) {
-            0 | 1 => {
+        let done = match random.within(0..if is_due { 7 } else { 24 }) {
+            0..=3 => {
                 tokio::time::sleep(random.below(Duration::from_secs(1))).await;
                 self.controllers[number].kill()?;
                 self.controllers[number] = self.controller(number)?;
                 "killed"
             }
-            2 => {
+            4 | 5 => {
                 tokio::time::sleep(random.below(Duration::from_secs(1))).await;
                 self.controllers[number].signal(Signal::STOP)?;
                 tokio::time::sleep(AWAY).await;
                 self.controllers[number].signal(Signal::CONT)?;
                 "stopped"
             }
-            3 => {
+            6 => {
                 tokio::time::sleep(random.below(Duration::from_secs(1))).await;
                 self.cluster.restart_api_server()?;
+                self.until_deployments_are_looked_at().await?;
                 return Ok(Some("API server killed".to_owned()));
             }
             _ => return Ok(None),
         };
         Ok(Some(format!("controller {number} {done}")))
+    }
+
+    /// Waits until the cluster's own controller has taken up a change of a Deployment: some 30 s after a start of the API server, since it is first told that it may watch nothing, and asks again
+    /// when it likes. Until then no Deployment of anybody can be ready.
+    async fn until_deployments_are_looked_at(&self) -> Result<()> {
+        let now = format!("{:?}", SystemTime::now().duration_since(UNIX_EPOCH)?);
+        let labels = json!({"leatworks.test/own": "yes"});
+        let pod = json!({"metadata": {"labels": labels, "annotations": {"leatworks.test/now": now}}, "spec": {"containers": [{"name": "none", "image": "none:1"}]}});
+        self.apply(&json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "own"},
+            "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": pod},
+        }))?;
+        let since = Instant::now();
+        while since.elapsed() < PATIENCE {
+            let own = self.list("deployments")?.into_iter().find(|one| one["metadata"]["name"] == "own").unwrap_or_default();
+            if own["status"]["observedGeneration"].is_u64()
+                && own["status"]["observedGeneration"] == own["metadata"]["generation"]
+            {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        bail!("the cluster's own controller takes nothing up after {PATIENCE:?}")
     }
 
     /// Writes down what happened, to be looked into when a run takes too long.

@@ -1,7 +1,8 @@
-//! A graph that is changed while messages flow: an edge goes and another comes, images roll, and all of it is taken back. Nothing is lost.
+//! A graph that is changed while messages flow: an edge goes and another comes, images roll, a graph that goes in a circle is asked for, each part loses a pod, and all of it is taken back.
+//! Nothing is lost.
 
 use super::{
-    NAMESPACE, Site, answer,
+    NAMESPACE, PATIENCE, Site, answer,
     images::pack,
     results::{Results, pod},
 };
@@ -27,6 +28,9 @@ const GRAPHS: [&str; 2] = ["before", "after"];
 const IMAGES: [&str; 2] = ["leatworks.test/diamond:1", "leatworks.test/diamond:2"];
 /// The second one again by another name, so that pods are replaced and do what they did.
 const ROLLED: &str = "leatworks.test/diamond:2b";
+
+/// A graph that no controller deploys.
+const CIRCLE: &str = "flowchart LR\n    enter --> left\n    left --> enter\n";
 
 /// The edge that goes.
 const REMOVED: &str = "right-->meet";
@@ -56,6 +60,8 @@ pub(super) fn changes(site: &Site<'_>) -> Result<()> {
         diamond.deploy(1, IMAGES[1], "Drain")?;
         ensure!(!diamond.has_dispatcher(REMOVED)?, "`{REMOVED}` has a dispatcher after it was drained");
         diamond.deploy(1, ROLLED, "Drain")?;
+        diamond.refuses(CIRCLE)?;
+        diamond.lose_each_pod()?;
         diamond.roll_back(&["--to", "1"])?;
         ensure!(diamond.has_dispatcher(REMOVED)?, "`{REMOVED}` has no dispatcher after the rollback");
         diamond.deploy(1, IMAGES[1], "Park")
@@ -76,7 +82,7 @@ pub(super) fn changes(site: &Site<'_>) -> Result<()> {
     let sent = diamond.next.load(Relaxed);
     let lines: usize = diamond.counts()?.values().sum();
     println!(
-        "{TOPOLOGY}: {sent} numbers by two ways while its graph and images were changed five times: none lost, none given up, {lines} lines"
+        "{TOPOLOGY}: {sent} numbers by two ways while its graph and images were changed five times, a circle was refused, and each Deployment lost a pod: none lost, none given up, {lines} lines"
     );
     Ok(())
 }
@@ -107,6 +113,37 @@ impl Diamond<'_> {
         let writers: Vec<Value> = ["meet", "audit"][..=graph].iter().map(|task| writer(task)).collect();
         let overlay = json!({"removedEdges": removed, "tasks": writers});
         run_command(self.site.deploy(&project, TOPOLOGY, image, &overlay, &["--wait"])?.stdout(Stdio::null()))
+    }
+
+    /// Asks for a graph that is refused, sees that what is there goes on, and takes the graph back.
+    fn refuses(&self, graph: &str) -> Result<()> {
+        let topology = format!("topology/{TOPOLOGY}");
+        let get = |field: &str| {
+            let list = answer(&mut self.site.kubectl(&["get", &topology, "--output=json"]))?;
+            list.pointer(field).cloned().with_context(|| format!("`{TOPOLOGY}` has no {field}"))
+        };
+        let ask = |graph: &Value| {
+            let patch = json!({"spec": {"graph": graph}}).to_string();
+            run_command(self.site.kubectl(&["patch", &topology, "--type=merge", "--patch", &patch]).stdout(Stdio::null()))
+        };
+        let (good, revision) = (get("/spec/graph")?, get("/status/revision")?);
+        ask(&graph.into())?;
+        run_command(self.site.kubectl(&["wait", "--for=condition=Accepted=False", PATIENCE, &topology]).stdout(Stdio::null()))?;
+        let sent: BTreeSet<u64> = (0..self.next.load(Relaxed)).collect();
+        ensure!(get("/status/revision")? == revision, "a graph that was refused is a revision");
+        wait_every(LOOK_AGAIN, "what was sent beside a graph that is refused", SETTLE_LIMIT, || {
+            Ok(sent.is_subset(&self.numbers("meet", "left")?).then_some(()))
+        })?;
+        ask(&good)?;
+        run_command(self.site.kubectl(&["wait", "--for=condition=Accepted=True", PATIENCE, &topology]).stdout(Stdio::null()))
+    }
+
+    /// Each Deployment loses its pods, one Deployment after the other.
+    fn lose_each_pod(&self) -> Result<()> {
+        for part in self.site.parts(TOPOLOGY)? {
+            run_command(self.site.kubectl(&["delete", "pod", "--selector", &part, "--wait=false"]).stdout(Stdio::null()))?;
+        }
+        Ok(())
     }
 
     fn roll_back(&self, more: &[&str]) -> Result<()> {

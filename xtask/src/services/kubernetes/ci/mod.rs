@@ -137,6 +137,18 @@ impl Site<'_> {
         command
     }
 
+    /// The selectors of the pods of each Deployment of a topology.
+    fn parts(&self, topology: &str) -> Result<Vec<String>> {
+        let selector = format!("--selector=leatworks.dev/topology={topology}");
+        let list = answer(&mut self.kubectl(&["get", "deployments", &selector, "--output=json"]))?;
+        let part = |object: &Value| {
+            let labels = object["spec"]["selector"]["matchLabels"].as_object().context("a Deployment selects by labels")?;
+            let pairs = labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
+            Ok(pairs.collect::<Vec<_>>().join(","))
+        };
+        list["items"].as_array().context("a list has items")?.iter().map(part).collect()
+    }
+
     /// `kubectl` in the namespace of the tests.
     fn kubectl(&self, words: &[&str]) -> Command {
         let mut command = self.cluster.kubectl();

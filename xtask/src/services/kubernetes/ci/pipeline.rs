@@ -58,7 +58,7 @@ pub(super) fn survives(site: &Site<'_>) -> Result<()> {
     pipeline.send(&mut sent)?;
     pipeline.settled(sent)?;
     pipeline.counted()?;
-    let parts = pipeline.parts()?;
+    let parts = site.parts(TOPOLOGY)?;
     println!("{TOPOLOGY}: {} Deployments, of which each loses a pod", parts.len());
     ensure!(parts.len() + 3 <= CAMPAIGNS, "more campaigns are needed for {} Deployments", parts.len());
     for part in &parts {
@@ -66,8 +66,10 @@ pub(super) fn survives(site: &Site<'_>) -> Result<()> {
         run_command(site.kubectl(&["delete", "pod", "--selector", part, "--wait=false"]).stdout(Stdio::null()))?;
     }
     pipeline.send(&mut sent)?;
+    let on_it = pipeline.pods_on("node2")?;
+    ensure!(on_it > 0, "node2 has no pod of the topology that could be lost");
     site.cluster.kill_node(2)?;
-    println!("node2 has lost its power");
+    println!("node2 has lost its power, with {on_it} pods of the topology");
     pipeline.send(&mut sent)?;
     run_command(&mut site.kubectl(&["wait", "--for=condition=Ready=Unknown", PATIENCE, "node/node2"]))?;
     pipeline.settled(sent)?;
@@ -149,16 +151,15 @@ impl Pipeline<'_> {
         ]})
     }
 
-    /// The selectors of the Deployments of the topology.
-    fn parts(&self) -> Result<Vec<String>> {
-        let selector = format!("--selector=leatworks.dev/topology={TOPOLOGY}");
-        let list = answer(&mut self.site.kubectl(&["get", "deployments", &selector, "--output=json"]))?;
-        let part = |object: &Value| {
-            let labels = object["spec"]["selector"]["matchLabels"].as_object().context("a Deployment selects by labels")?;
-            let pairs = labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
-            Ok(pairs.collect::<Vec<_>>().join(","))
-        };
-        list["items"].as_array().context("a list has items")?.iter().map(part).collect()
+    /// How many pods of the topology run on a node.
+    fn pods_on(&self, node: &str) -> Result<usize> {
+        let words = ["get", "pods", "--selector", &format!("leatworks.dev/topology={TOPOLOGY}"), "--output=json"];
+        let list = answer(
+            &mut self
+                .site
+                .kubectl(&[&words[..], &["--field-selector", &format!("spec.nodeName={node},status.phase=Running")]].concat()),
+        )?;
+        Ok(list["items"].as_array().context("a list has items")?.len())
     }
 
     /// Sends the next campaign.
