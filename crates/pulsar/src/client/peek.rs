@@ -2,7 +2,6 @@
 
 use super::{
     Inner,
-    error::Answer,
     pack::Place,
     reader::{Acknowledged, Reading},
     seat::Subscription,
@@ -21,11 +20,11 @@ pub(super) struct Unsettled {
 }
 
 /// Messages of one entry.
-struct Part {
-    place: Place,
-    indexes: Vec<usize>,
+pub(super) struct Part {
+    pub(super) place: Place,
+    pub(super) indexes: Vec<usize>,
     /// How many messages the entry has.
-    total: usize,
+    pub(super) total: usize,
 }
 
 impl Inner {
@@ -64,24 +63,12 @@ impl Inner {
         let is_taken = known.hands().kind().is_some();
         if !unheard.is_empty()
             && !is_taken
-            && let Err(error) = self.tell_unheard(topic, known, unheard).await
+            && let Err(error) = self.tell_parts(topic, known, unheard).await
         {
             // It stays as it was until somebody looks again.
             tracing::info!(topic, %error, "what is settled could not be acknowledged");
         }
         Ok(open)
-    }
-
-    async fn tell_unheard(&self, topic: &str, known: &Arc<Subscription>, unheard: Vec<Part>) -> Answer<()> {
-        let acker = self.acker(known, topic).await?;
-        let ids: Vec<_> = {
-            let mut hands = known.hands();
-            let settle = |part: Part| hands.settle_unknown(&acker.feed, part.place, &part.indexes, part.total);
-            unheard.into_iter().filter_map(settle).collect()
-        };
-        let told = acker.feed.ack(ids).await;
-        acker.leave().await;
-        told
     }
 
     pub(super) async fn unsettled(

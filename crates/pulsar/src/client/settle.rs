@@ -6,7 +6,8 @@ use super::{
     feed::{Feed, FeedOptions, Sink},
     hands::{Acks, Barred, Taken},
     limits::STILL_MAX,
-    pack::{Again, Arrived, Outgoing, Place},
+    pack::{Again, NO_POSITION, Outgoing, Place},
+    peek::Part,
     reader::Reading,
     seat::Subscription,
     state::{self, Runs, Settles, Store},
@@ -15,7 +16,11 @@ use super::{
 use crate::wire::{frame::Entry, proto::Deliver};
 use futures_util::future::join_all;
 use leatworks_broker::{Ack, BrokerError, ErrorKind, Message, Position, Result, Step, SubscriptionKind};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// The inputs of a step on one subscription.
@@ -79,8 +84,12 @@ impl Inner {
         self.check()?;
         let state = state::check(&step.state)?;
         self.check_publishes(&step.publishes).await?;
+        let mut named: Option<(&str, &str)> = None;
         for Ack { topic, subscription, position, cumulative } in &step.acks {
-            self.check_named(topic, subscription).await?;
+            // Mostly they are all of one subscription, and the service is asked about it.
+            if named.replace((topic, subscription)) != Some((topic.as_ref(), subscription.as_ref())) {
+                self.check_named(topic, subscription).await?;
+            }
             let known = self.subscription(topic, subscription).hands().holds(*position);
             if *cumulative && !known && self.is_beyond(topic, Place::of(*position).0).await? {
                 return Err(missing(topic, *position));
@@ -128,9 +137,7 @@ impl Inner {
         let mut acks: Acks = Vec::new();
         for Inputs { subscription, held, unknown } in std::mem::take(&mut begun.0) {
             acks.extend(subscription.settle(&held));
-            for position in unknown {
-                self.settle_elsewhere(&subscription, position).await?;
-            }
+            self.settle_elsewhere(&subscription, unknown).await?;
         }
         self.tell(acks).await
     }
@@ -224,50 +231,71 @@ impl Inner {
         Ok(Acker { feed, is_own: true })
     }
 
-    /// Settles messages of one entry that this process has not in hand: how large the entry is has to be looked up.
+    /// Settles messages of some entries that this process has not in hand: how large the entries are has to be looked up. Gives what is of entries that are
+    /// not there.
     pub(super) async fn settle_unknown(
         &self,
         subscription: &Arc<Subscription>,
         topic: &str,
-        place: Place,
-        indexes: impl FnOnce(&[Arrived]) -> Vec<usize>,
-    ) -> Result<bool> {
-        let mut found = None;
+        mut wanted: BTreeMap<Place, Vec<usize>>,
+    ) -> Result<BTreeMap<Place, Vec<usize>>> {
+        let (Some((first, _)), Some((last, _))) = (wanted.first_key_value(), wanted.last_key_value()) else {
+            return Ok(wanted);
+        };
+        let (after, last) = ((first.ledger, first.entry as i64 - 1), *last);
+        let mut parts = Vec::new();
         let reading = Reading { pool: &self.consuming, admin: &self.admin, options: &self.options };
         reading
-            .entries(topic, (place.ledger, place.entry as i64 - 1), |at, messages| {
-                found = Some(messages).filter(|_| at == place);
-                false
+            .entries(topic, after, |place, messages| {
+                if let Some(mut indexes) = wanted.remove(&place) {
+                    let total = messages.len();
+                    indexes.retain(|index| *index < total);
+                    parts.push(Part { place, indexes, total });
+                }
+                place < last
             })
             .await?;
-        let Some(messages) = found else { return Ok(false) };
-        let (indexes, total) = (indexes(&messages), messages.len());
-        if indexes.iter().any(|index| *index >= total) {
-            return Ok(false);
+        if !parts.is_empty() {
+            self.tell_parts(topic, subscription, parts).await?;
         }
-        let acker = self.acker(subscription, topic).await?;
-        let id = subscription.hands().settle_unknown(&acker.feed, place, &indexes, total);
-        let told = acker.feed.ack(id.into_iter().collect()).await;
-        acker.leave().await;
-        told?;
-        Ok(true)
+        Ok(wanted)
     }
 
-    /// Settles a message that is in nobody's hands here.
-    async fn settle_elsewhere(&self, subscription: &Arc<Subscription>, position: Position) -> Result<()> {
-        let moved = subscription.hands().moved(position);
-        let (topic, at) = match moved {
-            Some(to) => (retry_topic(&subscription.topic, &subscription.name), to),
-            None => (subscription.topic.to_string(), position),
+    /// Settles parts of entries through a consumer of their topic, all with one acknowledgement.
+    pub(super) async fn tell_parts(&self, topic: &str, subscription: &Arc<Subscription>, parts: Vec<Part>) -> Answer<()> {
+        let acker = self.acker(subscription, topic).await?;
+        let ids: Vec<_> = {
+            let mut hands = subscription.hands();
+            let settle = |part: Part| hands.settle_unknown(&acker.feed, part.place, &part.indexes, part.total);
+            parts.into_iter().filter_map(settle).collect()
         };
-        let (place, index) = Place::of(at);
-        if self.settle_unknown(subscription, &topic, place, |_| vec![index]).await? || moved.is_some() {
-            return Ok(());
+        let told = acker.feed.ack(ids).await;
+        acker.leave().await;
+        told
+    }
+
+    /// Settles messages that are in nobody's hands here. Each is looked for where it lies: reading and acknowledging them one by one took ten milliseconds for each.
+    async fn settle_elsewhere(&self, subscription: &Arc<Subscription>, positions: Vec<Position>) -> Result<()> {
+        let (mut own, mut copies) = (BTreeMap::<Place, Vec<usize>>::new(), BTreeMap::<Place, Vec<usize>>::new());
+        {
+            let hands = subscription.hands();
+            for position in positions {
+                let moved = hands.moved(position);
+                let (place, index) = Place::of(moved.unwrap_or(position));
+                let lie = if moved.is_some() { &mut copies } else { &mut own };
+                lie.entry(place).or_default().push(index);
+            }
         }
+        // A copy that is gone was acknowledged.
+        self.settle_unknown(subscription, &retry_topic(&subscription.topic, &subscription.name), copies).await?;
+        let gone = self.settle_unknown(subscription, &subscription.topic, own).await?;
         // Either it was acknowledged long ago and is gone, or it never was.
-        match self.is_beyond(&subscription.topic, place).await? {
-            true => Err(missing(&subscription.topic, position)),
-            false => Ok(()),
+        match gone.last_key_value() {
+            Some((place, indexes)) if self.is_beyond(&subscription.topic, *place).await? => {
+                let position = place.position(indexes[0]).unwrap_or(NO_POSITION);
+                Err(missing(&subscription.topic, position))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -7,7 +7,7 @@ use super::{
     error::PulsarError,
     feed::{Feed, FeedOptions},
     limits::{PREFETCH_MAX, STILL_DELAYED_MAX, STILL_MAX},
-    pack::{Arrived, Place},
+    pack::Place,
     reader::{Acknowledged, Reading},
     seat::{Inbox, Seat},
     sender::Sender,
@@ -214,25 +214,27 @@ impl Inner {
         let reading = Reading { pool: &self.consuming, admin: &self.admin, options: &self.options };
         reading
             .entries(topic, stands.through, |place, messages| {
-                first = Some((place, messages.first().is_some_and(|arrived| arrived.message.created_ms < time)));
+                first = Some((place, messages.iter().take_while(|arrived| arrived.message.created_ms < time).count()));
                 false
             })
             .await?;
-        if let Some((place, true)) = first {
-            let older = |messages: &[Arrived]| {
-                let young = messages.iter().position(|arrived| arrived.message.created_ms >= time);
-                (0..young.unwrap_or(messages.len())).collect()
-            };
-            self.settle_unknown(&self.subscription(topic, subscription), topic, place, older).await?;
+        match first {
+            Some((place, older)) => self.settle_first(topic, subscription, place, older).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The service moves to entries; what is before a message in its batch is settled.
     async fn settle_before(&self, topic: &str, subscription: &str, position: Position) -> Result<()> {
         let (place, index) = Place::of(position);
-        if index > 0 {
-            self.settle_unknown(&self.subscription(topic, subscription), topic, place, |_| (0..index).collect()).await?;
+        self.settle_first(topic, subscription, place, index).await
+    }
+
+    /// Settles the first messages of an entry.
+    async fn settle_first(&self, topic: &str, subscription: &str, place: Place, count: usize) -> Result<()> {
+        if count > 0 {
+            let parts = BTreeMap::from([(place, (0..count).collect())]);
+            self.settle_unknown(&self.subscription(topic, subscription), topic, parts).await?;
         }
         Ok(())
     }
