@@ -15,7 +15,7 @@ use std::{
 const STEP_MESSAGES_MAX: usize = 1024;
 
 /// The most bytes of outputs in one step, unless a single message gives more. A group of 4 MiB takes a slow disk (120 MB/s) 33 ms.
-const STEP_BYTES_MAX: usize = 4 << 20;
+pub(crate) const STEP_BYTES_MAX: usize = 4 << 20;
 
 /// The first wait before a commit is tried again that a full disk or a lost connection has held up.
 const RETRY_FIRST: Duration = Duration::from_millis(20);

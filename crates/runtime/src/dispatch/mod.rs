@@ -10,7 +10,7 @@ mod edge;
 mod lane;
 
 pub(crate) use attempt::{Outcome, backoff, died, fail, guard_panic, panic_error};
-pub(crate) use commit::{commit, give_back, patiently};
+pub(crate) use commit::{STEP_BYTES_MAX, commit, give_back, patiently};
 pub use dead::DeadLetter;
 pub(crate) use dead::clean;
 pub(crate) use edge::{Edge, Queue, Taken};
