@@ -150,7 +150,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "R11-pulsar",
         title: "dead letters and back on Pulsar",
-        target: "5,000 messages are given up and given back by a command that is killed 50 times: none lost, each as it was sent and with its cause and attempts, and none has an effect twice",
+        target: "100,000 messages are given up and given back by a command that is killed 50 times: none lost, each as it was sent and with its cause and attempts, and none has an effect twice",
         programs: &[],
         root: false,
         service: true,
