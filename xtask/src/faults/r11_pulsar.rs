@@ -56,6 +56,8 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     finding.require(last == DONE, || format!("the last command ended with {last}, as if the kills had left it nothing"));
     let left = look(&broker).await?.found;
     finding.require(left == 0, || format!("{left} letters were left"));
+    let back = given_back(&broker).await?;
+    finding.require(back == letters, || format!("{back} of {letters} letters have gone back: some of them twice, or not at all"));
     let again = redrive(&rig).await?;
     finding.require(again == NOTHING, || format!("a second command ended with {again}, as if there were letters"));
     broker.close().await?;
@@ -63,7 +65,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     rig.drain().await?;
     let verdict = rig.judge(0)?;
     finding.seen = format!(
-        "{found} messages given up, {whole} of the letters with payload, cause and attempts as they must be; given back by a command that was killed at work {cut} times, and by one more; {}",
+        "{found} messages given up, {whole} of the letters with payload, cause and attempts as they must be; {back} given back by a command that was killed at work {cut} times, and by one more; {}",
         verdict.figures()
     );
     finding.objections.extend(verdict.objections());

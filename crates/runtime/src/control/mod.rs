@@ -7,6 +7,7 @@ mod access;
 mod act;
 mod pending;
 mod place;
+mod redrive;
 mod socket;
 
 pub use access::{Access, AccessError};
