@@ -10,7 +10,9 @@ use leatworks::{
     open_task,
     plan::Plan,
     run::{Report, RunOptions, Stop, run},
+    topics::DEAD_LETTER_SUBSCRIPTION,
 };
+use leatworks_broker::{Message, Position, Publish, Step};
 use leatworks_pulsar::{PulsarBroker, PulsarOptions};
 use serde::Deserialize;
 use std::{
@@ -32,6 +34,11 @@ fn variable(name: &str) -> String {
 
 /// A broker on a namespace that no other test has.
 async fn broker() -> Arc<dyn Broker> {
+    connected(namespace()).await
+}
+
+/// A namespace that no other test has.
+fn namespace() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
     let namespace = format!("runtime-{now:x}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -44,8 +51,12 @@ async fn broker() -> Arc<dyn Broker> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.split(' ').nth(1).is_some_and(|status| status.starts_with('2')), "{path}: {answer}");
-    let url = variable("LEAT_PULSAR_URL");
-    let options = PulsarOptions { url, admin_url: Some(admin.clone()), namespace, ..PulsarOptions::default() };
+    namespace
+}
+
+async fn connected(namespace: String) -> Arc<dyn Broker> {
+    let (url, admin_url) = (variable("LEAT_PULSAR_URL"), Some(variable("LEAT_PULSAR_ADMIN_URL")));
+    let options = PulsarOptions { url, admin_url, namespace, ..PulsarOptions::default() };
     Arc::new(PulsarBroker::connect(options).await.unwrap())
 }
 
@@ -175,6 +186,54 @@ async fn poison_is_tried_exactly_as_often_as_said_then_kept_and_can_be_redriven(
     assert!(matches!(perform(broker.as_ref(), redrive, false).await, Response::Count { count: 0 }), "each is redriven once");
     let report = drain(&broker, topology).await;
     assert_eq!((report.given_up(), report.tasks["moody"].handled), (0, 4), "{report}");
+}
+
+/// Gives up whatever comes.
+#[derive(Deserialize)]
+struct Never;
+
+impl Task for Never {
+    type In = u64;
+    type Out = ();
+
+    async fn run(&self, _: u64, _cx: &Context) -> Result<(), TaskError> {
+        Err(TaskError::permanent("never"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_that_a_killed_redrive_has_sent_and_not_settled_do_not_go_back_twice() {
+    let topology = topology("halfway", vec![node("never", Kind::Rust(open_task::<Never>))], &[]);
+    let edge = &topology.edges[0];
+    for sent in [0, 6, 10] {
+        let namespace = namespace();
+        let killed = connected(namespace.clone()).await;
+        send_all(&killed, topology, (0..10).map(|number| number.to_string())).await;
+        assert_eq!(drain(&killed, topology).await.given_up(), 10);
+        let letters = killed.peek(edge.dead_letter_topic, DEAD_LETTER_SUBSCRIPTION, Position(0), 100).await.unwrap();
+        // It has noted what it sends, as redrives do, and comes so far.
+        let positions: Vec<u64> = letters.iter().map(|(position, _)| position.0).collect();
+        let sending = serde_json::json!({ "edge": edge.id, "first": 0, "positions": positions }).to_string();
+        let state = vec![("redrive/halfway.redrive".to_owned(), Some(sending.into()))];
+        killed.commit(Step { state, ..Step::default() }).await.unwrap();
+        let back = |(number, (_, message)): (usize, &(Position, Message))| Publish {
+            topic: edge.retry_topic.into(),
+            message: message.clone().into(),
+            sequence: Some(("redrive".into(), number as u64)),
+        };
+        killed.publish(letters.iter().enumerate().take(sent).map(back).collect()).await.unwrap();
+        killed.close().await.unwrap();
+
+        let broker = connected(namespace).await;
+        let redrive = Request::Redrive { topology: topology.into(), filter: Filter::default() };
+        let answer = perform(broker.as_ref(), redrive, false).await;
+        assert!(matches!(answer, Response::Count { count } if count == 10 - sent as u64), "{sent} were sent: {answer:?}");
+        let back = broker.peek(edge.retry_topic, edge.subscription, Position(0), 100).await.unwrap();
+        let ids = |of: &[(Position, Message)]| of.iter().map(|(_, message)| message.id).collect::<Vec<_>>();
+        assert_eq!(ids(&back), ids(&letters), "{sent} were sent");
+        let left = broker.peek(edge.dead_letter_topic, DEAD_LETTER_SUBSCRIPTION, Position(0), 100).await.unwrap();
+        assert_eq!(left, [], "{sent} were sent");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
