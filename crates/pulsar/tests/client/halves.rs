@@ -352,3 +352,36 @@ fn mark(topic: &str) -> String {
     let stats: serde_json::Value = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"));
     stats["cursors"]["leat"]["markDeletePosition"].as_str().unwrap().to_owned()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_step_settles_messages_of_many_entries_that_nobody_has_in_hand() {
+    let broker = connected().await;
+    let topic = made(&broker, TopicKind::Plain).await;
+    // Each batch is an entry.
+    for first in [1, 6, 11, 16] {
+        broker.publish((first..first + 5).map(|id| publish_of(&topic, id)).collect()).await.unwrap();
+    }
+    let all = broker.peek(&topic, "s", Position(0), 100).await.unwrap();
+    let step = |indexes: &[usize]| {
+        let of =
+            |index: &usize| Ack { topic: topic.clone(), subscription: "s".into(), position: all[*index].0, cumulative: false };
+        Step { acks: indexes.iter().map(of).collect(), guard: false, ..Step::default() }
+    };
+    let left = async |broker: &PulsarBroker| -> Vec<u128> {
+        let found = broker.peek(&topic, "s", Position(0), 100).await.unwrap();
+        found.into_iter().map(|(_, message)| message.id.0).collect()
+    };
+    // A whole entry, parts of two, and nothing of one between them.
+    broker.commit(step(&[4, 0, 5, 6, 7, 8, 9, 17])).await.unwrap();
+    assert_eq!(left(&broker).await, [2, 3, 4, 11, 12, 13, 14, 15, 16, 17, 19, 20]);
+    // What is settled already, and is gone, is in nobody's way.
+    broker.commit(step(&[0, 1, 2, 3, 5, 9, 14])).await.unwrap();
+    assert_eq!(left(&broker).await, [11, 12, 13, 14, 16, 17, 19, 20]);
+    let mut beyond = step(&[10]);
+    let far = Ack { position: Position(all[19].0.0 + (1 << 20)), ..beyond.acks[0].clone() };
+    beyond.acks.push(far);
+    assert_eq!(broker.commit(beyond).await.unwrap_err().kind(), ErrorKind::NotFound);
+    broker.commit(step(&(10..20).collect::<Vec<_>>())).await.unwrap();
+    assert_eq!(left(&broker).await, [0; 0]);
+    assert_eq!(left(&connected().await).await, [0; 0]);
+}
