@@ -25,7 +25,7 @@ const READ_MAX: usize = 10_000;
 /// How often is looked how many letters have gone back.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// How long after it was seen at work the command is killed at most: a step of it takes some fifty milliseconds, and a kill is to come anywhere in it.
+/// How long after it was seen at work the command is killed at most: a step of it takes about as long, and a kill is to come anywhere in it.
 const KILLED_WITHIN: Duration = Duration::from_millis(100);
 
 /// How long it may take when nobody kills it: 391 steps for 100,000 letters, and beside other work.
