@@ -36,7 +36,7 @@ const DONE: i32 = 0;
 const NOTHING: i32 = 4;
 
 pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
-    let (letters, kills) = setting.pick((4_000, 4), (100_000, 50));
+    let (letters, kills) = setting.pick((10_000, 4), (100_000, 50));
     let mut random = Random::new(setting.seed, "R11");
     let server = service::start()?;
     let mut rig = service::rig(&setting.folder, &server, server.port)?;
