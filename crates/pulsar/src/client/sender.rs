@@ -68,6 +68,7 @@ impl Sender {
             id: NEXT.fetch_add(1, Relaxed),
             epoch: 0,
             last: last.clone(),
+            confirmed: None,
             jobs: HashMap::new(),
             next_job: 0,
             pending: VecDeque::new(),
@@ -127,7 +128,10 @@ struct Work {
     counts: bool,
     id: u64,
     epoch: u64,
+    /// The last sequence that the service has, or is to have by what is under way.
     last: Arc<AtomicU64>,
+    /// The last one that the service has said it has.
+    confirmed: Option<u64>,
     jobs: HashMap<u64, Open>,
     next_job: u64,
     pending: VecDeque<Pending>,
@@ -145,7 +149,9 @@ struct Open {
 
 /// An entry without a receipt, and which places of which jobs its messages are.
 struct Pending {
+    /// Of its first message and its last.
     sequence: u64,
+    last: u64,
     frame: Bytes,
     parts: Vec<(u64, usize)>,
 }
@@ -225,6 +231,7 @@ impl Work {
         if self.last.load(Relaxed) == NO_SEQUENCE
             && let Some(last) = opened.last_sequence_id.and_then(|last| u64::try_from(last).ok())
         {
+            self.confirmed = Some(last);
             self.last.store(last, Relaxed);
         }
         // In order, with the sequences they had: the service drops what it has already.
@@ -306,7 +313,7 @@ impl Work {
             let (first, last) = (sequence(some.first()), sequence(some.last()));
             let frame = pack::frame((self.id, &name), some, first, last, now);
             let parts = parts[at..at + some.len()].to_vec();
-            self.pending.push_back(Pending { sequence: first, frame: frame.clone(), parts });
+            self.pending.push_back(Pending { sequence: first, last, frame: frame.clone(), parts });
             at += some.len();
             link.send_bytes(frame)?;
         }
@@ -320,6 +327,7 @@ impl Work {
                     return Ok(());
                 };
                 let Some(pending) = self.pending.remove(at) else { return Ok(()) };
+                self.confirmed = self.confirmed.max(Some(pending.last));
                 let id = receipt.message_id.filter(|id| id.ledger != u64::MAX);
                 for (index, (job, of_job)) in pending.parts.into_iter().enumerate() {
                     let position = id.as_ref().and_then(|id| {
@@ -343,6 +351,9 @@ impl Work {
                     for (job, _) in pending.parts {
                         let _ = self.jobs.remove(&job).map(|open| open.done.send(Err(found.clone())));
                     }
+                    // What was refused is not there, and may come again by its number.
+                    let last = self.confirmed.max(self.pending.back().map(|pending| pending.last));
+                    self.last.store(last.unwrap_or(NO_SEQUENCE), Relaxed);
                 }
                 Ok(())
             }
@@ -362,8 +373,10 @@ impl Work {
         }
     }
 
+    /// Gives up what is under way. Nobody knows what of it the service has; it says so at the next connection.
     fn fail_all(&mut self, error: &PulsarError) {
         self.pending.clear();
+        self.last.store(NO_SEQUENCE, Relaxed);
         for (_, open) in self.jobs.drain() {
             let _ = open.done.send(Err(error.clone()));
         }

@@ -1,6 +1,6 @@
 //! An embedded broker that is served, with its admin API.
 
-use leatworks_broker::{Broker, Durability, Embedded, EmbeddedOptions};
+use leatworks_broker::{Broker, Durability, Embedded, EmbeddedOptions, Limits};
 use leatworks_pulsar::{PulsarOptions, Server, ServerOptions};
 use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -17,8 +17,13 @@ pub(crate) struct Service {
 impl Service {
     /// Serves the journal in a folder.
     pub(crate) async fn start(dir: &Path) -> Self {
+        Self::start_with(dir, Limits::default()).await
+    }
+
+    /// The same with other limits.
+    pub(crate) async fn start_with(dir: &Path, limits: Limits) -> Self {
         // What is written outlives the service, and no power is cut here.
-        let options = EmbeddedOptions { durability: Durability::Process, ..EmbeddedOptions::new(dir) };
+        let options = EmbeddedOptions { durability: Durability::Process, limits, ..EmbeddedOptions::new(dir) };
         let broker = tokio::task::spawn_blocking(move || Embedded::open(options)).await.unwrap().unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let options = ServerOptions { deduplicate: true, ..ServerOptions::default() };
