@@ -292,7 +292,7 @@ impl Rig<'_> {
             6 => {
                 tokio::time::sleep(random.below(Duration::from_secs(1))).await;
                 self.cluster.restart_api_server()?;
-                self.until_deployments_are_looked_at().await?;
+                self.until_the_cluster_goes_on().await?;
                 return Ok(Some("API server killed".to_owned()));
             }
             _ => return Ok(None),
@@ -300,12 +300,11 @@ impl Rig<'_> {
         Ok(Some(format!("controller {number} {done}")))
     }
 
-    /// Waits until the cluster's own controller has taken up a change of a Deployment: some 30 s after a start of the API server, since it is first told that it may watch nothing, and asks again
-    /// when it likes. Until then no Deployment of anybody can be ready.
-    async fn until_deployments_are_looked_at(&self) -> Result<()> {
-        let now = format!("{:?}", SystemTime::now().duration_since(UNIX_EPOCH)?);
+    /// Waits until the cluster's own controllers have taken up a Deployment and removed it again: some 30 s after a start of the API server, since they are first told that they may watch
+    /// nothing, and ask again when they like. Until then no Deployment of anybody can be ready, and none that is removed after its pods can go.
+    async fn until_the_cluster_goes_on(&self) -> Result<()> {
         let labels = json!({"leatworks.test/own": "yes"});
-        let pod = json!({"metadata": {"labels": labels, "annotations": {"leatworks.test/now": now}}, "spec": {"containers": [{"name": "none", "image": "none:1"}]}});
+        let pod = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "none", "image": "none:1"}]}});
         self.apply(&json!({
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -313,16 +312,20 @@ impl Rig<'_> {
             "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": pod},
         }))?;
         let since = Instant::now();
+        let mut is_removed = false;
         while since.elapsed() < PATIENCE {
-            let own = self.list("deployments")?.into_iter().find(|one| one["metadata"]["name"] == "own").unwrap_or_default();
-            if own["status"]["observedGeneration"].is_u64()
-                && own["status"]["observedGeneration"] == own["metadata"]["generation"]
-            {
-                return Ok(());
+            let own = self.list("deployments")?.into_iter().find(|one| one["metadata"]["name"] == "own");
+            match own {
+                None => return Ok(()),
+                Some(own) if !is_removed && own["status"]["observedGeneration"].is_u64() => {
+                    let words = ["delete", "deployment", "own", "--namespace", NAMESPACE, "--cascade=foreground", "--wait=false"];
+                    self.kubectl(&words, None)?;
+                    is_removed = true;
+                }
+                Some(_) => tokio::time::sleep(LOOK_AGAIN).await,
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
         }
-        bail!("the cluster's own controller takes nothing up after {PATIENCE:?}")
+        bail!("the cluster's own controllers take nothing up after {PATIENCE:?}")
     }
 
     /// Writes down what happened, to be looked into when a run takes too long.
