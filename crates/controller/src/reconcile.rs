@@ -146,10 +146,12 @@ impl Reconciler {
         }
     }
 
-    /// A resource that cannot be read is left alone, and says why.
+    /// A resource that cannot be read is left alone, and says why. What was deployed before is neither looked at nor touched.
     async fn park(&self, key: &Key, live: &Value, why: &str) -> Result<Next, ClusterError> {
-        let outcome = Outcome { refused: Some(format!("the resource cannot be read: {why}")), ..Outcome::default() };
         let old: TopologyStatus = serde_json::from_value(live["status"].clone()).unwrap_or_default();
+        let refused = Some(format!("the resource cannot be read: {why}"));
+        let outcome = Outcome { refused, revision: old.revision, ..Outcome::default() };
+        self.metrics.scaled(&key.namespace, &key.name, &[]);
         let status =
             plan::status(live["metadata"]["generation"].as_i64(), None, &[], old.retiring.clone(), &outcome, &old, &now());
         self.tell(key, live, &old, &status).await?;
@@ -179,7 +181,11 @@ impl Reconciler {
         let mut observed = Observed { status: old.clone(), ..Observed::default() };
         let mut retiring = old.retiring.clone();
         match &deployed {
-            None => outcome.revision = None,
+            None => {
+                // Of what was deployed last nobody knows any more how it is to be, so it is left as it is.
+                outcome.revision = old.revision;
+                self.metrics.scaled(&key.namespace, &key.name, &[]);
+            }
             Some(deployed) => {
                 observed.objects = self.cluster.objects(&key.namespace, &key.name, &OBSERVED).await?;
                 retiring = self.carry_out(resource, deployed, &mut observed, &mut outcome).await?;
@@ -345,6 +351,8 @@ impl Reconciler {
     async fn queues(&self, site: Site<'_>, observed: &Observed) -> Result<Queues, QueueError> {
         let mut wanted: Vec<(String, String, String, String)> = plan::drained(site, observed);
         let scaled: Vec<_> = plan::scaled(site);
+        let names: Vec<String> = scaled.iter().map(|(edge, ..)| names::label(edge)).collect();
+        self.metrics.scaled(site.namespace, site.name, &names);
         if wanted.is_empty() && scaled.is_empty() {
             return Ok(Queues::new());
         }
@@ -429,8 +437,10 @@ pub async fn preview(
         Ok(deployable) => deployable,
         Err(why) => return Ok(Err(why)),
     };
-    let observed = Observed { objects, subscribed: true, ..Observed::default() };
+    let mut observed = Observed { objects, subscribed: true, ..Observed::default() };
     let site = Site { name: &key.name, namespace: &key.namespace, uid, spec, graph: &deployable.graph, settings: &settings };
+    // What is let go is written into the status first, and the rest is done when it is there.
+    observed.status.retiring = plan::plan(site, &deployable.objects, &observed).retiring;
     let plan = plan::plan(site, &deployable.objects, &observed);
     Ok(Ok(Preview { plan, observed: observed.objects }))
 }

@@ -122,6 +122,7 @@ fn conditions(status: &TopologyStatus, outcome: &Outcome, old: &TopologyStatus, 
     };
     let subscribed = match &outcome.unsubscribed {
         None if outcome.revision.is_none() => ("Unknown", "NothingDeployed", "nothing is deployed".to_owned()),
+        None if status.graph_hash.is_none() => ("Unknown", "NotLookedAt", "what was deployed before is not looked at".to_owned()),
         None => ("True", "AllThere", "all topics and subscriptions are there".to_owned()),
         Some(why) => ("False", "BrokerFailed", why.clone()),
     };
