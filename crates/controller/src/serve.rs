@@ -6,7 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, header, service::service_fn};
+use hyper::{Method, Request, Response, StatusCode, header, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
     convert::Infallible,
@@ -59,7 +59,9 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, health: 
         };
         let (metrics, health) = (metrics.clone(), health.clone());
         tokio::spawn(async move {
-            let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&request, &metrics, &health))));
+            let service = service_fn(|request: Request<hyper::body::Incoming>| {
+                std::future::ready(Ok::<_, Infallible>(answer(&request, &metrics, &health)))
+            });
             let mut server = hyper::server::conn::http1::Builder::new();
             server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX).keep_alive(false);
             // A caller that goes away is its own affair.
@@ -69,7 +71,7 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, health: 
     }
 }
 
-fn answer(request: &Request<Incoming>, metrics: &Metrics, health: &Health) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, metrics: &Metrics, health: &Health) -> Response<Full<Bytes>> {
     let (status, text) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => (StatusCode::OK, metrics.text()),
         (&Method::GET, "/livez" | "/readyz") if health.is_alive() => (StatusCode::OK, "ok\n".to_owned()),
@@ -83,4 +85,47 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics, health: &Health) -> Re
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; version=0.0.4"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(health: &Health, method: Method, path: &str) -> StatusCode {
+        let request = Request::builder().method(method).uri(path).body(()).expect("a request");
+        answer(&request, &Metrics::default(), health).status()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_gives_no_sign_of_life_fails_the_probes_after_a_minute() {
+        let health = Health::default();
+        let probes = |health: &Health| ["/livez", "/readyz"].map(|path| status(health, Method::GET, path));
+        tokio::time::advance(2 * PULSE_AGE_MAX).await;
+        assert_eq!(probes(&health), [StatusCode::OK; 2], "nothing could be stuck where nobody leads");
+        let (lively, silent) = (Pulse::default(), Pulse::default());
+        health.watches(vec![lively.clone(), silent.clone()]);
+        tokio::time::advance(PULSE_AGE_MAX - Duration::from_secs(1)).await;
+        lively.beat();
+        assert_eq!(probes(&health), [StatusCode::OK; 2]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(probes(&health), [StatusCode::SERVICE_UNAVAILABLE; 2], "one that is silent is enough");
+        silent.beat();
+        assert_eq!(probes(&health), [StatusCode::OK; 2], "it is back");
+        tokio::time::advance(2 * PULSE_AGE_MAX).await;
+        health.watches(Vec::new());
+        assert_eq!(probes(&health), [StatusCode::OK; 2], "the lead is lost");
+    }
+
+    #[tokio::test]
+    async fn nothing_else_is_served() {
+        let health = Health::default();
+        for (method, path, expected) in [
+            (Method::GET, "/metrics", StatusCode::OK),
+            (Method::GET, "/", StatusCode::NOT_FOUND),
+            (Method::GET, "/livez/", StatusCode::NOT_FOUND),
+            (Method::POST, "/livez", StatusCode::METHOD_NOT_ALLOWED),
+        ] {
+            assert_eq!(status(&health, method.clone(), path), expected, "{method} {path}");
+        }
+    }
 }

@@ -20,10 +20,11 @@ use std::{
 use tokio::{sync::mpsc, time::Instant};
 
 /// How long one watch lasts at the server's end. It is asked to end them soon, since that is a sign of life that cannot be missed.
-const WATCH_SECONDS: u32 = 25;
+const WATCH_SECONDS: u32 = 20;
 
-/// How long a watch may say nothing: longer than it lasts, and short enough to be noticed within a minute.
-pub const SILENCE_MAX: Duration = Duration::from_secs(40);
+/// How long a watch may say nothing: 15 seconds longer than it lasts, and so short that the next one has come to its end before [`PULSE_AGE_MAX`] is over. So one silence
+/// alone does not count as being stuck, and a second one does.
+pub const SILENCE_MAX: Duration = Duration::from_secs(35);
 
 /// How old the last sign of life may be before the process is taken for stuck.
 pub const PULSE_AGE_MAX: Duration = Duration::from_secs(60);
@@ -60,7 +61,7 @@ pub struct Notice {
     pub is_anew: bool,
 }
 
-/// When something last came to an end, well or badly: what is stuck has no pulse.
+/// When something last came to an end, well or badly: what is stuck has no pulse, and what says nothing has none either.
 #[derive(Clone)]
 pub struct Pulse {
     began: Instant,
@@ -142,15 +143,20 @@ impl Watch {
     /// Watches until nobody listens.
     pub async fn run(self) {
         let mut pause = PAUSE.0;
+        // That a list is answered does not show that a watch would be.
+        let mut was_silent = false;
         loop {
-            let broken = match self.list().await {
+            let broken = match self.list(was_silent).await {
                 Ok(version) => {
                     pause = PAUSE.0;
                     self.follow(version).await
                 }
                 Err(broken) => broken,
             };
-            self.pulse.beat();
+            was_silent = matches!(broken, Broken::Silent);
+            if !was_silent {
+                self.pulse.beat();
+            }
             match broken {
                 Broken::Unheard => return,
                 Broken::Silent => {
@@ -172,14 +178,16 @@ impl Watch {
     }
 
     /// All that is there, and the version from which to go on.
-    async fn list(&self) -> Result<String, Broken> {
+    async fn list(&self, was_silent: bool) -> Result<String, Broken> {
         self.metrics.called("list");
         let mut params = ListParams::default().labels(&self.labels).limit(PAGE);
         loop {
             let page =
                 tokio::time::timeout(self.silence_max, self.api.list_metadata(&params)).await.map_err(|_| Broken::Silent)?;
             let page = page.map_err(|error| told(&error))?;
-            self.pulse.beat();
+            if !was_silent {
+                self.pulse.beat();
+            }
             for object in &page.items {
                 self.tell(&object.metadata, true).await?;
             }

@@ -17,6 +17,9 @@ use tokio::sync::mpsc;
 /// How long the test waits for what has to come: only a broken watch needs it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a watch may say nothing here.
+const SILENCE_MAX: Duration = Duration::from_millis(300);
+
 /// What the server does with one watch: the lines that it sends, and whether it ends it then or says nothing more.
 struct Script {
     lines: Vec<&'static str>,
@@ -79,9 +82,15 @@ fn watch(address: &str, metrics: &Arc<Metrics>) -> (mpsc::Receiver<Notice>, Puls
     let api: Api<DynamicObject> = Api::namespaced_with(client, "n", &topology_resource());
     let (to, notices) = mpsc::channel(16);
     let pulse = Pulse::default();
-    let silence_max = Duration::from_millis(300);
-    let watch =
-        Watch { api, labels: String::new(), notice: of_itself, to, pulse: pulse.clone(), silence_max, metrics: metrics.clone() };
+    let watch = Watch {
+        api,
+        labels: String::new(),
+        notice: of_itself,
+        to,
+        pulse: pulse.clone(),
+        silence_max: SILENCE_MAX,
+        metrics: metrics.clone(),
+    };
     (notices, pulse, tokio::spawn(watch.run()))
 }
 
@@ -106,7 +115,19 @@ async fn a_silent_watch_is_counted_and_begins_anew() {
     assert!(metrics.text().contains("leatworks_controller_watch_silences_total 2\n"), "{}", metrics.text());
     assert!(pulse.age() < PATIENCE);
     let asked = asked.lock().expect("the paths").clone();
-    assert!(asked[1].contains("resourceVersion=7") && asked[1].contains("timeoutSeconds=25"), "{asked:?}");
+    assert!(asked[1].contains("resourceVersion=7") && asked[1].contains("timeoutSeconds=20"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_watch_that_stays_silent_gives_no_sign_of_life_though_lists_are_answered() {
+    let (address, _) = server(Vec::new());
+    let metrics = Arc::new(Metrics::default());
+    let (mut notices, pulse, _watching) = watch(&address, &metrics);
+    for _ in 0..4 {
+        assert_eq!(next(&mut notices).await, "a!");
+    }
+    // Between the first list and the fourth lie three whole silences.
+    assert!(pulse.age() >= SILENCE_MAX * 3, "its last sign of life was {:?} ago", pulse.age());
 }
 
 #[tokio::test]
