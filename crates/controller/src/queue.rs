@@ -123,14 +123,6 @@ impl Queue {
         }
     }
 
-    /// Nothing is under way any more, and all that was has failed.
-    pub(crate) fn restart(&mut self, now: Instant) {
-        for key in std::mem::take(&mut self.running) {
-            self.again.remove(&key);
-            self.put_back(key, now);
-        }
-    }
-
     /// Counts a failure, and waits for longer than after the one before.
     fn put_back(&mut self, key: Key, now: Instant) {
         let failures = self.failures.entry(key.clone()).or_default();
@@ -282,18 +274,5 @@ mod tests {
         }
         assert_eq!(most[0], 1000);
         assert!(most[1] < 150, "{} of a thousand within ten seconds", most[1]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn all_that_broke_off_is_looked_at_again() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        ["a", "b"].into_iter().for_each(|name| queue.notice(part(name), now));
-        let now = now + GATHER;
-        while queue.take(now).is_some() {}
-        queue.restart(now);
-        let now = now + RETRY_FIRST;
-        let mut back = [queue.take(now), queue.take(now)];
-        back.sort();
-        assert_eq!(back, [Some(key("a")), Some(key("b"))]);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     watch::{self, Key, Notice, NoticeOf, Pulse, Watch},
 };
 use kube::{Api, Client};
-use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc};
+use std::{collections::HashMap, future::Future, net::SocketAddr, pin::pin, sync::Arc};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tracing::Instrument;
 
@@ -85,9 +85,13 @@ pub async fn run(
         let reconciler =
             Reconciler::new(cluster.clone(), brokers.clone(), options.settings.clone(), metrics.clone(), identity.clone());
         let reconciler = Arc::new(reconciler);
-        let leading = Leading::start(&client, &options, &reconciler, &metrics, &health);
+        let look = move |key: Key| {
+            let reconciler = reconciler.clone();
+            async move { reconcile(&reconciler, &key).await }
+        };
+        let leading = Leading::start(&client, &options, &metrics, &health);
         tokio::select! {
-            () = leading.run() => {}
+            () = leading.run(look) => {}
             () = election.hold() => {}
             () = &mut stop => break,
         }
@@ -101,7 +105,6 @@ pub async fn run(
 
 /// The watches and the queue of a controller that leads.
 struct Leading {
-    reconciler: Arc<Reconciler>,
     notices: mpsc::Receiver<Notice>,
     /// They end when this is dropped.
     _watches: JoinSet<()>,
@@ -109,7 +112,7 @@ struct Leading {
 }
 
 impl Leading {
-    fn start(client: &Client, options: &Options, reconciler: &Arc<Reconciler>, metrics: &Arc<Metrics>, health: &Health) -> Self {
+    fn start(client: &Client, options: &Options, metrics: &Arc<Metrics>, health: &Health) -> Self {
         let (to, notices) = mpsc::channel(NOTICES);
         let (mut watches, mut pulses) = (JoinSet::new(), Vec::new());
         let ours = format!("{}={}", names::MANAGED_BY, names::LEATWORKS);
@@ -140,38 +143,39 @@ impl Leading {
         let queue = Pulse::default();
         pulses.push(queue.clone());
         health.watches(pulses);
-        Self { reconciler: reconciler.clone(), notices, _watches: watches, queue }
+        Self { notices, _watches: watches, queue }
     }
 
-    /// Reconciles what is due, for as long as it is polled.
-    async fn run(mut self) {
-        let mut queue = Queue::default();
-        let mut running = JoinSet::new();
+    /// Reconciles what is due, for as long as it is polled. One that breaks off, by an error in the program, counts as failed and stops no other.
+    async fn run<F>(mut self, reconcile: impl Fn(Key) -> F)
+    where
+        F: Future<Output = Wait> + Send + 'static,
+    {
+        let (mut queue, mut running, mut keys) = (Queue::default(), JoinSet::new(), HashMap::new());
         loop {
             self.queue.beat();
             while running.len() < AT_ONCE {
                 let Some(key) = queue.take(Instant::now()) else { break };
-                let reconciler = self.reconciler.clone();
-                running.spawn(async move {
-                    let next = reconcile(&reconciler, &key).await;
-                    (key, next)
-                });
+                let id = running.spawn(reconcile(key.clone())).id();
+                keys.insert(id, key);
             }
             let due = if running.len() < AT_ONCE { queue.due() } else { None };
             // The queue shows that it lives even when there is nothing to do.
             let due = due.unwrap_or(Instant::now() + watch::PULSE_AGE_MAX / 4).min(Instant::now() + watch::PULSE_AGE_MAX / 4);
             tokio::select! {
                 Some(notice) = self.notices.recv() => queue.notice(notice, Instant::now()),
-                Some(done) = running.join_next() => match done {
-                    Ok((key, next)) => queue.done(key, next, Instant::now()),
-                    Err(error) => {
-                        // Which one it was is not known any more, so all that are under way count as not done.
-                        tracing::error!(%error, "a reconciliation broke off");
-                        running.abort_all();
-                        while running.join_next().await.is_some() {}
-                        queue.restart(Instant::now());
-                    }
-                },
+                Some(done) = running.join_next_with_id() => {
+                    let (id, ended) = match done {
+                        Ok((id, wait)) => (id, Ok(wait)),
+                        Err(error) => (error.id(), Err(error)),
+                    };
+                    let Some(key) = keys.remove(&id) else { continue };
+                    let wait = ended.unwrap_or_else(|error| {
+                        tracing::error!(topology = key.name, namespace = key.namespace, %error, "a reconciliation broke off");
+                        Wait::Retry
+                    });
+                    queue.done(key, wait, Instant::now());
+                }
                 () = tokio::time::sleep_until(due) => {}
             }
         }
@@ -198,4 +202,45 @@ async fn reconcile(reconciler: &Reconciler, key: &Key) -> Wait {
     };
     reconciler.metrics.reconciled(result, began.elapsed());
     wait
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+        time::Duration,
+    };
+    use tokio::sync::Notify;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_breaks_off_is_tried_again_and_cuts_off_no_other() {
+        let (to, notices) = mpsc::channel(NOTICES);
+        let key = |name: &str| Key { namespace: "n".to_owned(), name: name.to_owned() };
+        for name in ["broken", "slow"] {
+            to.send(Notice { key: key(name), asked: None, is_anew: false }).await.expect("it is taken");
+        }
+        let leading = Leading { notices, _watches: JoinSet::new(), queue: Pulse::default() };
+        let (broken, slow, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let (breaks, begins, end) = (broken.clone(), slow.clone(), ended.clone());
+        let running = tokio::spawn(leading.run(move |key: Key| {
+            let (breaks, begins, end) = (breaks.clone(), begins.clone(), end.clone());
+            async move {
+                if key.name == "broken" {
+                    breaks.fetch_add(1, Relaxed);
+                    panic!("an error in the program");
+                }
+                begins.fetch_add(1, Relaxed);
+                // The other one breaks off several times meanwhile.
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                end.notify_one();
+                Wait::After(Duration::from_secs(600))
+            }
+        }));
+        ended.notified().await;
+        running.abort();
+        assert_eq!(slow.load(Relaxed), 1, "it began once and came to its end");
+        let tries = broken.load(Relaxed);
+        assert!((3..20).contains(&tries), "tried {tries} times within ten seconds, after longer and longer waits");
+    }
 }
