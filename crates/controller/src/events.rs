@@ -1,7 +1,7 @@
 //! What is told to those who watch a topology.
 
 use crate::{
-    crd::{Condition, TopologyStatus},
+    crd::{Condition, RemovedEdges, TopologyStatus},
     names,
 };
 use serde_json::{Value, json};
@@ -35,8 +35,22 @@ pub(crate) fn of(live: &Value, old: &TopologyStatus, new: &TopologyStatus, insta
             &format!("the edge {} is no longer in the graph; its backlog: {:?}", entry.edge, entry.policy),
         );
     }
-    for entry in old.retiring.iter().filter(|entry| new.retiring.iter().all(|after| after.edge != entry.edge)) {
-        tell("Normal", "EdgeGone", &format!("the removed edge {} is gone", entry.edge));
+    for entry in &old.retiring {
+        let edge = &entry.edge;
+        match new.retiring.iter().find(|after| after.edge == *edge) {
+            Some(after) if entry.policy == RemovedEdges::Drain && after.policy == RemovedEdges::Park => tell(
+                "Warning",
+                "EdgeParked",
+                &format!(
+                    "messages wait on the removed edge {edge}, and nothing is left that could handle them: its subscription stays, as with `removedEdges: Park`; it goes when the edge comes back and is removed with `Drop`"
+                ),
+            ),
+            Some(_) => {}
+            None if entry.policy == RemovedEdges::Park => {
+                tell("Normal", "EdgeGone", &format!("nobody serves the removed edge {edge} any more; its subscription stays"))
+            }
+            None => tell("Normal", "EdgeGone", &format!("the removed edge {edge} is gone")),
+        }
     }
     events
 }

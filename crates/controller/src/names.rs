@@ -37,6 +37,9 @@ pub const SUBSCRIPTION: &str = "leatworks.dev/subscription";
 /// Where messages wait to be tried again.
 pub const RETRY_TOPIC: &str = "leatworks.dev/retry-topic";
 
+/// An annotation on a run with the edges that it serves, and the same of each of them: a list of lists, as JSON.
+pub const EDGES: &str = "leatworks.dev/edges";
+
 /// The longest name of an object: a Deployment appends 17 characters for its pods, whose host name has 63 at most.
 const OBJECT_NAME_MAX: usize = 46;
 

@@ -26,10 +26,14 @@ const SYSCTLS: [&str; 10] = [
 /// The types of SELinux that are confined.
 const SELINUX: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 
-/// What a pod must not have. `account` is the service account that it is given, if any.
-pub fn violations(pod: &Value, account: Option<&str>) -> Vec<String> {
+/// Before the name of a container, an annotation that says which AppArmor profile it has, as before there was a field for that. Clusters still go by it.
+const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+
+/// What a pod of this template must not have. `account` is the service account that it is given, if any.
+pub fn violations(template: &Value, account: Option<&str>) -> Vec<String> {
     let mut found = Vec::new();
-    let Some(pod) = pod.as_object() else { return vec!["the pod is no object".to_owned()] };
+    let Some(pod) = template["spec"].as_object() else { return vec!["the pod is no object".to_owned()] };
+    annotations(&template["metadata"]["annotations"], &mut found);
     host(pod, &mut found);
     identity(pod, account, &mut found);
     volumes(pod, &mut found);
@@ -45,6 +49,19 @@ pub fn violations(pod: &Value, account: Option<&str>) -> Vec<String> {
         check_container(container, of_pod, &mut found);
     }
     found
+}
+
+/// What annotations say of the security of containers.
+fn annotations(annotations: &Value, found: &mut Vec<String>) {
+    for (key, profile) in annotations.as_object().into_iter().flatten() {
+        let Some(container) = key.strip_prefix(APPARMOR) else { continue };
+        let is_allowed = |profile: &str| matches!(profile, "" | "runtime/default") || profile.starts_with("localhost/");
+        if !profile.as_str().is_some_and(is_allowed) {
+            found.push(format!(
+                "container `{container}`: the annotation says the AppArmor profile {profile}, which is neither `runtime/default` nor `localhost/…`"
+            ));
+        }
+    }
 }
 
 /// What would reach the node.

@@ -23,6 +23,12 @@ fn container(mut container: Value) -> Value {
     json!({ "spec": { "containers": [container] } })
 }
 
+/// A template that says by an annotation which AppArmor profile a container has.
+fn apparmor(container: &str, profile: &str) -> Value {
+    let key = format!("container.apparmor.security.beta.kubernetes.io/{container}");
+    json!({ "metadata": { "annotations": { key: profile } } })
+}
+
 #[test]
 fn hostile_templates_are_refused_with_their_reason() {
     let context = |context: Value| container(json!({ "securityContext": context }));
@@ -73,6 +79,8 @@ fn hostile_templates_are_refused_with_their_reason() {
             "names a host",
         ),
         (container(json!({ "lifecycle": { "postStart": { "tcpSocket": { "host": "db", "port": 1 } } } })), "names a host"),
+        (apparmor("worker", "unconfined"), "container `worker`: the annotation says the AppArmor profile \"unconfined\""),
+        (apparmor("another", "runtime/other"), "container `another`: the annotation"),
         (json!({ "metadata": { "labels": { "leatworks.dev/topology": "another" } } }), "labels by which it is found"),
         (pod(json!({ "containers": { "name": "worker" } })), "`containers` is no list"),
         (pod(json!({ "volumes": ["data"] })), "`volumes` is no list"),
@@ -94,6 +102,8 @@ fn what_the_standard_allows_is_not_refused() {
         container(
             json!({ "securityContext": { "capabilities": { "add": ["NET_BIND_SERVICE"] }, "readOnlyRootFilesystem": false } }),
         ),
+        apparmor("worker", "runtime/default"),
+        apparmor("worker", "localhost/strict"),
         container(json!({ "resources": { "limits": { "nvidia.com/gpu": "1" } } })),
         json!({ "spec": { "initContainers": [{ "name": "fetch", "image": "x", "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } } }] } }),
     ] {
@@ -127,6 +137,7 @@ fn jobs_that_cannot_be_run_safely_are_refused_with_their_reason() {
     for (job, template, files, reason) in [
         (good(), worker(json!({ "securityContext": { "privileged": true } })), claim(), "container `worker` is privileged"),
         (good(), pod(json!({ "hostNetwork": true })), claim(), "`hostNetwork`"),
+        (good(), apparmor("worker", "unconfined"), claim(), "the AppArmor profile \"unconfined\""),
         (good(), pod(json!({ "serviceAccountName": "leatworks-jobs" })), claim(), "`serviceAccountName`"),
         (
             good(),

@@ -82,7 +82,8 @@ impl Model {
     /// Passes until one has nothing to do.
     fn settle(&mut self, spec: &TopologySpec) {
         for _ in 0..20 {
-            if self.pass(spec).steps.is_empty() {
+            let before = self.status.retiring.clone();
+            if self.pass(spec).steps.is_empty() && self.status.retiring == before {
                 return;
             }
         }
@@ -270,12 +271,16 @@ proptest! {
 
     #[test]
     fn whatever_is_edited_comes_to_rest_with_nothing_left_over(
-        edits in proptest::collection::vec((graphs(), 0_usize..3, 0_usize..4, 1_i32..4), 1..8)
+        edits in proptest::collection::vec((graphs(), 0_usize..3, 0_usize..4, 1_i32..4, any::<bool>()), 1..8)
     ) {
         let mut model = Model::default();
-        for (graph, policy, passes, replicas) in &edits {
+        for (graph, policy, passes, replicas, by_run) in &edits {
             let policy = ["Drain", "Park", "Drop"][*policy];
-            let spec = spec(graph, json!({ "removedEdges": policy, "edges": [{ "edge": "a-->b", "replicas": replicas }] }));
+            // A task is one with a dispatcher at one time and a sink at another.
+            let sink = *by_run && graph.contains('f');
+            let tasks = if sink { json!([{ "name": "f", "kind": "Sink", "sink": { "type": "stdout" } }]) } else { json!([]) };
+            let more = json!({ "removedEdges": policy, "edges": [{ "edge": "a-->b", "replicas": replicas }], "tasks": tasks });
+            let spec = spec(graph, more);
             let spec = if graph.contains("a --> b") { spec } else { TopologySpec { edges: Vec::new(), ..spec } };
             // The next edit may come at any time.
             for _ in 0..*passes {
@@ -298,6 +303,7 @@ proptest! {
                 fresh.settle(&last);
                 let names = |model: &Model| model.objects.iter().map(|object| format!("{} {}", object["kind"], object["metadata"]["name"])).collect::<BTreeSet<_>>();
                 prop_assert_eq!(names(&model), names(&fresh));
+                prop_assert!(fresh.subscribed.is_subset(&model.subscribed), "{:?} of {:?}", model.subscribed, fresh.subscribed);
             }
         }
     }
@@ -336,4 +342,166 @@ fn kinds_are_applied_in_the_order_in_which_they_need_one_another() {
         &["HorizontalPodAutoscaler"],
     ];
     assert_eq!(groups, expected);
+}
+
+/// A graph of whose tasks `s` is a source, `f` a fold and `k` a sink.
+fn with_run(graph: &str, more: Value) -> TopologySpec {
+    let kinds = [
+        json!({ "name": "s", "kind": "Source", "source": { "type": "lines", "path": "/input" } }),
+        json!({ "name": "f", "kind": "Fold" }),
+        json!({ "name": "k", "kind": "Sink", "sink": { "type": "stdout" } }),
+    ];
+    let has = |kind: &&Value| graph.split_whitespace().any(|word| kind["name"] == word);
+    let mut all = json!({ "tasks": kinds.iter().filter(has).collect::<Vec<_>>() });
+    leatworks_controller::merge::overlay(&mut all, &more);
+    spec(graph, all)
+}
+
+#[test]
+fn a_task_that_becomes_a_fold_or_sink_hands_its_backlog_to_the_run() {
+    for policy in ["Drain", "Park", "Drop"] {
+        let mut model = Model::default();
+        model.settle(&spec("a --> b\na --> f\na --> k", json!({ "removedEdges": policy })));
+        assert_eq!(model.edges(), ["[*]-->a", "a-->b", "a-->f", "a-->k"]);
+        for edge in ["a-->f", "a-->k"] {
+            model.queues.insert(edge.to_owned(), EdgeQueue { published: 9, pending: 0, retrying: 0 });
+        }
+        let spec = with_run("a --> b\na --> f\na --> k", json!({ "removedEdges": policy }));
+        for _ in 0..10 {
+            let plan = model.pass(&spec);
+            assert!(plan.retiring.is_empty() && !words(&plan).iter().any(|word| word.starts_with("unsubscribe")), "{plan:?}");
+        }
+        assert_eq!(model.edges(), ["[*]-->a", "a-->b"], "the run serves the others");
+        assert!(model.subscribed.contains("a-->f") && model.subscribed.contains("a-->k"), "{:?}", model.subscribed);
+        // And back.
+        let back = self::spec("a --> b\na --> f\na --> k", json!({ "removedEdges": policy }));
+        model.settle(&back);
+        assert!(model.status.retiring.is_empty() && model.edges().len() == 4);
+        assert!(model.subscribed.contains("a-->f") && model.subscribed.contains("a-->k"), "{:?}", model.subscribed);
+    }
+}
+
+/// The run, which is the only Deployment without a task and an edge.
+fn run(model: &mut Model) -> Option<&mut Value> {
+    model
+        .objects
+        .iter_mut()
+        .find(|live| live["metadata"]["labels"]["app.kubernetes.io/component"] == "run" && live["kind"] == "Deployment")
+}
+
+#[test]
+fn a_removed_edge_into_a_fold_or_sink_is_let_go_when_the_run_is_another() {
+    // With another run after it, and with none.
+    for after in ["a --> b\na --> k", "a --> b"] {
+        for (policy, waiting, subscribed) in [("Drop", 5, false), ("Park", 0, true), ("Drain", 0, false), ("Drain", 5, true)] {
+            let case = format!("{policy} with {waiting} to {after}");
+            let mut model = Model::default();
+            model.settle(&with_run("a --> b\na --> f\na --> k", json!({})));
+            model.queues = Queues::from(
+                ["a-->f", "a-->k"].map(|edge| (edge.to_owned(), EdgeQueue { published: 9, pending: waiting, retrying: 0 })),
+            );
+            let spec = with_run(after, json!({ "removedEdges": policy }));
+            let first = words(&model.pass(&spec));
+            let changes_run = first.iter().any(|word| word == "apply Deployment run" || word == "delete Deployment orders");
+            assert_eq!(changes_run, policy == "Park", "{case}: the status first names what only the run knows: {first:?}");
+            // The old run goes on for a while when the new one is applied.
+            model.pass(&spec);
+            if let Some(run) = run(&mut model) {
+                run["metadata"]["generation"] = 2.into();
+                (0..3).for_each(|_| drop(model.pass(&spec)));
+                assert!(model.subscribed.contains("a-->f"), "{case}: the old run still takes from it");
+                self::run(&mut model).expect("the run")["metadata"]["generation"] = 1.into();
+            }
+            model.settle(&spec);
+            assert_eq!(model.subscribed.contains("a-->f"), subscribed, "{case}");
+            assert!(model.status.retiring.is_empty(), "{case}: {:?}", model.status.retiring);
+            assert_eq!(model.edges(), ["[*]-->a", "a-->b"], "{case}");
+        }
+    }
+}
+
+#[test]
+fn an_edge_is_not_drained_while_the_old_run_may_publish_for_it() {
+    let mut model = Model::default();
+    model.settle(&with_run("s --> a\ns --> b", json!({})));
+    model.queues.insert("s-->b".to_owned(), EdgeQueue { published: 100, pending: 0, retrying: 0 });
+    let spec = with_run("s --> a", json!({ "image": "shop:2" }));
+    model.pass(&spec);
+    run(&mut model).expect("the run")["metadata"]["generation"] = 2.into();
+    (0..3).for_each(|_| drop(model.pass(&spec)));
+    let [entry] = model.status.retiring.as_slice() else { panic!("{:?}", model.status.retiring) };
+    assert_eq!((entry.until, entry.closing), (None, false), "the source of the old run may still read on");
+    assert!(model.edges().contains(&"s-->b"));
+    run(&mut model).expect("the run")["metadata"]["generation"] = 1.into();
+    model.settle(&spec);
+    assert!(model.status.retiring.is_empty() && !model.subscribed.contains("s-->b"));
+}
+
+#[test]
+fn what_would_have_no_effect_is_refused_with_its_remedy() {
+    let refusal = |more: Value| {
+        let spec = with_run("s --> f\nf --> k", more);
+        let graph = graph::compile("orders", &spec).expect("a valid graph");
+        let settings = settings();
+        let site = Site { name: "orders", namespace: "shop", uid: UID, spec: &spec, graph: &graph, settings: &settings };
+        plan::desired(site).map_or_else(|refusal| refusal.0.join("\n"), |_| String::new())
+    };
+    let fold = |more: Value| {
+        let mut fold = json!({ "name": "f" });
+        leatworks_controller::merge::overlay(&mut fold, &more);
+        json!({ "tasks": [fold] })
+    };
+    for (more, expected) in [
+        (
+            fold(json!({ "image": "other:1" })),
+            "task `f` is of kind Fold, which the run of the topology has: its `image` has no effect",
+        ),
+        (fold(json!({ "command": ["/app/f"] })), "`command` has no effect"),
+        (fold(json!({ "replicas": 3 })), "`replicas` has no effect; take it out; there is one run"),
+        (fold(json!({ "port": 9000 })), "`port` has no effect"),
+        (fold(json!({ "env": [{ "name": "A", "value": "1" }] })), "`env` has no effect; say it in `podTemplate`"),
+        (fold(json!({ "envFrom": [{ "secretRef": { "name": "s" } }] })), "`envFrom` has no effect; say it in `podTemplate`"),
+        (
+            json!({ "tasks": [{ "name": "f", "resources": { "limits": { "cpu": "1" } } }, { "name": "k", "resources": {} }] }),
+            "the tasks `f`, `k`",
+        ),
+        (json!({ "edges": [{ "edge": "f-->k", "replicas": 2 }] }), "`edges` names `f-->k`"),
+        (json!({ "edges": [{ "edge": "[*]-->s" }] }), "`edges` names `[*]-->s`"),
+    ] {
+        let found = refusal(more.clone());
+        assert!(found.contains(expected) && found.lines().count() == 1, "{more}: `{expected}` in {found}");
+    }
+    assert_eq!(
+        refusal(fold(json!({ "settings": { "window": 1 }, "timeout": "5s", "resources": { "limits": { "cpu": "1" } } }))),
+        ""
+    );
+}
+
+#[test]
+fn the_templates_of_all_tasks_of_the_run_are_laid_over_its_pod() {
+    let env = |name: &str| json!({ "spec": { "containers": [{ "name": "run", "env": [{ "name": name, "value": "1" }] }] } });
+    let tasks = json!([{ "name": "f", "podTemplate": env("OF_F") }, { "name": "k", "podTemplate": env("OF_K") }]);
+    let mut model = Model::default();
+    model.settle(&with_run("s --> f\nf --> k", json!({ "tasks": tasks })));
+    let run = run(&mut model).expect("the run");
+    let env = run["spec"]["template"]["spec"]["containers"][0]["env"].as_array().expect("variables");
+    for name in ["OF_F", "OF_K"] {
+        assert!(env.iter().any(|variable| variable["name"] == name), "{name} in {env:?}");
+    }
+}
+
+#[test]
+fn a_graph_that_was_changed_after_the_build_is_refused() {
+    let built = spec("a --> b", json!({}));
+    let hash = graph::hash(&graph::compile("orders", &built).expect("a valid graph"));
+    // The same graph drawn in another way is the same graph.
+    for drawn in ["a --> b", "b\na\na --> b"] {
+        graph::compile("orders", &spec(drawn, json!({ "graphHash": hash }))).expect("the graph that was built");
+    }
+    for changed in ["a --> b --> c", "b --> a", "a -->|x| b"] {
+        let error = graph::compile("orders", &spec(changed, json!({ "graphHash": hash }))).expect_err(changed).to_string();
+        assert!(error.contains(&hash) && error.contains("it was changed after the build"), "{changed}: {error}");
+    }
+    let error = graph::compile("orders", &with_run("a --> k", json!({ "graphHash": hash }))).expect_err("another kind");
+    assert!(matches!(error, graph::GraphError::Changed { .. }), "{error}");
 }

@@ -133,7 +133,8 @@ pub enum PullPolicy {
 /// What becomes of the backlog of an edge that is taken out of the graph.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RemovedEdges {
-    /// Its dispatcher goes on until what was published before the change is handled, then the subscription goes.
+    /// Its dispatcher goes on until what was published before the change is handled, then the subscription goes. An edge into a fold or sink has no dispatcher: if anything waits
+    /// there when the run has been replaced, it is parked, and an event says so.
     #[default]
     Drain,
     /// Its dispatcher goes at once and the subscription stays, with its backlog and with what else is published on its topic, until the edge comes back.
@@ -196,7 +197,8 @@ pub struct TaskSpec {
     /// What handles its messages.
     #[serde(default)]
     pub kind: TaskKind,
-    /// An image of its own in place of the topology's. For a job it is that of the program.
+    /// An image of its own in place of the topology's. For a job it is that of the program. Sources, folds and sinks have none: the run of the topology has
+    /// them all in one container, and a resource that says `image`, `command`, `port`, `replicas`, `env` or `envFrom` of them is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub image: Option<String>,
@@ -255,10 +257,11 @@ pub struct TaskSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub env_from: Vec<EnvSource>,
-    /// What its worker needs and may take.
+    /// What its worker needs and may take. Of all sources, folds and sinks one at most says it, for the run that has them all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// Laid over the template of its pods, after that of the topology. For a job these are the pods of its Jobs, whose container `worker` is the program's.
+    /// Laid over the template of its pods, after that of the topology. Those of sources, folds and sinks are laid over the pod of the run, whose container is `run`, in the
+    /// order of the graph. For a job these are the pods of its Jobs, whose container `worker` is the program's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_form")]
     pub pod_template: Option<Value>,

@@ -87,6 +87,9 @@ pub fn plan(site: Site<'_>, desired: &[Value], observed: &Observed) -> Plan {
         }
     }
     let retired = retire::retire(site, desired, observed, &steps);
+    if retired.holds_run {
+        steps.retain(|step| !retire::changes_run(step));
+    }
     let kept = |live: &Value| find(desired, live).is_some() || retired.keeps(live);
     let mut gone: Vec<&Value> = observed.objects.iter().filter(|live| !kept(live) && !is_going(live)).collect();
     // Who takes messages goes before who handles them.

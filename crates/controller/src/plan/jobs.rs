@@ -119,7 +119,7 @@ pub(super) fn adapter(
         files: Some(files),
         broker: false,
         account: Some(account),
-        overlay: None,
+        overlays: Vec::new(),
     };
     objects.push(pod.deployment(Some(task.replicas), false, refused));
     objects.push(service(site, &name, task, part));
@@ -184,7 +184,7 @@ impl Template<'_> {
             merge::overlay(&mut template, &of_a_job(over));
         }
         let place = format!("the pod of the job `{}`", self.task.name);
-        for violation in security::violations(&template["spec"], None) {
+        for violation in security::violations(&template, None) {
             refused.push(format!("{place}: {violation}"));
         }
         let order = |list: &str| -> Vec<String> {

@@ -3,7 +3,7 @@
 use super::{
     jobs,
     pod::Pod,
-    site::{Dispatched, Part, Refusal, Site},
+    site::{Part, Refusal, Served, Site},
 };
 use crate::{
     crd::{Autoscale, TaskKind, TaskSpec},
@@ -34,6 +34,9 @@ const SHRINK_SECONDS: i64 = 60;
 
 /// How many dispatchers may be added at once where doubling would be less.
 const GROW_PODS: i64 = 4;
+
+/// The longest list of the edges that a run serves: the API server takes 256 KiB of annotations of an object, and others have theirs too.
+const SERVED_MAX: usize = 192 * 1024;
 
 /// The metric by which dispatchers are scaled, which they and the controller export.
 pub const BACKLOG_METRIC: &str = "leatworks_edge_backlog";
@@ -93,7 +96,7 @@ fn worker(site: Site<'_>, task: &TaskSpec, objects: &mut Vec<Value>, refused: &m
         files: None,
         broker: false,
         account: None,
-        overlay: task.pod_template.as_ref(),
+        overlays: task.pod_template.iter().collect(),
     };
     objects.push(pod.deployment(Some(task.replicas), false, refused));
     objects.push(service(site, &name, task, part));
@@ -145,7 +148,7 @@ fn dispatcher_probes() -> Value {
     json!({ "readinessProbe": get("/readyz", 2), "livenessProbe": get("/healthz", 10) })
 }
 
-fn dispatcher(site: Site<'_>, edge: &Dispatched<'_>, objects: &mut Vec<Value>, refused: &mut Vec<String>) {
+fn dispatcher(site: Site<'_>, edge: &Served<'_>, objects: &mut Vec<Value>, refused: &mut Vec<String>) {
     let target = site.task(edge.to.name().as_str());
     let part = Part::Edge(&edge.id, &target.name);
     let url = target
@@ -174,7 +177,7 @@ fn dispatcher(site: Site<'_>, edge: &Dispatched<'_>, objects: &mut Vec<Value>, r
         files: None,
         broker: true,
         account: None,
-        overlay: edge.spec.and_then(|spec| spec.pod_template.as_ref()),
+        overlays: edge.spec.and_then(|spec| spec.pod_template.as_ref()).into_iter().collect(),
     };
     let autoscale = edge.spec.and_then(|spec| spec.autoscale.as_ref());
     let replicas = autoscale.is_none().then(|| edge.spec.map_or(1, |spec| spec.replicas));
@@ -191,7 +194,7 @@ fn dispatcher(site: Site<'_>, edge: &Dispatched<'_>, objects: &mut Vec<Value>, r
 }
 
 /// What decides how many dispatchers an edge has.
-fn scaler(site: Site<'_>, edge: &Dispatched<'_>, part: Part<'_>, name: &str, autoscale: &Autoscale) -> Value {
+fn scaler(site: Site<'_>, edge: &Served<'_>, part: Part<'_>, name: &str, autoscale: &Autoscale) -> Value {
     let mut scaler = site.object(Kind::Autoscaler, name, "dispatcher", part);
     scaler["spec"] = json!({
         "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": name },
@@ -238,6 +241,7 @@ fn run(site: Site<'_>, objects: &mut Vec<Value>, refused: &mut Vec<String>) {
     let config = config(site, "run", Part::Whole, &tasks, objects, refused);
     let words = ["run", "--serve", "--elsewhere", "--log-format", "json"];
     let mine = tasks.iter().filter(|task| !site.is_called(&task.name));
+    without_effect(site, refused);
     let pod = Pod {
         site,
         role: "run",
@@ -255,9 +259,55 @@ fn run(site: Site<'_>, objects: &mut Vec<Value>, refused: &mut Vec<String>) {
         files: None,
         broker: true,
         account: None,
-        overlay: mine.clone().find_map(|task| task.pod_template.as_ref()),
+        overlays: mine.filter_map(|task| task.pod_template.as_ref()).collect(),
     };
-    objects.push(pod.deployment(Some(1), true, refused));
+    let mut deployment = pod.deployment(Some(1), true, refused);
+    let served: Vec<[String; 4]> =
+        site.run_here().into_iter().map(|edge| [edge.id, edge.topic, edge.subscription, edge.retry_topic]).collect();
+    let served = json!(served).to_string();
+    if served.len() > SERVED_MAX {
+        refused.push(format!(
+            "the edges into sources, folds and sinks, with their topics, take {} bytes of an annotation, of which there are {SERVED_MAX}: use shorter names or fewer edges",
+            served.len()
+        ));
+    }
+    deployment["metadata"]["annotations"][names::EDGES] = served.into();
+    objects.push(deployment);
+}
+
+/// Refuses what is said of tasks and edges that the run has, and would have no effect: it has one pod, with one container, and no dispatchers.
+fn without_effect(site: Site<'_>, refused: &mut Vec<String>) {
+    let mine = || site.spec.tasks.iter().filter(|task| !site.is_called(&task.name));
+    let usual = TaskSpec::named("");
+    for task in mine() {
+        let place = format!("task `{}` is of kind {:?}, which the run of the topology has:", task.name, task.kind);
+        for (field, is_set, remedy) in [
+            ("image", task.image.is_some(), "take it out; the run has the topology's `image`"),
+            ("command", !task.command.is_empty(), "take it out; the run has one command for all of them"),
+            ("port", task.port != usual.port, "take it out; nobody calls it"),
+            ("replicas", task.replicas != usual.replicas, "take it out; there is one run"),
+            ("env", !task.env.is_empty(), "say it in `podTemplate` of the task, for the container `run`"),
+            ("envFrom", !task.env_from.is_empty(), "say it in `podTemplate` of the task, for the container `run`"),
+        ] {
+            if is_set {
+                refused.push(format!("{place} its `{field}` has no effect; {remedy}"));
+            }
+        }
+    }
+    let with_resources: Vec<&str> = mine().filter(|task| task.resources.is_some()).map(|task| task.name.as_str()).collect();
+    if with_resources.len() > 1 {
+        refused.push(format!(
+            "the tasks `{}` share the one container of the run, and each says its `resources`; say the sum at one of them",
+            with_resources.join("`, `")
+        ));
+    }
+    let served: Vec<String> = site.run_here().into_iter().map(|edge| edge.id).collect();
+    for edge in site.spec.edges.iter().filter(|edge| served.contains(&edge.edge)) {
+        refused.push(format!(
+            "`edges` names `{}`, which the run of the topology serves without a dispatcher, so nothing that is said there has an effect; take it out",
+            edge.edge
+        ));
+    }
 }
 
 /// The config map with the settings of some tasks, if any has some: its name, and the hash of what it holds.

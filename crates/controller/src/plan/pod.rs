@@ -49,7 +49,8 @@ pub(super) struct Pod<'a> {
     pub(super) broker: bool,
     /// The service account, where it needs one.
     pub(super) account: Option<&'a str>,
-    pub(super) overlay: Option<&'a Value>,
+    /// The templates that are laid over it, after that of the topology.
+    pub(super) overlays: Vec<&'a Value>,
 }
 
 /// The security context of our pods.
@@ -83,12 +84,12 @@ impl Pod<'_> {
             annotations["prometheus.io/port"] = port.to_string().into();
             annotations["prometheus.io/path"] = "/metrics".into();
         }
-        for over in [self.site.spec.pod_template.as_ref(), self.overlay].into_iter().flatten() {
+        for over in self.site.spec.pod_template.iter().chain(self.overlays.iter().copied()) {
             merge::overlay(&mut template, over);
         }
         let place =
             format!("the pod of {} `{}`", self.role, if self.part.name().is_empty() { self.site.name } else { self.part.name() });
-        for violation in security::violations(&template["spec"], self.account) {
+        for violation in security::violations(&template, self.account) {
             refused.push(format!("{place}: {violation}"));
         }
         let kept = |(name, value): (&String, &Value)| template["metadata"]["labels"].get(name) == Some(value);

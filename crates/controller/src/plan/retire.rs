@@ -3,14 +3,18 @@
 //! A dispatcher of a removed edge is left as it is, with the image that knows the edge, and what it needs is in its annotations. An edge is let go in two
 //! passes: the first writes into the status that it is closing, and only when that is there is something removed. So a controller that acts on an old
 //! resource fails at that write.
+//!
+//! Edges into sources, folds and built-in sinks have no dispatcher: the run serves them, and names them in an annotation. There is one run, which is replaced by
+//! that of the new graph, and so is the annotation. So the status names those of its edges that are gone before the run is changed. What waits on such an
+//! edge nobody can handle any more.
 
 use super::{
-    changes::{Observed, Step, annotation, find, is_rolled_out, label},
+    changes::{Observed, Step, annotation, find, is_going, is_rolled_out, label},
     site::Site,
 };
 use crate::{
     crd::{RemovedEdges, Retiring},
-    names,
+    graph, names,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -39,6 +43,8 @@ pub(super) struct Retired {
     staying: Vec<String>,
     /// Tasks whose workers are still needed.
     needed: Vec<String>,
+    /// Whether the run stays as it is, since the status does not yet name all edges that it alone knows of.
+    pub(super) holds_run: bool,
 }
 
 impl Retired {
@@ -49,6 +55,7 @@ impl Retired {
                 live["kind"] == "Deployment"
                     && edge_of(live).is_some_and(|edge| self.staying.iter().any(|staying| staying == edge))
             }
+            Some("run") => self.holds_run,
             Some("worker") => label(live, names::TASK).is_some_and(|task| self.needed.iter().any(|needed| needed == task)),
             _ => false,
         }
@@ -60,33 +67,33 @@ fn edge_of(live: &Value) -> Option<&str> {
 }
 
 pub(super) fn retire(site: Site<'_>, desired: &[Value], observed: &Observed, steps: &[Step]) -> Retired {
-    let leftover: Vec<&Value> = dispatchers(&observed.objects).filter(|live| find(desired, live).is_none()).collect();
-    let in_graph = |edge: &str| dispatchers(desired).any(|object| edge_of(object) == Some(edge));
-    let told = &observed.status.retiring;
-    let mut entries: Vec<Retiring> = told.iter().filter(|entry| !in_graph(&entry.edge)).cloned().collect();
-    for live in &leftover {
-        let known = edge_of(live).is_some_and(|edge| entries.iter().any(|entry| entry.edge == edge));
-        if !known {
-            entries.extend(entry(live, site.spec.removed_edges));
-        }
-    }
-    entries.sort_by(|one, other| one.edge.cmp(&other.edge));
-    let has_dispatcher = |edge: &str| leftover.iter().any(|live| edge_of(live) == Some(edge));
-    let mut retired = Retired { entries: Vec::new(), unsubscribe: Vec::new(), staying: Vec::new(), needed: Vec::new() };
+    let in_graph = graph::edge_ids(site.graph);
+    let of_run = of_run(observed, site.spec.removed_edges);
+    let entries = entries(&in_graph, observed, &of_run, site.spec.removed_edges);
+    let told = |edge: &str| observed.status.retiring.iter().any(|entry| entry.edge == edge);
+    let is_untold =
+        |entry: &Retiring| entry.policy != RemovedEdges::Park && !in_graph.contains(&entry.edge) && !told(&entry.edge);
+    let rollout = Rollout { desired, observed, steps };
+    let leftover = dispatchers(&observed.objects).filter(|live| find(desired, live).is_none());
+    let mut retired = Retired {
+        entries: Vec::new(),
+        unsubscribe: Vec::new(),
+        staying: Vec::new(),
+        // Also those of edges that the run serves from now on: who still has messages in hand can hand them over.
+        needed: leftover.filter_map(|live| label(live, names::TASK)).map(str::to_owned).collect(),
+        holds_run: of_run.iter().any(is_untold),
+    };
     for entry in &entries {
         let mut entry = entry.clone();
-        let present = has_dispatcher(&entry.edge);
-        if present {
-            retired.needed.push(entry.subscription.clone());
-        }
+        let has_dispatcher = dispatchers(&observed.objects).any(|live| edge_of(live) == Some(&entry.edge));
         match entry.policy {
             _ if entry.closing => {
-                if !present {
+                if !has_dispatcher && rollout.has_new_run() {
                     retired.unsubscribe.push(entry.clone());
                 }
             }
             RemovedEdges::Park => {
-                if !present {
+                if !has_dispatcher && of_run.iter().all(|served| served.edge != entry.edge) {
                     continue;
                 }
             }
@@ -96,8 +103,8 @@ pub(super) fn retire(site: Site<'_>, desired: &[Value], observed: &Observed, ste
             }
             RemovedEdges::Drain => {
                 retired.staying.push(entry.edge.clone());
-                if is_upstream_quiet(&entry, &entries, desired, observed, steps) {
-                    drain(&mut entry, observed);
+                if rollout.is_upstream_quiet(&entry, &entries) {
+                    drain(&mut entry, observed, has_dispatcher);
                 }
             }
         }
@@ -106,18 +113,25 @@ pub(super) fn retire(site: Site<'_>, desired: &[Value], observed: &Observed, ste
     retired
 }
 
-/// The removed edges whose backlog has to be known: edge, topic, subscription and retry topic.
-pub fn drained(site: Site<'_>, observed: &Observed) -> Vec<(String, String, String, String)> {
-    let in_graph: Vec<String> = site.dispatched().into_iter().map(|edge| edge.id).collect();
+/// The edges that are there and not in the graph: those that are known, and those that are seen now.
+fn entries(in_graph: &[String], observed: &Observed, of_run: &[Retiring], policy: RemovedEdges) -> Vec<Retiring> {
     let mut entries = observed.status.retiring.clone();
-    for live in dispatchers(&observed.objects) {
-        if let Some(entry) =
-            entry(live, site.spec.removed_edges).filter(|entry| entries.iter().all(|known| known.edge != entry.edge))
-        {
-            entries.push(entry);
+    let seen = dispatchers(&observed.objects).filter_map(|live| entry(live, policy)).chain(of_run.iter().cloned());
+    for seen in seen {
+        if entries.iter().all(|known| known.edge != seen.edge) {
+            entries.push(seen);
         }
     }
-    entries.retain(|entry| entry.policy == RemovedEdges::Drain && !entry.closing && !in_graph.contains(&entry.edge));
+    // An edge that somebody else serves now, as when its task has become a fold, is in the graph, and what waits there is theirs.
+    entries.retain(|entry| !in_graph.contains(&entry.edge));
+    entries.sort_by(|one, other| one.edge.cmp(&other.edge));
+    entries
+}
+
+/// The removed edges whose backlog has to be known: edge, topic, subscription and retry topic.
+pub fn drained(site: Site<'_>, observed: &Observed) -> Vec<(String, String, String, String)> {
+    let mut entries = entries(&graph::edge_ids(site.graph), observed, &[], site.spec.removed_edges);
+    entries.retain(|entry| entry.policy == RemovedEdges::Drain && !entry.closing);
     entries.into_iter().map(|entry| (entry.edge, entry.topic, entry.subscription, entry.retry_topic)).collect()
 }
 
@@ -125,38 +139,82 @@ fn dispatchers(objects: &[Value]) -> impl Iterator<Item = &Value> {
     objects.iter().filter(|object| object["kind"] == "Deployment" && label(object, names::ROLE) == Some("dispatcher"))
 }
 
+fn run(objects: &[Value]) -> Option<&Value> {
+    objects.iter().find(|object| object["kind"] == "Deployment" && label(object, names::ROLE) == Some("run"))
+}
+
+/// Whether a step changes the run.
+pub(super) fn changes_run(step: &Step) -> bool {
+    matches!(step, Step::Apply { object, .. } if run(std::slice::from_ref(object)).is_some())
+}
+
 /// What is to be known of an edge when it is gone.
 fn entry(live: &Value, policy: RemovedEdges) -> Option<Retiring> {
     let text = |name: &str| annotation(live, name).map(str::to_owned);
-    Some(Retiring {
-        edge: text(names::EDGE)?,
-        policy,
-        topic: text(names::TOPIC)?,
-        subscription: text(names::SUBSCRIPTION)?,
-        retry_topic: text(names::RETRY_TOPIC)?,
-        until: None,
-        closing: false,
-    })
+    let served = [text(names::EDGE)?, text(names::TOPIC)?, text(names::SUBSCRIPTION)?, text(names::RETRY_TOPIC)?];
+    Some(retiring(served, policy))
 }
 
-/// Whether nobody publishes for this edge any more: dispatchers that lead to its task are of the new graph, or gone.
-fn is_upstream_quiet(entry: &Retiring, entries: &[Retiring], desired: &[Value], observed: &Observed, steps: &[Step]) -> bool {
-    let Some((from, _)) = entry.edge.split_once("-->") else { return true };
-    if entries.iter().any(|other| other.edge != entry.edge && other.subscription == from && other.policy != RemovedEdges::Park) {
-        return false;
+/// The edges that the run serves, as it says itself.
+fn of_run(observed: &Observed, policy: RemovedEdges) -> Vec<Retiring> {
+    let text = run(&observed.objects).and_then(|live| annotation(live, names::EDGES)).unwrap_or("[]");
+    let served: Vec<[String; 4]> = serde_json::from_str(text).unwrap_or_default();
+    served.into_iter().map(|served| retiring(served, policy)).collect()
+}
+
+fn retiring([edge, topic, subscription, retry_topic]: [String; 4], policy: RemovedEdges) -> Retiring {
+    Retiring { edge, policy, topic, subscription, retry_topic, until: None, closing: false }
+}
+
+/// How far what is there has become what is to be there.
+struct Rollout<'a> {
+    desired: &'a [Value],
+    observed: &'a Observed,
+    steps: &'a [Step],
+}
+
+impl Rollout<'_> {
+    /// Whether nobody publishes for this edge any more: the run, and dispatchers that lead to its task, are of the new graph, or gone.
+    fn is_upstream_quiet(&self, entry: &Retiring, entries: &[Retiring]) -> bool {
+        // The run has sources, folds and what they publish to.
+        if !self.has_new_run() {
+            return false;
+        }
+        let Some((from, _)) = entry.edge.split_once("-->") else { return true };
+        if entries
+            .iter()
+            .any(|other| other.edge != entry.edge && other.subscription == from && other.policy != RemovedEdges::Park)
+        {
+            return false;
+        }
+        dispatchers(self.desired).filter(|object| label(object, names::TASK) == Some(from)).all(|object| self.is_there(object))
     }
-    let leads_there = |object: &&Value| label(object, names::TASK) == Some(from);
-    let is_to_change = |object: &Value| {
-        steps.iter().any(|step| matches!(step, Step::Apply { object: changed, .. } if changed["metadata"]["name"] == object["metadata"]["name"] && changed["kind"] == object["kind"]))
-    };
-    dispatchers(desired)
-        .filter(leads_there)
-        .all(|object| !is_to_change(object) && find(&observed.objects, object).is_some_and(is_rolled_out))
+
+    /// Whether the run is that of the new graph, or there is none any more.
+    fn has_new_run(&self) -> bool {
+        match run(self.desired) {
+            Some(object) => self.is_there(object),
+            None => run(&self.observed.objects).is_none(),
+        }
+    }
+
+    /// Whether a Deployment is as it is to be, and its pods as well.
+    fn is_there(&self, object: &Value) -> bool {
+        let is_to_change = self.steps.iter().any(|step| matches!(step, Step::Apply { object: changed, .. } if changed["metadata"]["name"] == object["metadata"]["name"] && changed["kind"] == object["kind"]));
+        let live = find(&self.observed.objects, object);
+        !is_to_change && live.is_some_and(|live| !is_going(live) && is_rolled_out(live))
+    }
 }
 
-/// Notes how far there is to go when nobody publishes any more, and whether that is reached.
-fn drain(entry: &mut Retiring, observed: &Observed) {
+/// Notes how far there is to go when nobody publishes any more, and whether that is reached. Where nobody is left to go there, as behind a run that is another one now, an empty edge
+/// can go, and one with a backlog stays as it is.
+fn drain(entry: &mut Retiring, observed: &Observed, has_dispatcher: bool) {
     let Some(queue) = observed.queues.get(&entry.edge) else { return };
+    let is_empty = queue.pending == 0 && queue.retrying == 0;
+    if !has_dispatcher && !is_empty {
+        entry.policy = RemovedEdges::Park;
+        return;
+    }
     let until = *entry.until.get_or_insert(queue.published);
     // A service that has started anew counts from zero; then an empty backlog is what tells.
     let reached = queue.pending == 0 || (queue.published >= until && queue.published - queue.pending >= until);

@@ -38,9 +38,9 @@ pub struct Site<'a> {
     pub settings: &'a Settings,
 }
 
-/// An edge that a dispatcher of its own serves.
+/// An edge, with where its messages are.
 #[derive(Clone, Debug)]
-pub(super) struct Dispatched<'a> {
+pub(super) struct Served<'a> {
     pub(super) id: String,
     pub(super) to: &'a model::Task,
     pub(super) topic: String,
@@ -49,7 +49,7 @@ pub(super) struct Dispatched<'a> {
     pub(super) spec: Option<&'a EdgeSpec>,
 }
 
-impl Dispatched<'_> {
+impl Served<'_> {
     /// How many dispatchers it may have at once.
     pub(super) fn replicas_max(&self) -> i32 {
         self.spec.map_or(1, |spec| spec.autoscale.as_ref().map_or(spec.replicas, |autoscale| autoscale.max_replicas))
@@ -90,11 +90,20 @@ impl<'a> Site<'a> {
     }
 
     /// The edges that have dispatchers, with the ways in.
-    pub(super) fn dispatched(&self) -> Vec<Dispatched<'a>> {
+    pub(super) fn dispatched(&self) -> Vec<Served<'a>> {
+        self.edges().into_iter().filter(|edge| self.is_called(edge.to.name().as_str())).collect()
+    }
+
+    /// The edges that the run serves, with the ways in: those that lead to sources, folds and built-in sinks.
+    pub(super) fn run_here(&self) -> Vec<Served<'a>> {
+        self.edges().into_iter().filter(|edge| !self.is_called(edge.to.name().as_str())).collect()
+    }
+
+    fn edges(&self) -> Vec<Served<'a>> {
         let settings = |id: &str| self.spec.edges.iter().find(|edge| edge.edge == id);
         let ways_in = self.graph.roots().map(|task| {
             let way = self.graph.ingress(task);
-            Dispatched {
+            Served {
                 spec: settings(&way.id()),
                 id: way.id(),
                 to: task,
@@ -104,7 +113,7 @@ impl<'a> Site<'a> {
             }
         });
         let edges = self.graph.edges().iter().filter_map(|edge| {
-            Some(Dispatched {
+            Some(Served {
                 spec: settings(&edge.id()),
                 id: edge.id(),
                 to: self.graph.task(edge.to().as_str())?,
@@ -113,7 +122,7 @@ impl<'a> Site<'a> {
                 retry_topic: edge.retry_topic(),
             })
         });
-        ways_in.chain(edges).filter(|edge| self.is_called(edge.to.name().as_str())).collect()
+        ways_in.chain(edges).collect()
     }
 
     /// An object of the topology as a whole, without its content.
