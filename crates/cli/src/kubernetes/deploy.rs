@@ -10,7 +10,7 @@ use crate::{
     project::Found,
 };
 use leatworks_controller::{
-    cluster::Cluster,
+    cluster::{Cluster, ClusterError},
     crd::{Condition, State, Topology, TopologyStatus},
     names,
     plan::{Settings, Step},
@@ -107,41 +107,72 @@ fn tell(step: &Step, preview: &Preview, is_new: bool, diff: bool) {
 
 /// Waits until a topology is ready as it is asked for now.
 pub(super) async fn wait(cluster: &Cluster, namespace: &str, name: &str, deadline: Instant, args: &Wait, quiet: bool) -> Result {
+    wait_by(async || cluster.topology(namespace, name).await, name, deadline, args, quiet).await
+}
+
+/// Looks again and again. An API server that is busy, or is started anew meanwhile, may leave a look without an answer; the next one may have it.
+async fn wait_by(
+    look: impl AsyncFn() -> std::result::Result<Option<Value>, ClusterError>,
+    name: &str,
+    deadline: Instant,
+    args: &Wait,
+    quiet: bool,
+) -> Result {
     let mut told = String::new();
     loop {
-        let live = cluster.topology(namespace, name).await?;
-        let Some(live) = live else { return Err(Failure::new(Code::Nothing, format!("`{name}` was removed meanwhile"))) };
-        let status: TopologyStatus = serde_json::from_value(live["status"].clone()).unwrap_or_default();
-        let is_current = status.observed_generation == live["metadata"]["generation"].as_i64();
-        let message = match status.conditions.iter().find(|condition| condition.kind == "Ready") {
-            Some(ready) if is_current => ready.message.clone(),
-            _ => "waiting for the controller".to_owned(),
-        };
-        if is_current && status.state == Some(State::Ready) {
-            if !quiet {
-                eprintln!("{:>12} {name}: tasks {}, edges {}", "Ready", shown(&status.tasks_ready), shown(&status.edges_ready));
+        let (message, missing) = match look().await {
+            Ok(None) => return Err(Failure::new(Code::Nothing, format!("`{name}` was removed meanwhile"))),
+            Ok(Some(live)) => match judge(&live, name, quiet) {
+                Judged::Over(end) => return end,
+                Judged::Waiting(message, missing) => (message, missing),
+            },
+            Err(error) => {
+                let message = format!("the API server: {error}");
+                (message.clone(), format!("\n  {message}"))
             }
-            return Ok(());
-        }
-        if is_current && status.state == Some(State::Refused) {
-            return Err(Failure::new(Code::Invalid, format!("`{name}` is refused: {message}")));
-        }
+        };
         if !quiet && message != told {
             eprintln!("{:>12} {name}: {message}", "Waiting");
             told = message;
         }
         if Instant::now() >= deadline {
-            let parts = status
-                .tasks
-                .iter()
-                .chain(&status.edges)
-                .filter_map(|part| Some(format!("\n  {}: {}", part.name, part.message.as_ref()?)));
-            let conditions = status.conditions.iter().filter(|condition| condition.status == "False").map(line);
-            let all: String = conditions.chain(parts).collect();
-            return Err(Failure::new(Code::TimedOut, format!("`{name}` is not ready after {}:{all}", args.timeout)));
+            return Err(Failure::new(Code::TimedOut, format!("`{name}` is not ready after {}:{missing}", args.timeout)));
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// What a look has shown.
+enum Judged {
+    /// It need not be waited for any more.
+    Over(Result),
+    /// What is waited for in a few words, and all that is not as it should be, by lines.
+    Waiting(String, String),
+}
+
+fn judge(live: &Value, name: &str, quiet: bool) -> Judged {
+    let status: TopologyStatus = serde_json::from_value(live["status"].clone()).unwrap_or_default();
+    let is_current = status.observed_generation == live["metadata"]["generation"].as_i64();
+    let message = match status.conditions.iter().find(|condition| condition.kind == "Ready") {
+        Some(ready) if is_current => ready.message.clone(),
+        _ => "waiting for the controller".to_owned(),
+    };
+    if is_current && status.state == Some(State::Ready) {
+        if !quiet {
+            eprintln!("{:>12} {name}: tasks {}, edges {}", "Ready", shown(&status.tasks_ready), shown(&status.edges_ready));
+        }
+        return Judged::Over(Ok(()));
+    }
+    if is_current && status.state == Some(State::Refused) {
+        return Judged::Over(Err(Failure::new(Code::Invalid, format!("`{name}` is refused: {message}"))));
+    }
+    let parts = status
+        .tasks
+        .iter()
+        .chain(&status.edges)
+        .filter_map(|part| Some(format!("\n  {}: {}", part.name, part.message.as_ref()?)));
+    let conditions = status.conditions.iter().filter(|condition| condition.status == "False").map(line);
+    Judged::Waiting(message, conditions.chain(parts).collect())
 }
 
 fn shown(count: &Option<String>) -> &str {
@@ -150,4 +181,47 @@ fn shown(count: &Option<String>) -> &str {
 
 fn line(condition: &Condition) -> String {
     format!("\n  {}: {}", condition.kind, condition.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::cell::RefCell;
+
+    /// Waits by these looks, which come one after another; the last one comes again and again.
+    fn waited(mut looks: Vec<std::result::Result<Value, &'static str>>, deadline: Instant) -> (Result, usize) {
+        looks.reverse();
+        let (looks, count) = (RefCell::new(looks), RefCell::new(0));
+        let look = async || {
+            *count.borrow_mut() += 1;
+            let mut looks = looks.borrow_mut();
+            let next = if looks.len() > 1 { looks.pop() } else { looks.last().cloned() };
+            next.expect("a look").map(Some).map_err(|why| ClusterError::TimedOut(why.to_owned()))
+        };
+        let args = Wait { wait: true, timeout: Duration::from_secs(1).into() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let ended = runtime.block_on(wait_by(look, "orders", deadline, &args, true));
+        (ended, count.into_inner())
+    }
+
+    fn live(state: &str) -> Value {
+        json!({ "metadata": { "generation": 2 }, "status": { "observedGeneration": 2, "state": state } })
+    }
+
+    #[test]
+    fn a_look_without_an_answer_is_followed_by_another() {
+        let looks = vec![Ok(live("Progressing")), Err("reading topology `orders`"), Ok(live("Ready"))];
+        let (ended, count) = waited(looks, Instant::now() + Duration::from_secs(600));
+        assert!(ended.is_ok() && count == 3, "{ended:?} after {count} looks");
+    }
+
+    #[test]
+    fn at_the_end_it_is_told_what_the_last_look_has_met() {
+        let (ended, count) = waited(vec![Err("reading topology `orders`")], Instant::now());
+        let failure = ended.expect_err("there is no answer");
+        let text = format!("{failure:?}");
+        assert!(text.contains("is not ready after 1s") && text.contains("reading topology `orders`"), "{text}");
+        assert_eq!(count, 1, "the time is over");
+    }
 }
