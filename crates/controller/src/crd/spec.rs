@@ -72,11 +72,12 @@ pub struct TopologySpec {
     /// Where jobs keep their files. Needed by topologies with tasks of kind Job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<JobFiles>,
-    /// Environment variables of all containers.
+    /// Environment variables of workers, dispatchers, the run, and the programs of jobs. Adapters of jobs, and what lays out and takes in their files, do not get
+    /// them: credentials of the store of files are in `jobs.secrets`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub env: Vec<EnvVar>,
-    /// Secrets and config maps whose keys are environment variables of all containers.
+    /// Secrets and config maps whose keys are environment variables of the same containers as `env`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub env_from: Vec<EnvSource>,
