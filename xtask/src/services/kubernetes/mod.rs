@@ -85,6 +85,10 @@ pub(super) fn up(words: &[&str]) -> Result<()> {
         }
     }
     machine::check()?;
+    if size.with_pulsar {
+        // Building the cluster takes a quarter of an hour, after which nobody wants to hear what is missing.
+        super::pulsar::can_run()?;
+    }
     let cluster = Cluster::named(STANDING)?.locked()?;
     if cluster.is_up() {
         bail!("Kubernetes is up already; `cargo xtask services down kubernetes` ends it");

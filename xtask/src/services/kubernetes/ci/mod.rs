@@ -9,6 +9,7 @@ mod pipeline;
 mod results;
 mod rights;
 mod stopwatch;
+mod values;
 
 use super::{Cluster, PULSAR_PORTS, Size, address, machine};
 use crate::ci::run_command;
