@@ -184,10 +184,12 @@ impl Cluster {
         Ok(json!(changed(patched, || format!("{} `{name}`", kind.names().1))?))
     }
 
-    /// Removes an object, and its pods before it.
+    /// Removes an object, and its pods before it. What has no pods goes at once: otherwise it would wait for the cluster's own collector, which stands still for half a minute and longer after a
+    /// start of the API server.
     pub async fn delete(&self, kind: Kind, namespace: &str, name: &str, uid: &str, seen: &str) -> Result<()> {
+        let policy = if kind == Kind::Deployment { PropagationPolicy::Foreground } else { PropagationPolicy::Background };
         let params = DeleteParams {
-            propagation_policy: Some(PropagationPolicy::Foreground),
+            propagation_policy: Some(policy),
             preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: Some(seen.to_owned()) }),
             ..DeleteParams::default()
         };
