@@ -37,7 +37,7 @@ pub(super) fn install(site: &Site<'_>) -> Result<()> {
         let output = wrong.output().context("starting helm")?;
         ensure!(!output.status.success(), "the chart takes `{value}`");
     }
-    super::values::are_kept(site)?;
+    super::values::are_kept(cluster)?;
     let definition = as_a_plugin(cluster, images)?.args(["leat", "k8s", "crd"]).output()?;
     let packed = std::fs::read(format!("{CHART}/files/topologies.yaml"))?;
     ensure!(definition.stdout == packed, "the chart's definition is not what `leat k8s crd` prints");

@@ -1,6 +1,6 @@
 //! What the chart makes of values that the release of the other stages does not have.
 
-use super::{NAMESPACE, Site, answer, chart::CHART};
+use super::{super::Cluster, NAMESPACE, answer, chart::CHART};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
@@ -139,12 +139,12 @@ fn jobs() -> Vec<Release> {
 }
 
 /// Renders each release, and looks for what people rely on.
-pub(super) fn are_kept(site: &Site<'_>) -> Result<()> {
-    releases().iter().try_for_each(|release| is_kept(site, release))
+pub(super) fn are_kept(cluster: &Cluster) -> Result<()> {
+    releases().iter().try_for_each(|release| is_kept(cluster, release))
 }
 
-fn is_kept(site: &Site<'_>, (name, values, relies): &Release) -> Result<()> {
-    let Rendered { objects, notes } = render(site, name, values)?;
+fn is_kept(cluster: &Cluster, (name, values, relies): &Release) -> Result<()> {
+    let Rendered { objects, notes } = render(cluster, name, values)?;
     let called = |object: &Value| {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
         let namespace = text("/metadata/namespace").map(|namespace| format!("{namespace}/")).unwrap_or_default();
@@ -174,8 +174,8 @@ struct Rendered {
     notes: String,
 }
 
-fn render(site: &Site<'_>, name: &str, values: &[&str]) -> Result<Rendered> {
-    let mut helm = site.cluster.command("helm");
+fn render(cluster: &Cluster, name: &str, values: &[&str]) -> Result<Rendered> {
+    let mut helm = cluster.command("helm");
     helm.args(["install", name, CHART, "--namespace", NAMESPACE, "--dry-run=client", "--output=json"]);
     for value in values {
         // Only texts are given as such: lists and truths have a form of their own.
@@ -184,10 +184,10 @@ fn render(site: &Site<'_>, name: &str, values: &[&str]) -> Result<Rendered> {
     let release = answer(&mut helm)?;
     let text = |pointer: &str| release.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no {pointer}"));
     // The API server's client knows YAML, and gives each object as it would send it.
-    let file = site.cluster.folder.join("rendered.yaml");
+    let file = cluster.folder.join("rendered.yaml");
     std::fs::write(&file, text("/manifest")?)?;
     let words = ["create", "--dry-run=client", "--validate=false", "--output=json", "--filename"];
-    let output = site.cluster.kubectl().args(words).arg(&file).output().context("starting kubectl")?;
+    let output = cluster.kubectl().args(words).arg(&file).output().context("starting kubectl")?;
     ensure!(output.status.success(), "kubectl does not read {}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
     let objects = serde_json::Deserializer::from_slice(&output.stdout).into_iter().collect::<Result<_, _>>()?;
     Ok(Rendered { objects, notes: text("/info/notes")?.to_owned() })
