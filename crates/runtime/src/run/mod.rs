@@ -1,5 +1,6 @@
 //! Runs a topology in this process: topics, dispatchers, folds and sources, until all is done or somebody stops it.
 
+mod folds;
 mod record;
 mod report;
 mod wait;
@@ -11,8 +12,8 @@ use crate::{
     counts::Counts,
     def::{EdgeDef, Kind},
     dispatch::{self, Closing, Edge},
-    folding::{self, Finish, FoldError},
-    handler::{FoldHandler, Handler},
+    folding::{Finish, FoldError},
+    handler::Handler,
     ids, job,
     plan::{Plan, TaskPlan},
     sink, source, topics, worker,
@@ -20,12 +21,12 @@ use crate::{
 use leatworks_broker::{Broker, BrokerError, Publish, Step};
 use record::Record;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 
@@ -37,10 +38,6 @@ const LET_GO_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long dispatchers may take to end when nothing is pending: a commit that is under way, on a slow disk.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
-
-/// How long the input of a fold must rest until it gives its result in a run that goes on. Twice this passes between a message and the result that it is in, and once for each look at the
-/// topics, which takes some milliseconds on another system.
-const REST: Duration = Duration::from_secs(1);
 
 /// How a topology is run.
 #[derive(Clone, Debug)]
@@ -288,22 +285,6 @@ impl Run {
         Ok(())
     }
 
-    fn start_fold(&mut self, task: &TaskPlan, edges: &[&'static EdgeDef], handler: Arc<dyn FoldHandler>) {
-        let edges = edges.iter().map(|edge| {
-            let mut edge = Edge::new(self.broker.clone(), None, edge, task, self.counts.clone());
-            edge.trace.clone_from(&self.plan.tracer);
-            Arc::new(edge)
-        });
-        let edges: Vec<Arc<Edge>> = edges.collect();
-        // One request at a time: the run waits for each answer.
-        let (sender, receiver) = mpsc::channel(1);
-        self.folds.insert(task.def.name, sender);
-        let closing = self.closing.1.clone();
-        // Another system's client drops repetitions by itself.
-        let repeats = self.options.elsewhere && self.broker.promises().atomic_step;
-        self.serving.spawn(async move { Ok(folding::serve(edges, handler, repeats, receiver, closing).await?) });
-    }
-
     /// Sends the one message that starts a topology without a source; once per run, also if it is killed in between.
     async fn send_start_message(&mut self) -> Result<(), RunError> {
         if self.record.started {
@@ -401,86 +382,6 @@ impl Run {
         Ok(())
     }
 
-    /// Goes on until it is stopped. Folds give their results whenever their input rests.
-    async fn go_on(&mut self) -> Result<(), RunError> {
-        let mut stop = self.stop.clone();
-        let edges = self.plan.topology.edges;
-        let input: BTreeSet<&'static str> =
-            self.folds.keys().flat_map(|fold| upstream(edges, fold)).map(|edge| edge.id).collect();
-        let input: Vec<&'static EdgeDef> = edges.iter().filter(|edge| input.contains(edge.id)).collect();
-        // Whether an earlier process has left something in a state is not known.
-        let (mut given, mut before) = (None, None);
-        loop {
-            let stopped = async {
-                // The sender outlives the run; if it is gone nobody can stop it, so it goes on for ever, as asked.
-                if stop.wait_for(|stop| *stop != Stop::Run).await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            };
-            tokio::select! {
-                () = stopped => return Ok(()),
-                () = tokio::time::sleep(REST) => {}
-            }
-            let folded = self.folded();
-            if given == Some(folded) {
-                continue;
-            }
-            let pending = dispatch::patiently(|| topics::pending(self.broker.as_ref(), &input)).await?;
-            let rests = pending.messages == 0 && before == Some(pending);
-            before = Some(pending);
-            if rests {
-                self.finish_folds().await?;
-                given = Some(folded);
-            }
-        }
-    }
-
-    /// How many messages folds have taken in so far.
-    fn folded(&self) -> u64 {
-        let folded = |fold: &&'static str| self.counts.task(self.counts.task_index(fold)).handled.load(Relaxed);
-        self.folds.keys().map(folded).sum()
-    }
-
-    /// Has each fold give its result when nothing upstream of it is pending, in topological order.
-    async fn finish_folds(&mut self) -> Result<(), RunError> {
-        let topology = self.plan.topology;
-        let folds: Vec<&'static str> =
-            topology.tasks.iter().map(|task| task.name).filter(|name| self.folds.contains_key(name)).collect();
-        for fold in folds {
-            let results = self.record.results.get(fold).copied().unwrap_or(0);
-            wait::drained(self.broker.as_ref(), &upstream(topology.edges, fold)).await?;
-            if *self.stop.borrow() != Stop::Run {
-                return Ok(());
-            }
-            // A run that ends has one result of nothing, too.
-            if (results > 0 || self.options.serve) && !self.has_folded(fold).await? {
-                continue;
-            }
-            *self.record.results.entry(fold.to_owned()).or_default() += 1;
-            let (done, answer) = oneshot::channel();
-            let request = Finish { run_id: self.record.run_id(), results, state: vec![self.record.entry(topology.name)], done };
-            // A fold that is gone has failed, and that error ends the run.
-            if self.folds[fold].send(request).await.is_err() || answer.await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a fold has taken in what is in no result yet.
-    async fn has_folded(&self, fold: &str) -> Result<bool, BrokerError> {
-        Ok(self.broker.state(&folding::state_key(self.plan.topology.name, fold)).await?.is_some())
-    }
-
-    async fn have_folded(&self) -> Result<bool, BrokerError> {
-        for fold in self.folds.keys() {
-            if self.has_folded(fold).await? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     async fn report(&self, started: Instant) -> Result<Report, RunError> {
         let topology = self.plan.topology;
         if !self.broker.promises().accounts {
@@ -489,20 +390,6 @@ impl Run {
         }
         let account = self.record.share(self.broker.account(topology.name).await?);
         Ok(Report::new(topology.name, account, &self.counts, started.elapsed()))
-    }
-}
-
-/// All edges from which a message can still come to a task.
-fn upstream(edges: &'static [EdgeDef], task: &'static str) -> Vec<&'static EdgeDef> {
-    let mut tasks = BTreeSet::from([task]);
-    let mut found: Vec<&'static EdgeDef> = Vec::new();
-    loop {
-        let before = found.len();
-        found = edges.iter().filter(|edge| tasks.contains(edge.to)).collect();
-        tasks.extend(found.iter().filter_map(|edge| edge.from));
-        if found.len() == before {
-            return found;
-        }
     }
 }
 
