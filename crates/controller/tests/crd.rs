@@ -1,4 +1,4 @@
-//! The definition of the resource: what it says, and that its page is current. `LEAT_BLESS=1` writes the page anew.
+//! The definition of the resource: what it says, and that its page and the chart's copy are current. `LEAT_BLESS=1` writes both anew.
 
 use leatworks_controller::crd;
 use serde_json::Value;
@@ -47,12 +47,18 @@ fn it_is_a_namespaced_resource_with_a_status_of_its_own() {
 }
 
 #[test]
-fn the_page_of_the_resource_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/topology-resource.md");
-    let page = crd::reference_markdown();
-    if std::env::var_os("LEAT_BLESS").is_some() {
-        std::fs::write(&path, &page).expect("written");
+fn the_page_of_the_resource_and_the_definition_in_the_chart_are_current() {
+    let definition = serde_json::to_value(crd::definition()).expect("JSON");
+    let definition = leatworks_controller::yaml::write(&definition).expect("YAML");
+    for (place, text) in [
+        ("docs/reference/topology-resource.md", crd::reference_markdown()),
+        ("charts/leatworks/files/topologies.yaml", definition),
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(place);
+        if std::env::var_os("LEAT_BLESS").is_some() {
+            std::fs::write(&path, &text).expect("written");
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(found == text, "`LEAT_BLESS=1 cargo test -p leatworks-controller --test crd` writes {place} anew");
     }
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == page, "`LEAT_BLESS=1 cargo test -p leatworks-controller --test crd` writes {} anew", path.display());
 }
