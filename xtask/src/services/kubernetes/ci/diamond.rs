@@ -38,6 +38,9 @@ const REMOVED: &str = "right-->meet";
 /// How many numbers one call sends. Calls follow each other at once, so that a graph on two busy cores keeps pace with few.
 const AT_ONCE: u64 = 5;
 
+/// How many numbers are on their way at most when more are sent: so many that each change finds some, and so few that they come through in time where other work takes the processor.
+const WINDOW: usize = 200;
+
 /// How long numbers may be on their way: as long as may pass on a Pulsar until something goes on where other work takes the processor, see `faults/service.rs`.
 const SETTLE_LIMIT: Duration = Duration::from_secs(240);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -175,7 +178,12 @@ impl Diamond<'_> {
         std::thread::scope(|scope| {
             let sender = scope.spawn(|| {
                 while !done.load(Relaxed) {
-                    self.send()?;
+                    let came = self.numbers("meet", "left")?.len();
+                    if usize::try_from(self.next.load(Relaxed))? < came + WINDOW {
+                        self.send()?;
+                    } else {
+                        std::thread::park_timeout(LOOK_AGAIN);
+                    }
                 }
                 anyhow::Ok(())
             });
