@@ -70,6 +70,7 @@ async fn on_the_cluster(setting: &Setting, cluster: &Cluster, leat: &Path) -> Re
         rig.controllers.push(controller);
     }
     rig.apply(&resource(POISON, &[("a", "b"), ("b", "a")], "Drain"))?;
+    rig.until_the_cluster_goes_on().await?;
     let mut random = Random::new(setting.seed, "R19");
     let (mut times, mut faults, mut finding) = (Vec::new(), 0_u64, Finding::default());
     let wanted = setting.pick(20, 500);
@@ -300,26 +301,28 @@ impl Rig<'_> {
         Ok(Some(format!("controller {number} {done}")))
     }
 
-    /// Waits until the cluster's own controllers have taken up a Deployment and removed it again: some 30 s after a start of the API server, since they are first told that they may watch
-    /// nothing, and ask again when they like. Until then no Deployment of anybody can be ready, and none that is removed after its pods can go.
+    /// Waits until the cluster's own controllers have taken up a Deployment, and removed it when the topology was gone that it was made for. After a start of the API server they are first told
+    /// that they may watch nothing, and ask again when they like; and what belongs to a kind that is new to the collector it finds out within half a minute.
     async fn until_the_cluster_goes_on(&self) -> Result<()> {
+        const OWN: &str = "own";
+        self.apply(&resource(OWN, &[("a", "b"), ("b", "a")], "Drop"))?;
+        let own = self.list("topologies")?.into_iter().find(|one| one["metadata"]["name"] == OWN).context("it was applied")?;
+        let owner = json!({"apiVersion": own["apiVersion"], "kind": own["kind"], "name": OWN, "uid": own["metadata"]["uid"]});
         let labels = json!({"leatworks.test/own": "yes"});
         let pod = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "none", "image": "none:1"}]}});
         self.apply(&json!({
             "apiVersion": "apps/v1",
             "kind": "Deployment",
-            "metadata": {"name": "own"},
+            "metadata": {"name": OWN, "ownerReferences": [owner]},
             "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": pod},
         }))?;
         let since = Instant::now();
         let mut is_removed = false;
         while since.elapsed() < PATIENCE {
-            let own = self.list("deployments")?.into_iter().find(|one| one["metadata"]["name"] == "own");
-            match own {
+            match self.list("deployments")?.into_iter().find(|one| one["metadata"]["name"] == OWN) {
                 None => return Ok(()),
                 Some(own) if !is_removed && own["status"]["observedGeneration"].is_u64() => {
-                    let words = ["delete", "deployment", "own", "--namespace", NAMESPACE, "--cascade=foreground", "--wait=false"];
-                    self.kubectl(&words, None)?;
+                    self.kubectl(&["delete", "topology", OWN, "--namespace", NAMESPACE, "--wait=false"], None)?;
                     is_removed = true;
                 }
                 Some(_) => tokio::time::sleep(LOOK_AGAIN).await,
