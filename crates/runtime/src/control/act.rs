@@ -178,6 +178,7 @@ async fn list(broker: &dyn Broker, topology: &TopologyRef, filter: &Filter, limi
 mod tests {
     use super::*;
     use crate::TaskError;
+    use crate::control::redrive::tests::one_edge;
     use leatworks_broker::{Limits, MemoryBroker};
 
     #[tokio::test]
@@ -205,16 +206,7 @@ mod tests {
     #[tokio::test]
     async fn a_list_is_bounded_and_an_id_shows_all() {
         let broker = MemoryBroker::new(Limits::default());
-        let edge = EdgeRef {
-            id: "[*]-->a".to_owned(),
-            ingress: true,
-            topic: "t-a".to_owned(),
-            subscription: "a".to_owned(),
-            retry_topic: "t-a-a-RETRY".to_owned(),
-            dead_letter_topic: "t-a-a-DLQ".to_owned(),
-        };
-        let topology = TopologyRef { name: "t".to_owned(), edges: vec![edge] };
-        topics::create(&broker, &topology).await.unwrap();
+        let topology = one_edge(&broker).await;
         let sizes = [LISTED_PAYLOAD_BYTES_MAX, LISTED_PAYLOAD_BYTES_MAX + 1];
         for size in sizes {
             let message = ids::new_root("x".repeat(size).into(), Codec::Json, None);

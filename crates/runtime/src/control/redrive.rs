@@ -196,7 +196,7 @@ fn in_steps(mut letters: &[Letter]) -> Vec<&[Letter]> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         Codec, TaskError,
@@ -206,7 +206,7 @@ mod tests {
     use std::time::Duration;
 
     /// A topology of one edge, whose topics are there.
-    async fn one_edge(broker: &dyn Broker) -> TopologyRef {
+    pub(in crate::control) async fn one_edge(broker: &dyn Broker) -> TopologyRef {
         let edge = EdgeRef {
             id: "[*]-->a".to_owned(),
             ingress: true,

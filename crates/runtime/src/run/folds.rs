@@ -17,8 +17,8 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-/// How long the input of a fold must rest until it gives its result in a run that goes on. Twice this passes between a message and the result that it is in, and once for each look at the
-/// topics, which takes some milliseconds on another system.
+/// How long the input of a fold must rest until it gives its result in a run that goes on, and how often it is looked. So a result comes one to three seconds after the last message that is
+/// in it, and while a fold has something to give, another system is asked about its topics once a second.
 const REST: Duration = Duration::from_secs(1);
 
 impl Run {
