@@ -161,11 +161,12 @@ impl Reconciler {
     async fn deploy(&self, resource: &Resource) -> Result<Next, ClusterError> {
         let Resource { key, live, uid, topology } = resource;
         let revisions = self.cluster.objects(&key.namespace, &key.name, &[Kind::Revision]).await?;
+        let old = topology.status.clone().unwrap_or_default();
         let mut outcome = Outcome::default();
         let current = deployable(key, uid, &topology.spec, &self.settings);
         let deployed = match current {
             Ok(current) => {
-                outcome.revision = Some(self.record(resource, &current, &revisions).await?);
+                outcome.revision = Some(self.record(resource, &current, &revisions, old.revision).await?);
                 Some(current)
             }
             Err(why) => {
@@ -177,7 +178,6 @@ impl Reconciler {
                 })
             }
         };
-        let old = topology.status.clone().unwrap_or_default();
         let mut observed = Observed { status: old.clone(), ..Observed::default() };
         let mut retiring = old.retiring.clone();
         match &deployed {
@@ -187,6 +187,8 @@ impl Reconciler {
                 self.metrics.scaled(&key.namespace, &key.name, &[]);
             }
             Some(deployed) => {
+                let current = outcome.revision.unwrap_or_default();
+                observed.begun = revision::begun(resource.site(deployed, &self.settings), &revisions, old.revision, current);
                 observed.objects = self.cluster.objects(&key.namespace, &key.name, &OBSERVED).await?;
                 retiring = self.carry_out(resource, deployed, &mut observed, &mut outcome).await?;
             }
@@ -198,14 +200,20 @@ impl Reconciler {
     }
 
     /// Records what is deployed from now on, and lets go of what is too old to go back to.
-    async fn record(&self, resource: &Resource, current: &Deployable, revisions: &[Value]) -> Result<i64, ClusterError> {
+    async fn record(
+        &self,
+        resource: &Resource,
+        current: &Deployable,
+        revisions: &[Value],
+        told: Option<i64>,
+    ) -> Result<i64, ClusterError> {
         let site = resource.site(current, &self.settings);
         let (number, object) = revision::record(site, revisions);
         if let Some((object, seen)) = object {
             self.cluster.apply(&object, seen.as_deref()).await?;
             tracing::info!(revision = number, "a revision is deployed");
         }
-        for old in revision::surplus(revisions, current.spec.revision_history_limit) {
+        for old in revision::surplus(revisions, current.spec.revision_history_limit, told) {
             let text = |pointer: &str| old.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
             let (name, uid, seen) = (text("/metadata/name"), text("/metadata/uid"), text("/metadata/resourceVersion"));
             self.cluster.delete(Kind::Revision, &resource.key.namespace, name, uid, seen).await?;

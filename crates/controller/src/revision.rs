@@ -1,7 +1,8 @@
 //! What was deployed before, kept for when a later resource does not validate, and for `leat rollback`.
 
 use crate::{
-    crd::TopologySpec,
+    crd::{Retiring, TopologySpec},
+    graph,
     names::{self, Kind},
     plan::Site,
 };
@@ -20,16 +21,17 @@ pub struct Revision {
 
 /// All revisions that can be read, the newest first. One that cannot be read is passed over.
 pub fn all(objects: &[Value]) -> Vec<Revision> {
-    let read = |object: &Value| {
-        Some(Revision {
-            number: object["revision"].as_i64()?,
-            spec: serde_json::from_value(object["data"]["spec"].clone()).ok()?,
-            made: object["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned(),
-        })
-    };
     let mut all: Vec<Revision> = objects.iter().filter_map(read).collect();
     all.sort_by_key(|revision| std::cmp::Reverse(revision.number));
     all
+}
+
+fn read(object: &Value) -> Option<Revision> {
+    Some(Revision {
+        number: object["revision"].as_i64()?,
+        spec: serde_json::from_value(object["data"]["spec"].clone()).ok()?,
+        made: object["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned(),
+    })
 }
 
 /// The object that records what is deployed now, and the version that was seen of it; `None` if the newest revision is the same.
@@ -51,9 +53,40 @@ pub fn record(site: Site<'_>, objects: &[Value]) -> (i64, Option<(Value, Option<
     (number, Some((object, seen)))
 }
 
-/// Revisions beyond those that are kept.
-pub fn surplus(objects: &[Value], kept: i32) -> Vec<&Value> {
+/// The edges of what was begun to be deployed while the status did not tell of it yet, each with what was to become of it when the next revision had it no more. Their subscriptions may be
+/// there, since those come first, with nothing else that would tell of them. `site` is what is deployed now, as the revision `current`, and `told` is the revision of the status.
+pub fn begun(site: Site<'_>, objects: &[Value], told: Option<i64>, current: i64) -> Vec<Retiring> {
+    // Those of a removed resource of the same name are the collector's.
+    let is_ours = |object: &&Value| object["metadata"]["ownerReferences"][0]["uid"] == site.uid;
+    let is_begun = |number: i64| told.is_none_or(|told| told <= number) && number < current;
+    let mut begun: Vec<Revision> =
+        objects.iter().filter(is_ours).filter_map(read).filter(|revision| is_begun(revision.number)).collect();
+    begun.sort_by_key(|revision| revision.number);
+    let mut entries: Vec<Retiring> = Vec::new();
+    for (place, revision) in begun.iter().enumerate() {
+        let next = begun.get(place + 1).map_or(site.spec, |next| &next.spec);
+        // What was deployed once could be compiled; a later controller that cannot leaves it as it is.
+        let Ok(graph) = graph::compile(site.name, &revision.spec) else { continue };
+        let edges = graph::reference(&graph).edges;
+        entries.retain(|entry| edges.iter().all(|edge| edge.id != entry.edge));
+        entries.extend(edges.into_iter().map(|edge| Retiring {
+            edge: edge.id,
+            policy: next.removed_edges,
+            topic: edge.topic,
+            subscription: edge.subscription,
+            retry_topic: edge.retry_topic,
+            until: None,
+            closing: false,
+        }));
+    }
+    entries
+}
+
+/// Revisions beyond those that are kept. Those of which the status does not tell yet are kept, however many they are: see [`begun`].
+pub fn surplus(objects: &[Value], kept: i32, told: Option<i64>) -> Vec<&Value> {
+    let number = |object: &Value| object["revision"].as_i64().unwrap_or_default();
     let mut sorted: Vec<&Value> = objects.iter().collect();
-    sorted.sort_by_key(|object| std::cmp::Reverse(object["revision"].as_i64().unwrap_or_default()));
-    sorted.into_iter().skip(usize::try_from(kept.max(1)).unwrap_or(1)).collect()
+    sorted.sort_by_key(|object| std::cmp::Reverse(number(object)));
+    let kept = usize::try_from(kept.max(1)).unwrap_or(1);
+    sorted.into_iter().skip(kept).filter(|object| told.is_some_and(|told| number(object) < told)).collect()
 }

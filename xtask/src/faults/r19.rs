@@ -98,15 +98,16 @@ async fn on_the_cluster(setting: &Setting, cluster: &Cluster, leat: &Path) -> Re
     let place =
         |part: usize| times.get((times.len() * part / 100).min(times.len().saturating_sub(1))).copied().unwrap_or_default();
     finding.seen = format!(
-        "{edits} edits of {TOPOLOGIES} topologies with two controllers, {faults} of them with a controller killed or stopped or the API server started anew; converged after {:.1} s (median), {:.1} s (99th percentile); {} topologies at the end, nothing left over, nor {left} of the {gone} subscriptions that were to go, one refused all the time; a second look made {written} writes, and {counted} by the API server's count",
+        "{edits} edits of {TOPOLOGIES} topologies with two controllers, {faults} of them with a controller killed or stopped or the API server started anew; converged after {:.1} s (median), {:.1} s (99th percentile); {} topologies at the end, nothing left over, nor {} of the {gone} subscriptions that were to go, one refused all the time; a second look made {written} writes, and {counted} by the API server's count",
         place(50).as_secs_f64(),
         place(99).as_secs_f64(),
         rig.wanted.len(),
+        left.len(),
     );
     finding.require(place(99) <= SOON, || format!("it took {:.1} s to converge", place(99).as_secs_f64()));
     finding
         .require(written + counted == 0, || format!("a second look made {written} writes, {counted} by the API server's count"));
-    finding.require(left == 0, || format!("{left} subscriptions of removed edges are left"));
+    finding.require(left.is_empty(), || format!("subscriptions of removed edges are left: {}", left.join(", ")));
     finding.require(gone > 0, || "void: no subscription was to go".to_owned());
     finding.require(edits == wanted, || format!("void: the time was over after {edits} of {wanted} edits"));
     finding.require(faults * 6 >= edits, || format!("only {faults} faults"));
@@ -391,19 +392,24 @@ impl Rig<'_> {
         Ok(objections)
     }
 
-    /// How many subscriptions are left that were to go. Those of the edges that are there have to be there.
-    fn subscriptions_left(&self) -> Result<usize> {
+    /// The subscriptions that are left and were to go. Those of the edges that are there have to be there.
+    fn subscriptions_left(&self) -> Result<Vec<String>> {
         let there = |topology: &str, edge: &str| {
             let (topic, subscription) = subscription(topology, edge).with_context(|| format!("`{edge}` is no edge"))?;
-            Ok(self.cluster.subscriptions(&topic)?.contains(&subscription))
+            anyhow::Ok(self.cluster.subscriptions(&topic)?.contains(&subscription))
         };
         for (topology, parts) in &self.wanted {
             for edge in edges(Some(parts)) {
                 ensure!(there(topology, &edge)?, "{topology} has no subscription of `{edge}`");
             }
         }
-        let left: Vec<bool> = self.removed.gone.iter().map(|(topology, edge)| there(topology, edge)).collect::<Result<_>>()?;
-        Ok(left.into_iter().filter(|left| *left).count())
+        let mut left = Vec::new();
+        for (topology, edge) in &self.removed.gone {
+            if there(topology, edge)? {
+                left.push(format!("`{edge}` of {topology}"));
+            }
+        }
+        Ok(left)
     }
 
     /// Starts both controllers anew, and counts what they write when there is nothing to do: by their own word, and by that of the API server.

@@ -18,6 +18,8 @@ pub struct Observed {
     pub objects: Vec<Value>,
     /// What the resource's status says.
     pub status: TopologyStatus,
+    /// The edges of what was begun and of which the status does not tell, see [`revision::begun`](crate::revision::begun).
+    pub begun: Vec<Retiring>,
     /// What the broker says of the edges that are being let go.
     pub queues: Queues,
     /// Whether all topics and subscriptions of the graph are known to be there.

@@ -113,11 +113,11 @@ pub(super) fn retire(site: Site<'_>, desired: &[Value], observed: &Observed, ste
     retired
 }
 
-/// The edges that are there and not in the graph: those that are known, and those that are seen now.
+/// The edges that are there and not in the graph: those that are known, those that were begun, and those that are seen now. Of those that were begun there may be a subscription alone.
 fn entries(in_graph: &[String], observed: &Observed, of_run: &[Retiring], policy: RemovedEdges) -> Vec<Retiring> {
     let mut entries = observed.status.retiring.clone();
     let seen = dispatchers(&observed.objects).filter_map(|live| entry(live, policy)).chain(of_run.iter().cloned());
-    for seen in seen {
+    for seen in observed.begun.iter().cloned().chain(seen) {
         if entries.iter().all(|known| known.edge != seen.edge) {
             entries.push(seen);
         }
