@@ -76,7 +76,7 @@ mod setup;
 mod sink;
 mod task;
 
-pub use cli::{EdgeJob, dispatch_edge};
+pub use cli::{EdgeJob, dispatch_edge, log_json};
 pub use codec::Codec;
 pub use context::Context;
 pub use counts::{Counts, TaskTally};

@@ -6,6 +6,7 @@ use leatworks::{
     config::{Config, Flags},
     def::{Codec, Drawings, EdgeDef, JobDef, Kind, Retry, RouteDef, TaskDef, TopologyDef},
     worker::{JobServer, ServeError, bind, serve_job},
+    log_json,
 };
 use leatworks_jobs::{
     Adapter, Cause, JobError, Store,
@@ -16,6 +17,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// The name under which the configuration looks for a data folder, which nothing here uses.
 const PROJECT: &str = "jobs";
+
+/// What is logged where `LEAT_LOG` says nothing.
+const LEVEL: &str = "info";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Jobs {
@@ -56,23 +60,20 @@ pub(crate) struct Inside {
 }
 
 pub(crate) fn run(jobs: &Jobs) -> Result<ExitCode> {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_env("LEAT_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .json()
-        .flatten_event(true)
-        .init();
     let config = Config::load(PROJECT, &Flags::default()).map_err(|error| Failure::new(Code::Invalid, error))?.jobs;
     let store = Store::open(&config.files).map_err(failed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let done = runtime.block_on(async {
         match jobs {
             Jobs::Serve(args) => serve(args, store, config.keep).await,
-            Jobs::Prepare(args) => kubernetes::prepare(&store, &args.job).await.map_err(failed),
-            Jobs::Commit(args) => kubernetes::commit(&store, &args.job, &args.pod).await.map_err(failed),
+            Jobs::Prepare(args) => {
+                log_json(LEVEL, &[("job", &args.job)]);
+                kubernetes::prepare(&store, &args.job).await.map_err(failed)
+            }
+            Jobs::Commit(args) => {
+                log_json(LEVEL, &[("job", &args.job)]);
+                kubernetes::commit(&store, &args.job, &args.pod).await.map_err(failed)
+            }
         }
     });
     // A call that never answers must not keep the process.
@@ -89,6 +90,7 @@ async fn serve(args: &Serve, store: Store, keep: Duration) -> Result {
     let text = std::fs::read(&args.config).doing(|| format!("reading `{}`", args.config.display()))?;
     let adapter: Adapter = serde_json::from_slice(&text)
         .map_err(|error| Failure::new(Code::Invalid, format!("`{}`: {error}", args.config.display())))?;
+    log_json(LEVEL, &[("topology", &adapter.topology), ("task", &adapter.task)]);
     let connected = leatworks_controller::connect(None).await?;
     let (topology, task) = definition(&adapter);
     let executor = Kubernetes::new(connected.client, &connected.namespace, store.clone(), adapter.clone());

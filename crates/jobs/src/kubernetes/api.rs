@@ -1,6 +1,6 @@
 //! The API server as jobs use it: few calls, each with a limit in time. Nothing is watched: what is asked anew cannot have been missed.
 
-use super::object;
+use super::{CALL_AGAIN_AFTER, WITHHELD_AGAIN_AFTER, object};
 use crate::{Adapter, Job, WORKER, log::Log};
 use futures_util::AsyncReadExt;
 use k8s_openapi::api::{batch::v1::Job as Object, core::v1::Pod};
@@ -54,6 +54,16 @@ impl CallError {
     /// The server has looked at it and says no, for a reason that does not pass by itself within a minute. Everything else may have been done or not.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self.code(), Some(400 | 401 | 403 | 404 | 405 | 413 | 415 | 422))
+    }
+
+    /// The server refuses what it would do if somebody gave back a right, or had a quota that is not used up: no fault of the message, and soon mended.
+    pub(super) fn is_withheld(&self) -> bool {
+        matches!(self.code(), Some(401 | 403))
+    }
+
+    /// How long to wait before the call is made again.
+    pub(super) fn again_after(&self) -> Duration {
+        if self.is_withheld() { WITHHELD_AGAIN_AFTER } else { CALL_AGAIN_AFTER }
     }
 }
 

@@ -35,6 +35,10 @@ const CALL_AGAIN_MAX: Duration = Duration::from_secs(300);
 /// How long between two tries.
 const CALL_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
+/// How long between two tries where the server says that it may not be: a right that somebody took away by mistake, or a quota that is used up. Messages wait for it as they do for a server
+/// that is away.
+const WITHHELD_AGAIN_AFTER: Duration = Duration::from_secs(3);
+
 /// How often it is looked for a Job whose making is not answered: an API server that has nothing else to do answers sooner.
 const LOOK_FOR_IT_EVERY: Duration = Duration::from_millis(250);
 
@@ -68,7 +72,8 @@ impl Kubernetes {
     /// # Errors
     /// What the API server says.
     pub async fn check(&self) -> Result<(), JobError> {
-        self.again("finding Jobs", || self.cluster.all()).await.map(drop)
+        let found = self.again_briefly(|| self.cluster.all()).await;
+        found.map(drop).map_err(|error| JobError::failed(format!("finding Jobs: {error}")))
     }
 
     /// Tries a call for a while that may succeed later.
@@ -80,12 +85,14 @@ impl Kubernetes {
         loop {
             match call().await {
                 Ok(value) => return Ok(value),
-                Err(error) if error.is_refusal() || began.elapsed() > CALL_AGAIN_MAX => {
+                Err(error) if error.is_refusal() && !error.is_withheld() || began.elapsed() > CALL_AGAIN_MAX => {
                     return Err(JobError::failed(format!("{doing}: {error}")));
                 }
-                Err(error) => tracing::warn!(doing, %error, "the API server is asked again"),
+                Err(error) => {
+                    tracing::warn!(doing, %error, "the API server is asked again");
+                    tokio::time::sleep(error.again_after()).await;
+                }
             }
-            tokio::time::sleep(CALL_AGAIN_AFTER).await;
         }
     }
 
@@ -158,18 +165,19 @@ impl Kubernetes {
             if matches!(error.code(), Some(400 | 413 | 422)) {
                 return Err(JobError::permanent(format!("{doing}: the API server refuses it: {error}")));
             }
-            if error.is_refusal() {
+            if error.is_refusal() && !error.is_withheld() {
                 return Err(JobError::failed(format!("{doing}: {error}")));
             }
-            // It may have been made all the same.
-            if let Some(there) = self.again(&doing, || self.cluster.get(&attempt.name)).await? {
+            // It may have been made all the same, unless it was refused.
+            if !error.is_withheld()
+                && let Some(there) = self.again(&doing, || self.cluster.get(&attempt.name)).await? {
                 return is_the_same(&object, &there);
             }
             if began.elapsed() > CALL_AGAIN_MAX {
                 return Err(JobError::failed(format!("{doing}: it is not there, and the API server says: {error}")));
             }
             tracing::warn!(name = attempt.name, %error, "the Job is made again");
-            tokio::time::sleep(CALL_AGAIN_AFTER).await;
+            tokio::time::sleep(error.again_after()).await;
         }
     }
 

@@ -256,7 +256,9 @@ async fn whatever_the_api_server_answers_an_attempt_has_one_job() {
         (vec![(delete.clone(), Refused(500)), (delete.clone(), Silence)], "committed by 1", 1),
         (vec![(post.clone(), Lost), (get.clone(), Refused(410)), (get.clone(), Silence)], "committed by 1", 1),
         (vec![(post.clone(), Refused(422))], "Permanent", 0),
-        (vec![(post.clone(), Refused(403))], "Failed", 0),
+        // A right that is given back, or a quota with room again, costs nothing; one that stays away costs the attempt.
+        (vec![(get.clone(), Refused(403)), (post.clone(), Refused(403)), (post.clone(), Refused(401))], "committed by 1", 1),
+        (vec![(post.clone(), Refused(403)); 110], "Failed: making the Job `leat-", 0),
     ] {
         let rig = Rig::new(&[Program::Works], &faults);
         let result = rig.kubernetes.execute(&attempt(1)).await;

@@ -160,7 +160,7 @@ impl Kubernetes {
         }
     }
 
-    async fn again_briefly<T, F>(&self, call: impl Fn() -> F) -> Result<T, CallError>
+    pub(super) async fn again_briefly<T, F>(&self, call: impl Fn() -> F) -> Result<T, CallError>
     where
         F: Future<Output = Result<T, CallError>>,
     {
@@ -180,14 +180,16 @@ impl Kubernetes {
     pub(super) fn clean(&self, name: String) {
         let cluster = self.cluster.clone();
         tokio::spawn(async move {
+            let mut said = String::new();
             for _ in 0..CLEAN_TRIES {
-                match cluster.delete(&name, false).await {
-                    Ok(()) => return,
-                    Err(error) => tracing::debug!(name, %error, "a finished Job cannot be removed just now"),
+                let Err(error) = cluster.delete(&name, false).await else { return };
+                if error.is_withheld() && said.is_empty() {
+                    tracing::warn!(name, %error, "a finished Job cannot be removed just now");
                 }
+                said = error.to_string();
                 tokio::time::sleep(CLEAN_AGAIN_AFTER).await;
             }
-            tracing::warn!(name, "a finished Job is left to its time to live");
+            tracing::warn!(name, error = said, "a finished Job is left to its time to live");
         });
     }
 }

@@ -37,10 +37,14 @@ pub(crate) fn init(verbose: u8, quiet: bool, format: LogFormat, place: &[(&str, 
         (false, 2) => "debug",
         (false, _) => "trace",
     };
-    let filter = EnvFilter::try_from_env("LEAT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let colour = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+    write_as(format, level, colour, place);
+}
+
+fn write_as(format: LogFormat, level: &str, colour: bool, place: &[(&str, &str)]) {
+    let filter = EnvFilter::try_from_env("LEAT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let lines =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).with_target(false);
     // Somebody who embeds this may have set logging up already; theirs stays.
@@ -53,6 +57,12 @@ pub(crate) fn init(verbose: u8, quiet: bool, format: LogFormat, place: &[(&str, 
             lines.json().event_format(placed).try_init().is_ok()
         }
     };
+}
+
+/// Sets logging up for a process of its own kind that serves one topology: objects of JSON on standard error, each of which says what stands in `place`, as topology and task. `LEAT_LOG` goes
+/// before `level`, which is a directive such as `info`.
+pub fn log_json(level: &str, place: &[(&str, &str)]) {
+    write_as(LogFormat::Json, level, false, place);
 }
 
 /// What people are told, as a line of the log, where that is JSON.

@@ -14,6 +14,7 @@ mod topology;
 mod trace;
 
 pub use dispatch::{EdgeJob, dispatch_edge};
+pub use log::log_json;
 pub(crate) use task::main as main_task;
 pub(crate) use topology::main as main_topology;
 

@@ -26,11 +26,18 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// One right: a verb on a resource, in one of the roles.
 #[derive(Debug)]
-struct Right {
+pub(super) struct Right {
     role: String,
     group: String,
     resource: String,
     verb: String,
+}
+
+impl Right {
+    /// How an API server says that it is lacking.
+    pub(super) fn complaint(&self) -> String {
+        format!("cannot {} resource \"{}\"", self.verb, self.resource)
+    }
 }
 
 /// Takes away one right after another.
@@ -49,14 +56,13 @@ pub(super) fn each_is_needed(site: &Site<'_>) -> Result<()> {
     let bench = Bench { site, folder, kubeconfig };
     let roles = answer(&mut kubectl(site.cluster, &["get", "roles", "--output=json"]))?;
     let roles = roles["items"].as_array().context("a list has items")?;
-    ensure!(!json!(roles).to_string().contains("\"*\""), "a role has a wildcard");
+    let rights = rights(roles)?;
     let said = bench.work("all", None)?;
     ensure!(!said.contains("forbidden"), "with all its rights the controller lacks something: {said}");
-    let rights = rights(roles)?;
     for (number, right) in rights.iter().enumerate() {
         let role = roles.iter().find(|role| role["metadata"]["name"] == *right.role).context("its role")?;
         apply(site.cluster, &without(role, right))?;
-        bench.until_taken(right)?;
+        until_taken(site.cluster, NAMESPACE, RELEASE, right)?;
         let result = bench.work(&format!("without-{number}"), Some(right));
         apply(site.cluster, &bare(role, role["rules"].clone()))?;
         result.with_context(|| format!("without {right:?}"))?;
@@ -86,8 +92,9 @@ fn texts(list: &Value) -> impl Iterator<Item = &str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// All rights that the roles give.
-fn rights(roles: &[Value]) -> Result<Vec<Right>> {
+/// All rights that the roles give, each by its name.
+pub(super) fn rights(roles: &[Value]) -> Result<Vec<Right>> {
+    ensure!(!json!(roles).to_string().contains("\"*\""), "a role has a wildcard");
     let mut rights = Vec::new();
     for role in roles {
         for rule in role["rules"].as_array().context("a role has rules")? {
@@ -105,13 +112,14 @@ fn rights(roles: &[Value]) -> Result<Vec<Right>> {
 }
 
 /// A role with other rules.
-fn bare(role: &Value, rules: Value) -> Value {
-    let metadata = json!({"name": role["metadata"]["name"], "namespace": NAMESPACE, "labels": role["metadata"]["labels"]});
+pub(super) fn bare(role: &Value, rules: Value) -> Value {
+    let of = |name: &str| role["metadata"][name].clone();
+    let metadata = json!({"name": of("name"), "namespace": of("namespace"), "labels": of("labels")});
     json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules})
 }
 
 /// The role with one right less: a rule for each resource.
-fn without(role: &Value, right: &Right) -> Value {
+pub(super) fn without(role: &Value, right: &Right) -> Value {
     let rules = role["rules"].as_array().into_iter().flatten().flat_map(|rule| {
         texts(&rule["resources"]).map(move |resource| {
             let verbs: Vec<&str> =
@@ -124,6 +132,23 @@ fn without(role: &Value, right: &Right) -> Value {
     bare(role, rules.filter(|rule| rule["verbs"].as_array().is_some_and(|verbs| !verbs.is_empty())).collect())
 }
 
+/// Waits until the API server goes by the changed role of an account.
+pub(super) fn until_taken(cluster: &Cluster, namespace: &str, account: &str, right: &Right) -> Result<()> {
+    let who = format!("--as=system:serviceaccount:{namespace}:{account}");
+    let (resource, part) = right.resource.split_once('/').unwrap_or((&right.resource, ""));
+    let mut what = format!("{resource}.{}", right.group).trim_end_matches('.').to_owned();
+    // The rule on leases names the one that it is for.
+    if resource == "leases" {
+        what += &format!("/{RELEASE}");
+    }
+    let part = format!("--subresource={part}");
+    wait_every(LOOK_AGAIN, "the loss of a right", STEP_LIMIT, || {
+        let mut ask = cluster.kubectl();
+        ask.args(["--namespace", namespace, "auth", "can-i", &right.verb, &what, &part, &who]);
+        Ok((!ask.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success()).then_some(()))
+    })
+}
+
 struct Bench<'a> {
     site: &'a Site<'a>,
     folder: PathBuf,
@@ -131,22 +156,6 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Waits until the API server goes by the changed role.
-    fn until_taken(&self, right: &Right) -> Result<()> {
-        let who = format!("--as=system:serviceaccount:{NAMESPACE}:{RELEASE}");
-        let (resource, part) = right.resource.split_once('/').unwrap_or((&right.resource, ""));
-        let mut what = format!("{resource}.{}", right.group).trim_end_matches('.').to_owned();
-        // The rule on leases names the one that it is for.
-        if resource == "leases" {
-            what += &format!("/{RELEASE}");
-        }
-        let part = format!("--subresource={part}");
-        wait_every(LOOK_AGAIN, "the loss of a right", STEP_LIMIT, || {
-            let mut ask = kubectl(self.site.cluster, &["auth", "can-i", &right.verb, &what, &part, &who]);
-            Ok((!ask.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success()).then_some(()))
-        })
-    }
-
     /// Has a controller do all that it can do. Without a right it has to say, at some step, that it lacks that one. Gives what it has said.
     fn work(&self, name: &str, lacking: Option<&Right>) -> Result<String> {
         let words =
@@ -154,7 +163,7 @@ impl Bench<'_> {
         let mut command = self.site.cluster.ours(&self.site.images.program);
         command.args(words).env("KUBECONFIG", &self.kubeconfig).current_dir(&self.folder);
         let controller = Ours::start(&mut command, &self.log(name))?;
-        let complaint = lacking.map(|right| format!("cannot {} resource \"{}\"", right.verb, right.resource));
+        let complaint = lacking.map(Right::complaint);
         let complains = |live: &Value| {
             let Some(complaint) = &complaint else { return Ok(false) };
             anyhow::Ok(
@@ -195,7 +204,7 @@ impl Bench<'_> {
 }
 
 /// The API server quotes what is forbidden, and a log or a condition quotes that again.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.replace('\\', "")
 }
 

@@ -24,6 +24,9 @@ impl Rig<'_> {
         }
         self.judge_book(&mut finding, TROUBLE, &messages, plan);
         self.judge_dead_letters(&mut finding, plan)?;
+        for book in books.iter().take(1).map(String::as_str).chain([TROUBLE]) {
+            self.judge_trace(&mut finding, book, &messages)?;
+        }
         let (joined, committed) = kept::joined(&messages);
         let gathered = self.gathered(committed)?;
         finding.require(gathered == Some(committed), || {
@@ -97,6 +100,36 @@ impl Rig<'_> {
                 finding.require(within, || format!("over-attempt: chapter {number} of {book} has Jobs of the attempts {jobs:?}"));
             }
         }
+    }
+
+    /// `leat trace` shows each message that came of a book, with the attempts that had a Job, the files of those that are done, and why the others were given up.
+    fn judge_trace(&self, finding: &mut Finding, book: &str, messages: &[Message]) -> Result<()> {
+        let steps = self.trace(book)?;
+        let divided = messages.iter().find(|one| one.book == book && one.task == "split").map(|one| one.id.as_str());
+        for message in messages.iter().filter(|one| one.book == book && one.task == kept::TRANSFORM) {
+            let what = format!("the trace of chapter {} of {book}", message.number);
+            let Some(step) = steps.iter().find(|step| step["message"] == *message.id) else {
+                finding.objections.push(format!("{what} has no step"));
+                continue;
+            };
+            let list = |name: &str| step[name].as_array().cloned().unwrap_or_default();
+            let mut jobs: Vec<u64> = list("jobs").iter().filter_map(|job| job["attempt"].as_u64()).collect();
+            jobs.dedup();
+            let made: Vec<u64> = self.made.of(&message.step).into_iter().map(u64::from).collect();
+            finding.require(jobs == made, || format!("{what} has jobs of the attempts {jobs:?}, and the cluster had {made:?}"));
+            finding.require(step["parent"].as_str() == divided, || format!("{what} came of {}", step["parent"]));
+            if message.committed {
+                let done = step["state"] == "handled" && !list("files").is_empty();
+                finding.require(done, || format!("{what} is {} with {} files", step["state"], list("files").len()));
+            } else {
+                let said = step["dead_letter"]["error"].as_str().unwrap_or_default();
+                let logs = list("jobs").iter().filter(|job| job["log"].is_string() && job["error"].is_string()).count();
+                finding.require(step["state"] == "dead-lettered" && !said.is_empty() && logs == made.len(), || {
+                    format!("{what} is {}, says `{said}` and has {logs} logs", step["state"])
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Each message that was given up says why, and has its log.

@@ -16,6 +16,8 @@ pub(super) const JOIN: &str = "join";
 /// A message that a job has had in hand.
 pub(super) struct Message {
     pub(super) task: String,
+    /// Its identity.
+    pub(super) id: String,
     /// How its Jobs are found: by a label of this value.
     pub(super) step: String,
     /// The book, and the number of the chapter if it is one.
@@ -51,6 +53,7 @@ pub(super) fn messages(store: &Path) -> Result<Vec<Message>> {
             data["path"].as_str().map(|path| Path::new(path).file_stem().unwrap_or_default().to_string_lossy().into_owned());
         messages.push(Message {
             task: text(&document, "/job/task"),
+            id: text(&document, "/job/message"),
             step: step.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             book: path.unwrap_or_else(|| text(data, "/book")),
             number: data["number"].as_u64().unwrap_or_default() as usize,

@@ -8,6 +8,7 @@ mod judge;
 mod kept;
 mod proxy;
 mod rig;
+mod rights;
 mod worker;
 
 use super::{
@@ -98,9 +99,10 @@ impl Plan {
 
 /// The stage of continuous integration.
 pub(super) fn each_attempt_has_one(site: &Site<'_>) -> Result<()> {
-    let finding = run(site, &Plan::few(SEED))?;
+    let (finding, rig) = run(site, &Plan::few(SEED))?;
     println!("{TOPOLOGY}: {}", finding.seen);
     ensure!(finding.objections.is_empty(), "{TOPOLOGY}: {}", finding.objections.join("; "));
+    rights::each_is_needed(rig)?;
     run_command(site.kubectl(&["delete", "topology", TOPOLOGY, "--cascade=foreground", PATIENCE]).stdout(Stdio::null()))
 }
 
@@ -119,7 +121,7 @@ pub(crate) fn on_a_cluster_of_its_own(setting: &Setting) -> Result<Finding> {
 fn with_the_chart(cluster: &Cluster, setting: &Setting) -> Result<Finding> {
     let site = Site { cluster, images: Images::make(cluster)? };
     chart::install(&site)?;
-    run(&site, &setting.pick(Plan::few(setting.seed), Plan::many(setting.seed, setting.until)))
+    Ok(run(&site, &setting.pick(Plan::few(setting.seed), Plan::many(setting.seed, setting.until)))?.0)
 }
 
 /// Keeps what there is to look at when something was not as it should be.
@@ -155,7 +157,7 @@ fn said(command: &mut Command) -> Vec<u8> {
 /// The volume with the files of jobs.
 const VOLUME: &str = "job-files";
 
-fn run(site: &Site<'_>, plan: &Plan) -> Result<Finding> {
+fn run<'a>(site: &'a Site<'a>, plan: &Plan) -> Result<(Finding, Rig<'a>)> {
     let files = Results::make(site, VOLUME)?;
     let books: Vec<String> = (0..plan.books).map(|number| format!("book{number:03}")).collect();
     site.images.showcase(site.cluster)?;
@@ -175,7 +177,8 @@ fn run(site: &Site<'_>, plan: &Plan) -> Result<Finding> {
     rig.until_joined()?;
     let time = began.elapsed();
     let left = rig.left()?;
-    rig.judge(&books[..sent], plan, time, left)
+    let finding = rig.judge(&books[..sent], plan, time, left)?;
+    Ok((finding, rig))
 }
 
 /// The files of all books, for the pods of `split`.
@@ -184,7 +187,10 @@ fn write(site: &Site<'_>, books: &[String]) -> Result<()> {
     let troubles = TROUBLES.iter().map(|(what, _)| *what).chain(std::iter::repeat("!slow"));
     let trouble: String = troubles.take(CHAPTERS).enumerate().map(|(index, what)| chapter(TROUBLE, index + 1, what)).collect();
     let good = |book: &String| (format!("{book}.txt"), (1..=CHAPTERS).map(|number| chapter(book, number, "good")).collect());
-    let texts: BTreeMap<String, String> = books.iter().map(good).chain([(format!("{TROUBLE}.txt"), trouble)]).collect();
+    let short = |number| (format!("{}.txt", rights::book(number)), chapter(&rights::book(number), 1, "good"));
+    let short = (0..rights::BOOKS).map(short);
+    let texts: BTreeMap<String, String> =
+        books.iter().map(good).chain([(format!("{TROUBLE}.txt"), trouble)]).chain(short).collect();
     site.apply(json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",

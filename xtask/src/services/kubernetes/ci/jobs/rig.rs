@@ -42,6 +42,8 @@ pub(super) struct Rig<'a> {
     pub(super) faults: BTreeMap<&'static str, usize>,
     pub(super) under_way: usize,
     pub(super) evicted: usize,
+    /// The ids of the books that were sent.
+    pub(super) roots: BTreeMap<String, String>,
     random: Random,
     /// The messages that what was sent is to come to.
     expected: usize,
@@ -59,6 +61,7 @@ impl<'a> Rig<'a> {
             faults: BTreeMap::new(),
             under_way: 0,
             evicted: 0,
+            roots: BTreeMap::new(),
             random,
             expected: 0,
         })
@@ -69,16 +72,26 @@ impl<'a> Rig<'a> {
         answer(&mut self.site.leat(Path::new(PROJECT), words))
     }
 
+    /// What is known of a book and all that came of it. The files of jobs are a folder of this machine.
+    pub(super) fn trace(&self, book: &str) -> Result<Vec<Value>> {
+        let root = self.roots.get(book).with_context(|| format!("{book} was not sent"))?;
+        let mut leat = self.site.leat(Path::new(PROJECT), &["trace", root, "--output", "json"]);
+        leat.env("LEAT_JOBS__FILES", format!("file://{}", self.files.folder().display()));
+        let traced = answer(&mut leat)?;
+        Ok(traced.pointer("/0/steps").and_then(Value::as_array).cloned().unwrap_or_default())
+    }
+
     /// Sends a book.
     pub(super) fn send(&mut self, book: &str) -> Result<()> {
         let message = json!({"path": format!("/books/{book}.txt")}).to_string();
-        self.ask(&["send", TOPOLOGY, &message, "--output", "json"])?;
+        let sent = self.ask(&["send", TOPOLOGY, &message, "--output", "json"])?;
+        self.roots.insert(book.to_owned(), text(&sent, "/0/id"));
         self.expected += if book == super::BYTES.0 { 1 } else { PER_BOOK };
         Ok(())
     }
 
     /// Objects by kinds and labels.
-    fn list(&self, kinds: &str, selector: &str) -> Result<Vec<Value>> {
+    pub(super) fn list(&self, kinds: &str, selector: &str) -> Result<Vec<Value>> {
         let words = ["get", kinds, "--selector", selector, "--output=json"];
         for _ in 1..TRIES {
             let output = self.site.kubectl(&words).stderr(Stdio::null()).output().context("starting kubectl")?;
