@@ -5,8 +5,8 @@ use clap::{Args, Subcommand, ValueHint};
 use leatworks::{
     config::{Config, Flags},
     def::{Codec, Drawings, EdgeDef, JobDef, Kind, Retry, RouteDef, TaskDef, TopologyDef},
-    worker::{JobServer, ServeError, bind, serve_job},
     log_json,
+    worker::{JobServer, ServeError, bind, serve_job},
 };
 use leatworks_jobs::{
     Adapter, Cause, JobError, Store,

@@ -321,12 +321,18 @@ fn config(
 ) -> Option<(String, String)> {
     let mut of_tasks = toml::Table::new();
     for task in tasks {
-        let Some(settings) = &task.settings else { continue };
-        match toml::Value::try_from(settings) {
-            Ok(settings) => {
-                drop(of_tasks.insert(task.name.clone(), toml::Table::from_iter([("settings".to_owned(), settings)]).into()))
+        let mut of_task = toml::Table::new();
+        for (key, said) in [("settings", &task.settings), ("source", &task.source), ("sink", &task.sink)] {
+            let Some(said) = said else { continue };
+            match toml::Value::try_from(said) {
+                Ok(said) => drop(of_task.insert(key.to_owned(), said)),
+                Err(error) => {
+                    refused.push(format!("`{key}` of task `{}` is not for a configuration file: {error}", task.name));
+                }
             }
-            Err(error) => refused.push(format!("the settings of task `{}` are not for a configuration file: {error}", task.name)),
+        }
+        if !of_task.is_empty() {
+            of_tasks.insert(task.name.clone(), of_task.into());
         }
     }
     if of_tasks.is_empty() {

@@ -170,7 +170,8 @@ impl Kubernetes {
             }
             // It may have been made all the same, unless it was refused.
             if !error.is_withheld()
-                && let Some(there) = self.again(&doing, || self.cluster.get(&attempt.name)).await? {
+                && let Some(there) = self.again(&doing, || self.cluster.get(&attempt.name)).await?
+            {
                 return is_the_same(&object, &there);
             }
             if began.elapsed() > CALL_AGAIN_MAX {

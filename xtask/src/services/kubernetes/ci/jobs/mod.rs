@@ -203,13 +203,11 @@ fn write(site: &Site<'_>, books: &[String]) -> Result<()> {
 /// What the cluster needs besides what the project says. Books are sent by hand, so the source finds an empty folder.
 fn deploy(site: &Site<'_>, plan: &Plan) -> Result<()> {
     let books = pod(&json!({"name": "books", "configMap": {"name": "books"}}), &json!([]));
-    let path = json!({"name": "LEAT_TOPOLOGY__CHAPTERS__TASK__BOOKS__SOURCE__PATH", "value": "/tmp"});
-    let source = json!({"spec": {"containers": [{"name": "run", "env": [path]}]}});
     let retry = json!({"attempts": plan.attempts, "backoff": "200ms"});
     let overlay = json!({
         "jobs": {"claim": VOLUME},
         "tasks": [
-            {"name": "books", "podTemplate": source},
+            {"name": "books", "source": {"path": "/tmp"}},
             {"name": "split", "image": worker::IMAGE, "podTemplate": books, "retry": retry},
             {"name": "transform", "image": worker::IMAGE, "retry": retry, "parallelism": 3},
             {"name": "join", "image": worker::IMAGE, "retry": retry},
