@@ -46,6 +46,9 @@ pub(crate) fn of(live: &Value, old: &TopologyStatus, new: &TopologyStatus, insta
                 ),
             ),
             Some(_) => {}
+            None if new.edges.iter().any(|part| part.name == *edge) => {
+                tell("Normal", "EdgeBack", &format!("the edge {edge} is in the graph again, with what waited on it"));
+            }
             None if entry.policy == RemovedEdges::Park => {
                 tell("Normal", "EdgeGone", &format!("nobody serves the removed edge {edge} any more; its subscription stays"))
             }
@@ -87,4 +90,55 @@ fn event(live: &Value, kind: &str, reason: &str, note: &str, instance: &str, now
             "resourceVersion": live["metadata"]["resourceVersion"],
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crd::{PartStatus, Retiring};
+
+    fn told(old: &TopologyStatus, new: &TopologyStatus) -> Vec<[String; 3]> {
+        let live = json!({ "metadata": { "name": "orders", "namespace": "shop", "resourceVersion": "7" } });
+        let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
+        let events = of(&live, old, new, "one", "2030-01-01T00:00:00Z");
+        events.iter().map(|event| [text(event, "type"), text(event, "reason"), text(event, "note")]).collect()
+    }
+
+    #[test]
+    fn what_becomes_of_a_removed_edge_is_told_once() {
+        use RemovedEdges::{Drain, Drop, Park};
+        let entry = |policy| Retiring {
+            edge: "a-->b".to_owned(),
+            policy,
+            topic: String::new(),
+            subscription: String::new(),
+            retry_topic: String::new(),
+            until: None,
+            closing: false,
+        };
+        let with = |retiring: Option<RemovedEdges>, is_in_graph: bool| TopologyStatus {
+            retiring: retiring.map(entry).into_iter().collect(),
+            edges: is_in_graph
+                .then(|| PartStatus { name: "a-->b".to_owned(), replicas: 1, ready: 1, message: None })
+                .into_iter()
+                .collect(),
+            ..TopologyStatus::default()
+        };
+        for (old, new, expected) in [
+            (with(None, true), with(Some(Drain), false), Some(("Normal", "EdgeRemoved", "its backlog: Drain"))),
+            (with(Some(Drain), false), with(Some(Drain), false), None),
+            (
+                with(Some(Drain), false),
+                with(Some(Park), false),
+                Some(("Warning", "EdgeParked", "messages wait on the removed edge a-->b")),
+            ),
+            (with(Some(Park), false), with(None, false), Some(("Normal", "EdgeGone", "its subscription stays"))),
+            (with(Some(Drop), false), with(None, false), Some(("Normal", "EdgeGone", "the removed edge a-->b is gone"))),
+            (with(Some(Drain), false), with(None, true), Some(("Normal", "EdgeBack", "in the graph again"))),
+        ] {
+            let found = told(&old, &new);
+            let fits = |(kind, reason, note): (&str, &str, &str)| matches!(&found[..], [[one, two, three]] if one == kind && two == reason && three.contains(note));
+            assert!(expected.map_or(found.is_empty(), fits), "{:?} to {:?}: {found:?}", old.retiring, new.retiring);
+        }
+    }
 }
