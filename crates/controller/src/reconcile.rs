@@ -162,6 +162,7 @@ impl Reconciler {
         let Resource { key, live, uid, topology } = resource;
         let revisions = self.cluster.objects(&key.namespace, &key.name, &[Kind::Revision]).await?;
         let old = topology.status.clone().unwrap_or_default();
+        let ours = revision::of(&revisions, uid);
         let mut outcome = Outcome::default();
         let current = deployable(key, uid, &topology.spec, &self.settings);
         let deployed = match current {
@@ -172,7 +173,7 @@ impl Reconciler {
             Err(why) => {
                 outcome.refused = Some(why);
                 // What was deployed last goes on, and is still kept as it is.
-                revision::all(&revisions).into_iter().find_map(|before| {
+                revision::all(&ours).into_iter().find_map(|before| {
                     outcome.revision = Some(before.number);
                     deployable(key, uid, &before.spec, &self.settings).ok()
                 })
@@ -188,7 +189,7 @@ impl Reconciler {
             }
             Some(deployed) => {
                 let current = outcome.revision.unwrap_or_default();
-                observed.begun = revision::begun(resource.site(deployed, &self.settings), &revisions, old.revision, current);
+                observed.begun = revision::begun(resource.site(deployed, &self.settings), &ours, old.revision, current);
                 observed.objects = self.cluster.objects(&key.namespace, &key.name, &OBSERVED).await?;
                 retiring = self.carry_out(resource, deployed, &mut observed, &mut outcome).await?;
             }
@@ -213,7 +214,8 @@ impl Reconciler {
             self.cluster.apply(&object, seen.as_deref()).await?;
             tracing::info!(revision = number, "a revision is deployed");
         }
-        for old in revision::surplus(revisions, current.spec.revision_history_limit, told) {
+        let ours = revision::of(revisions, &resource.uid);
+        for old in revision::surplus(&ours, current.spec.revision_history_limit, told) {
             let text = |pointer: &str| old.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
             let (name, uid, seen) = (text("/metadata/name"), text("/metadata/uid"), text("/metadata/resourceVersion"));
             self.cluster.delete(Kind::Revision, &resource.key.namespace, name, uid, seen).await?;

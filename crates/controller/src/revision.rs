@@ -21,22 +21,26 @@ pub struct Revision {
 
 /// All revisions that can be read, the newest first. One that cannot be read is passed over.
 pub fn all(objects: &[Value]) -> Vec<Revision> {
+    let read = |object: &Value| {
+        Some(Revision {
+            number: object["revision"].as_i64()?,
+            spec: serde_json::from_value(object["data"]["spec"].clone()).ok()?,
+            made: object["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned(),
+        })
+    };
     let mut all: Vec<Revision> = objects.iter().filter_map(read).collect();
     all.sort_by_key(|revision| std::cmp::Reverse(revision.number));
     all
 }
 
-fn read(object: &Value) -> Option<Revision> {
-    Some(Revision {
-        number: object["revision"].as_i64()?,
-        spec: serde_json::from_value(object["data"]["spec"].clone()).ok()?,
-        made: object["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned(),
-    })
+/// Those of a resource by its own id. Others are of a removed resource of the same name, and the collector's.
+pub fn of(objects: &[Value], uid: &str) -> Vec<Value> {
+    objects.iter().filter(|object| object["metadata"]["ownerReferences"][0]["uid"] == uid).cloned().collect()
 }
 
 /// The object that records what is deployed now, and the version that was seen of it; `None` if the newest revision is the same.
 pub fn record(site: Site<'_>, objects: &[Value]) -> (i64, Option<(Value, Option<String>)>) {
-    let newest = all(objects).into_iter().next();
+    let newest = all(&of(objects, site.uid)).into_iter().next();
     let number = match newest {
         Some(newest) if newest.spec == *site.spec => return (newest.number, None),
         Some(newest) => newest.number + 1,
@@ -47,7 +51,7 @@ pub fn record(site: Site<'_>, objects: &[Value]) -> (i64, Option<(Value, Option<
     let mut object = site.whole(Kind::Revision, &name);
     object["revision"] = number.into();
     object["data"] = json!({ "spec": spec });
-    // What was deployed once before is the newest again.
+    // What was deployed once before is the newest again, and what a removed resource has left is this one's.
     let known = objects.iter().find(|known| known["metadata"]["name"] == name.as_str());
     let seen = known.and_then(|known| known["metadata"]["resourceVersion"].as_str()).map(str::to_owned);
     (number, Some((object, seen)))
@@ -56,12 +60,9 @@ pub fn record(site: Site<'_>, objects: &[Value]) -> (i64, Option<(Value, Option<
 /// The edges of what was begun to be deployed while the status did not tell of it yet, each with what was to become of it when the next revision had it no more. Their subscriptions may be
 /// there, since those come first, with nothing else that would tell of them. `site` is what is deployed now, as the revision `current`, and `told` is the revision of the status.
 pub fn begun(site: Site<'_>, objects: &[Value], told: Option<i64>, current: i64) -> Vec<Retiring> {
-    // Those of a removed resource of the same name are the collector's.
-    let is_ours = |object: &&Value| object["metadata"]["ownerReferences"][0]["uid"] == site.uid;
-    let is_begun = |number: i64| told.is_none_or(|told| told <= number) && number < current;
-    let mut begun: Vec<Revision> =
-        objects.iter().filter(is_ours).filter_map(read).filter(|revision| is_begun(revision.number)).collect();
-    begun.sort_by_key(|revision| revision.number);
+    let mut begun = all(objects);
+    begun.retain(|revision| told.is_none_or(|told| told <= revision.number) && revision.number < current);
+    begun.reverse();
     let mut entries: Vec<Retiring> = Vec::new();
     for (place, revision) in begun.iter().enumerate() {
         let next = begun.get(place + 1).map_or(site.spec, |next| &next.spec);

@@ -4,11 +4,11 @@ mod model;
 mod removed;
 
 use leatworks_controller::{
-    crd::Topology,
+    crd::{Topology, TopologySpec},
     graph,
     names::Kind,
     plan::{self, Plan, Site, Step},
-    yaml,
+    revision, yaml,
 };
 use model::{Model, UID, run, settings, spec, with_run, words};
 use serde_json::{Value, json};
@@ -160,4 +160,32 @@ fn a_graph_that_was_changed_after_the_build_is_refused() {
     }
     let error = graph::compile("orders", &with_run("a --> k", json!({ "graphHash": hash }))).expect_err("another kind");
     assert!(matches!(error, graph::GraphError::Changed { .. }), "{error}");
+}
+
+#[test]
+fn a_resource_takes_over_what_a_removed_one_of_its_name_has_left_and_counts_anew() {
+    let (first, second) = (spec("a --> b", json!({})), spec("a --> c", json!({})));
+    let settings = settings();
+    let record = |uid: &str, spec: &TopologySpec, there: &[Value]| {
+        let graph = graph::compile("orders", spec).expect("a valid graph");
+        revision::record(Site { name: "orders", namespace: "shop", uid, spec, graph: &graph, settings: &settings }, there)
+    };
+    let mut there = Vec::new();
+    for (uid, spec, number, is_known) in [
+        ("one", &first, 1, false),
+        ("one", &second, 2, false),
+        // The collector has not yet come by.
+        ("two", &second, 1, true),
+        ("two", &first, 2, true),
+    ] {
+        let (found, recorded) = record(uid, spec, &there);
+        let (mut object, seen) = recorded.expect("it is recorded");
+        assert_eq!((found, seen.is_some()), (number, is_known), "{uid}");
+        assert_eq!(record(uid, spec, std::slice::from_ref(&object)), (number, None), "{uid}");
+        object["metadata"]["resourceVersion"] = "1".into();
+        there.retain(|known: &Value| known["metadata"]["name"] != object["metadata"]["name"]);
+        there.push(object);
+    }
+    assert_eq!(revision::all(&revision::of(&there, "two")).len(), 2);
+    assert!(revision::of(&there, "one").is_empty());
 }

@@ -1,6 +1,7 @@
 //! What continuous integration runs on a real cluster: one cluster, and on it one stage after another, each of which begins with what those before it have left.
 
 mod chart;
+mod commands;
 mod diamond;
 mod images;
 mod jobs;
@@ -50,6 +51,7 @@ struct Stage {
 const STAGES: &[Stage] = &[
     Stage { name: INSTALL, run: chart::install },
     Stage { name: "pipeline", run: pipeline::survives },
+    Stage { name: "commands", run: commands::tell },
     Stage { name: "diamond", run: diamond::changes },
     Stage { name: "look", run: look::tells_and_writes_nothing },
     Stage { name: "jobs", run: jobs::each_attempt_has_one },

@@ -38,6 +38,9 @@ impl Rig<'_> {
             format!("lost or double: of {committed} chapters {} are joined, {} of them different", parts.len(), different.len())
         });
         finding.require(left == 0, || format!("{left} Jobs and pods are left a minute after the end"));
+        finding.require(self.at_once <= super::PARALLEL, || {
+            format!("{} programs ran at once, where {} may", self.at_once, super::PARALLEL)
+        });
         finding.require(self.evicted > 0, || "void: no pod was evicted".to_owned());
         let faults: usize = self.faults.values().sum();
         finding.require(self.under_way * 2 >= faults, || format!("void: only {} of {faults} faults hit a Job", self.under_way));

@@ -50,6 +50,9 @@ const PER_BOOK: usize = CHAPTERS + 1;
 const TROUBLES: [(&str, &str); 3] =
     [("!fail", "exit code 3"), ("!hang", "timeout of 10s"), ("!eat", "more memory than there is for it")];
 
+/// How many chapters may be transformed at once.
+const PARALLEL: usize = 3;
+
 /// The book of the troubles, whose other chapters are slow enough to have their pods evicted.
 const TROUBLE: &str = "trouble";
 
@@ -209,7 +212,7 @@ fn deploy(site: &Site<'_>, plan: &Plan) -> Result<()> {
         "tasks": [
             {"name": "books", "source": {"path": "/tmp"}},
             {"name": "split", "image": worker::IMAGE, "podTemplate": books, "retry": retry},
-            {"name": "transform", "image": worker::IMAGE, "retry": retry, "parallelism": 3},
+            {"name": "transform", "image": worker::IMAGE, "retry": retry, "parallelism": PARALLEL},
             {"name": "join", "image": worker::IMAGE, "retry": retry},
         ],
     });

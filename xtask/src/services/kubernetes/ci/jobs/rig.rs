@@ -42,6 +42,8 @@ pub(super) struct Rig<'a> {
     pub(super) faults: BTreeMap<&'static str, usize>,
     pub(super) under_way: usize,
     pub(super) evicted: usize,
+    /// How many programs were seen to run at once before anything was killed.
+    pub(super) at_once: usize,
     /// The ids of the books that were sent.
     pub(super) roots: BTreeMap<String, String>,
     random: Random,
@@ -61,6 +63,7 @@ impl<'a> Rig<'a> {
             faults: BTreeMap::new(),
             under_way: 0,
             evicted: 0,
+            at_once: 0,
             roots: BTreeMap::new(),
             random,
             expected: 0,
@@ -129,7 +132,9 @@ impl<'a> Rig<'a> {
         let slow = CHAPTERS - TROUBLES.len();
         // One may be over before it is seen to run. Dividing the book is a commit as well.
         while done.len() < slow && kept::commits(self.files.folder())? <= slow && since.elapsed() < EVICT {
-            for pod in self.running()? {
+            let running = self.running()?;
+            self.at_once = self.at_once.max(running.len());
+            for pod in running {
                 let (name, place) = (text(&pod, "/metadata/name"), text(&pod, "/metadata/annotations/leatworks.dev~1place"));
                 let document = kept::document(&self.files.folder().join(&place))?;
                 let number = document["job"]["data"]["number"].as_u64().unwrap_or_default() as usize;
