@@ -36,7 +36,10 @@ pub(crate) struct Finish {
     /// How many results it has given in this run: more than none if messages came in after its last one.
     pub(crate) results: u64,
     pub(crate) state: Vec<(String, Option<Bytes>)>,
-    pub(crate) done: oneshot::Sender<()>,
+    /// Whether the run goes on when there is no result: all others would have to wait for it, again and again.
+    pub(crate) may_fail: bool,
+    /// Is told whether there was one.
+    pub(crate) done: oneshot::Sender<bool>,
 }
 
 /// Where the state of a fold is kept.
@@ -289,7 +292,15 @@ impl<'a> Owner<'a> {
             created_ms: ids::now_ms(),
             ..Message::default()
         };
-        let outputs = self.result(&edge, &parent).await?;
+        let outputs = match self.result(&edge, &parent).await {
+            Err(FoldError::Finish { task, error }) if request.may_fail => {
+                tracing::error!(task, %error, "the fold gives no result; it keeps what it has folded, and tries again when more has come");
+                self.reset()?;
+                let _ = request.done.send(false);
+                return Ok(());
+            }
+            result => result?,
+        };
         let emitted = outputs.len() as u64;
         // Where the result may be there without the word that it is, a second one is dropped by its number.
         let atomic = edge.broker.promises().atomic_step;
@@ -315,7 +326,7 @@ impl<'a> Owner<'a> {
         self.snapshot = None;
         self.reset()?;
         // The run waits for this, unless it is over.
-        let _ = request.done.send(());
+        let _ = request.done.send(true);
         Ok(())
     }
 

@@ -204,6 +204,61 @@ async fn in_a_run_that_goes_on_a_fold_gives_a_result_whenever_its_input_rests() 
     results(&[3, 110, 20]).await;
 }
 
+/// Gives no result that is less than ten.
+#[derive(serde::Deserialize)]
+struct Choosy;
+
+impl Fold for Choosy {
+    type In = u64;
+    type Out = u64;
+    type State = u64;
+
+    fn fold(&self, state: &mut u64, number: u64, _cx: &Context) -> Result<(), TaskError> {
+        *state += number;
+        Ok(())
+    }
+
+    async fn finish(&self, state: u64, _cx: &Context) -> Result<u64, TaskError> {
+        if state < 10 { Err(TaskError::permanent("too little")) } else { Ok(state) }
+    }
+}
+
+static CHOSEN: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
+#[derive(serde::Deserialize)]
+struct Chosen;
+
+impl Task for Chosen {
+    type In = u64;
+    type Out = ();
+
+    async fn run(&self, sum: u64, _cx: &Context) -> Result<(), TaskError> {
+        CHOSEN.lock().unwrap().push(sum);
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fold_that_cannot_finish_ends_no_run_that_goes_on_and_keeps_what_it_has() {
+    let nodes = vec![node("choosy", Kind::Fold(open_fold::<Choosy>)), node("chosen", Kind::Rust(open_task::<Chosen>))];
+    let topology = topology("choosy", nodes, &["choosy-->chosen"]);
+    let broker = memory();
+    leatworks::topics::create(broker.as_ref(), &topology.into()).await.unwrap();
+    let (_stop, stopped) = watch::channel(Stop::Run);
+    let options = RunOptions { serve: true, ..RunOptions::default() };
+    let running = tokio::spawn(run(broker.clone(), Plan::new(topology, "."), options, Arc::new(Counts::new(topology)), stopped));
+    for (numbers, expected) in [(vec![3], vec![]), (vec![4], vec![]), (vec![5], vec![12]), (vec![20], vec![12, 20])] {
+        send(&broker, topology, numbers.iter().map(u64::to_string)).await;
+        // As long as several results would take.
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(*CHOSEN.lock().unwrap(), expected);
+        assert!(!running.is_finished());
+    }
+    // A run that ends cannot end well without its result.
+    let ends = run_with(memory(), topology, RunOptions { message: json!(1), ..RunOptions::default() }).await;
+    assert!(ends.unwrap_err().to_string().contains("could not finish"));
+}
+
 #[derive(serde::Deserialize)]
 struct NeverStarts;
 

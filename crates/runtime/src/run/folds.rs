@@ -95,10 +95,14 @@ impl Run {
             }
             *self.record.results.entry(fold.to_owned()).or_default() += 1;
             let (done, answer) = oneshot::channel();
-            let request = Finish { run_id: self.record.run_id(), results, state: vec![self.record.entry(topology.name)], done };
-            // A fold that is gone has failed, and that error ends the run.
-            if self.folds[fold].send(request).await.is_err() || answer.await.is_err() {
-                std::future::pending::<()>().await;
+            let state = vec![self.record.entry(topology.name)];
+            let request = Finish { run_id: self.record.run_id(), results, state, may_fail: self.options.serve, done };
+            let sent = self.folds[fold].send(request).await.is_ok();
+            match answer.await {
+                Ok(true) if sent => {}
+                Ok(false) if sent => drop(self.record.results.insert(fold.to_owned(), results)),
+                // A fold that is gone has failed, and that error ends the run.
+                _ => std::future::pending().await,
             }
         }
         Ok(())
