@@ -135,6 +135,17 @@ impl Cluster {
         Ok(try_join_all(lists).await?.concat())
     }
 
+    /// The pods of a topology.
+    ///
+    /// # Errors
+    /// If the API server cannot be reached or does not let this be read.
+    pub async fn pods(&self, namespace: &str, topology: &str) -> Result<Vec<Value>> {
+        let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.client.clone(), namespace);
+        let params = ListParams::default().labels(&format!("{}={topology}", names::TOPOLOGY)).limit(PAGE);
+        let pods = self.call("list", || "listing pods".to_owned(), api.list(&params)).await?;
+        Ok(pods.items.into_iter().map(|pod| json!(pod)).collect())
+    }
+
     async fn of_kind(&self, kind: Kind, namespace: &str, selector: &str) -> Result<Vec<Value>> {
         let (api_version, word, plural) = kind.names();
         let api = self.api(&kind.resource(), namespace);

@@ -172,8 +172,8 @@ impl Reconciler {
             }
             Err(why) => {
                 outcome.refused = Some(why);
-                // What was deployed last goes on, and is still kept as it is.
-                revision::all(&ours).into_iter().find_map(|before| {
+                // What was deployed last goes on, and is still kept as it is; nothing older comes back.
+                revision::all(&ours).into_iter().next().and_then(|before| {
                     outcome.revision = Some(before.number);
                     deployable(key, uid, &before.spec, &self.settings).ok()
                 })

@@ -1,7 +1,7 @@
 //! What was deployed before, kept for when a later resource does not validate, and for `leat rollback`.
 
 use crate::{
-    crd::{Retiring, TopologySpec},
+    crd::{RemovedEdges, Retiring, TopologySpec},
     graph,
     names::{self, Kind},
     plan::Site,
@@ -57,22 +57,25 @@ pub fn record(site: Site<'_>, objects: &[Value]) -> (i64, Option<(Value, Option<
     (number, Some((object, seen)))
 }
 
-/// The edges of what was begun to be deployed while the status did not tell of it yet, each with what was to become of it when the next revision had it no more. Their subscriptions may be
-/// there, since those come first, with nothing else that would tell of them. `site` is what is deployed now, as the revision `current`, and `told` is the revision of the status.
+/// The edges of what was begun to be deployed while the status did not tell of it yet. Their subscriptions may be there, since those come first, with nothing else that would tell of them. Of
+/// what later revisions said was to become of them, the most careful counts: a revision that was gone back to has another number, so which of them came next is not known. `site` is what
+/// is deployed now, as the revision `current`, and `told` is the revision of the status. What was begun on another broker is left there.
 pub fn begun(site: Site<'_>, objects: &[Value], told: Option<i64>, current: i64) -> Vec<Retiring> {
     let mut begun = all(objects);
     begun.retain(|revision| told.is_none_or(|told| told <= revision.number) && revision.number < current);
+    begun.retain(|revision| revision.spec.broker == site.spec.broker);
     begun.reverse();
     let mut entries: Vec<Retiring> = Vec::new();
     for (place, revision) in begun.iter().enumerate() {
-        let next = begun.get(place + 1).map_or(site.spec, |next| &next.spec);
+        let later = begun[place + 1..].iter().map(|later| &later.spec).chain([site.spec]);
+        let policy = later.map(|spec| spec.removed_edges).min_by_key(|policy| loses(*policy)).unwrap_or_default();
         // What was deployed once could be compiled; a later controller that cannot leaves it as it is.
         let Ok(graph) = graph::compile(site.name, &revision.spec) else { continue };
         let edges = graph::reference(&graph).edges;
         entries.retain(|entry| edges.iter().all(|edge| edge.id != entry.edge));
         entries.extend(edges.into_iter().map(|edge| Retiring {
             edge: edge.id,
-            policy: next.removed_edges,
+            policy,
             topic: edge.topic,
             subscription: edge.subscription,
             retry_topic: edge.retry_topic,
@@ -81,6 +84,15 @@ pub fn begun(site: Site<'_>, objects: &[Value], told: Option<i64>, current: i64)
         }));
     }
     entries
+}
+
+/// How much may be lost by it: the less, the more careful it is.
+fn loses(policy: RemovedEdges) -> u8 {
+    match policy {
+        RemovedEdges::Park => 0,
+        RemovedEdges::Drain => 1,
+        RemovedEdges::Drop => 2,
+    }
 }
 
 /// Revisions beyond those that are kept. Those of which the status does not tell yet are kept, however many they are: see [`begun`].

@@ -93,7 +93,10 @@ pub(crate) fn watch_max(timeout: Duration) -> Duration {
     job_deadline(timeout) + SETTLE_MAX
 }
 
-/// How long an adapter may take for one message of a task with this timeout: it may see an earlier attempt through before it begins its own.
+/// How long making or finding a Job is tried: an API server that is started anew or replaced is back by then, and while it is away no message loses attempts.
+pub(crate) const CALL_AGAIN_MAX: Duration = Duration::from_secs(300);
+
+/// How long an adapter may take for one message of a task with this timeout: it may look for an earlier attempt, and see it through, before it begins its own.
 pub fn answer_max(timeout: Duration) -> Duration {
-    watch_max(timeout) * 2 + SETTLE_MAX
+    (watch_max(timeout) + CALL_AGAIN_MAX) * 2 + SETTLE_MAX
 }

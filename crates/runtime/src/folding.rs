@@ -38,8 +38,18 @@ pub(crate) struct Finish {
     pub(crate) state: Vec<(String, Option<Bytes>)>,
     /// Whether the run goes on when there is no result: all others would have to wait for it, again and again.
     pub(crate) may_fail: bool,
-    /// Is told whether there was one.
-    pub(crate) done: oneshot::Sender<bool>,
+    pub(crate) done: oneshot::Sender<Given>,
+}
+
+/// What came of asking a fold for its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// It is published.
+    Result,
+    /// There is none, and it may be another time.
+    NotNow,
+    /// There is none of what the fold has now.
+    Never,
 }
 
 /// Where the state of a fold is kept.
@@ -294,9 +304,10 @@ impl<'a> Owner<'a> {
         };
         let outputs = match self.result(&edge, &parent).await {
             Err(FoldError::Finish { task, error }) if request.may_fail => {
-                tracing::error!(task, %error, "the fold gives no result; it keeps what it has folded, and tries again when more has come");
+                let given = if error.is_permanent() { Given::Never } else { Given::NotNow };
+                tracing::error!(task, %error, ?given, "the fold gives no result, and keeps what it has folded");
                 self.reset()?;
-                let _ = request.done.send(false);
+                let _ = request.done.send(given);
                 return Ok(());
             }
             result => result?,
@@ -326,7 +337,7 @@ impl<'a> Owner<'a> {
         self.snapshot = None;
         self.reset()?;
         // The run waits for this, unless it is over.
-        let _ = request.done.send(true);
+        let _ = request.done.send(Given::Result);
         Ok(())
     }
 

@@ -204,7 +204,7 @@ async fn in_a_run_that_goes_on_a_fold_gives_a_result_whenever_its_input_rests() 
     results(&[3, 110, 20]).await;
 }
 
-/// Gives no result that is less than ten.
+/// Gives no result that is less than ten, and none of a hundred for a while.
 #[derive(serde::Deserialize)]
 struct Choosy;
 
@@ -219,10 +219,15 @@ impl Fold for Choosy {
     }
 
     async fn finish(&self, state: u64, _cx: &Context) -> Result<u64, TaskError> {
-        if state < 10 { Err(TaskError::permanent("too little")) } else { Ok(state) }
+        match state {
+            0..10 => Err(TaskError::permanent("too little")),
+            100 if TRIED.fetch_add(1, SeqCst) < 10 => Err(TaskError::retryable("away")),
+            _ => Ok(state),
+        }
     }
 }
 
+static TRIED: AtomicU64 = AtomicU64::new(0);
 static CHOSEN: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 
 #[derive(serde::Deserialize)]
@@ -247,7 +252,9 @@ async fn a_fold_that_cannot_finish_ends_no_run_that_goes_on_and_keeps_what_it_ha
     let (_stop, stopped) = watch::channel(Stop::Run);
     let options = RunOptions { serve: true, ..RunOptions::default() };
     let running = tokio::spawn(run(broker.clone(), Plan::new(topology, "."), options, Arc::new(Counts::new(topology)), stopped));
-    for (numbers, expected) in [(vec![3], vec![]), (vec![4], vec![]), (vec![5], vec![12]), (vec![20], vec![12, 20])] {
+    for (numbers, expected) in
+        [(vec![3], vec![]), (vec![4], vec![]), (vec![5], vec![12]), (vec![20], vec![12, 20]), (vec![100], vec![12, 20, 100])]
+    {
         send(&broker, topology, numbers.iter().map(u64::to_string)).await;
         // As long as several results would take.
         tokio::time::sleep(Duration::from_secs(600)).await;

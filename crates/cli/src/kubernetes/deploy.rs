@@ -107,7 +107,47 @@ fn tell(step: &Step, preview: &Preview, is_new: bool, diff: bool) {
 
 /// Waits until a topology is ready as it is asked for now.
 pub(super) async fn wait(cluster: &Cluster, namespace: &str, name: &str, deadline: Instant, args: &Wait, quiet: bool) -> Result {
-    wait_by(async || cluster.topology(namespace, name).await, name, deadline, args, quiet).await
+    let waited = wait_by(async || cluster.topology(namespace, name).await, name, deadline, args, quiet).await;
+    match waited {
+        Err(Failure { code: Code::TimedOut, message }) => {
+            Err(Failure::new(Code::TimedOut, format!("{message}{}", pods(cluster, namespace, name).await)))
+        }
+        ended => ended,
+    }
+}
+
+/// How many pods are named that do not run, each with its reason: the others mostly have the same.
+const PODS_MAX: usize = 5;
+
+/// The pods of a topology that wait for something, by lines.
+async fn pods(cluster: &Cluster, namespace: &str, name: &str) -> String {
+    let pods = match cluster.pods(namespace, name).await {
+        Ok(pods) => pods,
+        Err(error) => return format!("\n  its pods: {error}"),
+    };
+    let waiting: Vec<String> = pods.iter().filter_map(pod).collect();
+    let more = waiting.len().saturating_sub(PODS_MAX);
+    let more = if more > 0 { format!("\n  and {more} more pods") } else { String::new() };
+    waiting.into_iter().take(PODS_MAX).collect::<String>() + &more
+}
+
+/// A pod that waits for something, and for what.
+fn pod(pod: &Value) -> Option<String> {
+    let list = |pointer: &str| pod.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+    let unscheduled = list("/status/conditions").find(|one| one["type"] == "PodScheduled" && one["status"] == "False");
+    let containers = || list("/status/initContainerStatuses").chain(list("/status/containerStatuses"));
+    // This is how each container begins.
+    let begins = |reason: &Value| reason == "ContainerCreating" || reason == "PodInitializing";
+    let waiting = containers().map(|one| &one["state"]["waiting"]).find(|one| one.is_object() && !begins(&one["reason"]));
+    // Why it was started anew is said by its last end.
+    let ended = containers().map(|one| &one["lastState"]["terminated"]).find(|one| one.is_object());
+    let why = unscheduled.or(waiting)?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().trim().replace('\n', " ");
+    let last = ended.map(|one| format!("; its last end: {} {}", text(&one["reason"]), one["exitCode"])).unwrap_or_default();
+    let metadata = &pod["metadata"];
+    let part = metadata["annotations"].get(names::EDGE).or_else(|| metadata["labels"].get(names::TASK));
+    let part = part.and_then(Value::as_str).map(|part| format!(" ({part})")).unwrap_or_default();
+    Some(format!("\n  pod {}{part}: {}: {}{last}", text(&metadata["name"]), text(&why["reason"]), text(&why["message"])))
 }
 
 /// Looks again and again. An API server that is busy, or is started anew meanwhile, may leave a look without an answer; the next one may have it.
@@ -207,6 +247,25 @@ mod tests {
 
     fn live(state: &str) -> Value {
         json!({ "metadata": { "generation": 2 }, "status": { "observedGeneration": 2, "state": state } })
+    }
+
+    #[test]
+    fn a_pod_that_waits_says_for_what() {
+        let status = |of: &str, state: Value| json!({ "metadata": { "name": "p", "labels": { names::TASK: "a" } }, "status": { of: [state] } });
+        let waits =
+            |reason: &str| json!({ "state": { "waiting": { "reason": reason, "message": "no\nimage" } }, "lastState": {} });
+        let crashed = json!({ "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off" } }, "lastState": { "terminated": { "reason": "Error", "exitCode": 3 } } });
+        let unscheduled = json!({ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes" });
+        for (found, expected) in [
+            (status("containerStatuses", waits("ErrImagePull")), Some("\n  pod p (a): ErrImagePull: no image")),
+            (status("initContainerStatuses", waits("ErrImagePull")), Some("\n  pod p (a): ErrImagePull: no image")),
+            (status("containerStatuses", crashed), Some("\n  pod p (a): CrashLoopBackOff: back-off; its last end: Error 3")),
+            (status("conditions", unscheduled), Some("\n  pod p (a): Unschedulable: 0/1 nodes")),
+            (status("containerStatuses", waits("ContainerCreating")), None),
+            (status("containerStatuses", json!({ "state": { "running": {} } })), None),
+        ] {
+            assert_eq!(pod(&found).as_deref(), expected, "{found}");
+        }
     }
 
     #[test]

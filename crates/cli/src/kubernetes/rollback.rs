@@ -23,7 +23,8 @@ pub(crate) fn rollback(args: &Rollback, global: &Global) -> Result {
         let Some(live) = cluster.topology(&namespace, name).await? else {
             return Err(Failure::new(Code::Nothing, format!("there is no topology `{name}` in namespace `{namespace}`")));
         };
-        let revisions = revision::all(&cluster.objects(&namespace, name, &[Kind::Revision]).await?);
+        let uid = live["metadata"]["uid"].as_str().unwrap_or_default();
+        let revisions = revision::all(&revision::of(&cluster.objects(&namespace, name, &[Kind::Revision]).await?, uid));
         if args.list {
             revisions.iter().for_each(|revision| say!("{}", line(revision)));
             return Ok(());

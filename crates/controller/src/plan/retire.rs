@@ -115,9 +115,10 @@ pub(super) fn retire(site: Site<'_>, desired: &[Value], observed: &Observed, ste
 
 /// The edges that are there and not in the graph: those that are known, those that were begun, and those that are seen now. Of those that were begun there may be a subscription alone.
 fn entries(in_graph: &[String], observed: &Observed, of_run: &[Retiring], policy: RemovedEdges) -> Vec<Retiring> {
-    let mut entries = observed.status.retiring.clone();
+    // An edge that had come back before the status could say so is let go anew, with what has come for it since.
+    let mut entries = observed.begun.clone();
     let seen = dispatchers(&observed.objects).filter_map(|live| entry(live, policy)).chain(of_run.iter().cloned());
-    for seen in observed.begun.iter().cloned().chain(seen) {
+    for seen in observed.status.retiring.iter().cloned().chain(seen) {
         if entries.iter().all(|known| known.edge != seen.edge) {
             entries.push(seen);
         }

@@ -29,10 +29,15 @@ pub(crate) struct Model {
 impl Model {
     /// One reconciliation. Gives the plan that it carried out.
     pub(crate) fn pass(&mut self, spec: &TopologySpec) -> Plan {
-        self.pass_until(spec, usize::MAX)
+        let plan = self.pass_until(spec, usize::MAX);
+        let gone =
+            |entry: &Retiring| plan.steps.iter().any(|step| matches!(step, Step::Unsubscribe(gone) if gone.edge == entry.edge));
+        self.status.retiring = plan.retiring.iter().filter(|entry| !gone(entry)).cloned().collect();
+        self.status.revision = revision::all(&self.revisions).first().map(|revision| revision.number);
+        plan
     }
 
-    /// A reconciliation that is cut off before it has written its status, if the plan has more steps than that.
+    /// A reconciliation that is cut off after so many steps, or before it has written its status.
     pub(crate) fn pass_until(&mut self, spec: &TopologySpec, steps: usize) -> Plan {
         let graph = graph::compile("orders", spec).expect("a valid graph");
         let settings = settings();
@@ -57,13 +62,6 @@ impl Model {
         for step in plan.steps.iter().take(steps) {
             self.carry_out(step, &graph);
         }
-        if steps < plan.steps.len() {
-            return plan;
-        }
-        let gone =
-            |entry: &Retiring| plan.steps.iter().any(|step| matches!(step, Step::Unsubscribe(gone) if gone.edge == entry.edge));
-        self.status.retiring = plan.retiring.iter().filter(|entry| !gone(entry)).cloned().collect();
-        self.status.revision = Some(revision);
         plan
     }
 

@@ -250,3 +250,37 @@ fn an_edge_is_not_drained_while_the_old_run_may_publish_for_it() {
     model.settle(&spec);
     assert!(model.status.retiring.is_empty() && !model.subscribed.contains("s-->b"));
 }
+
+#[test]
+fn an_edge_that_had_come_back_before_the_status_said_so_is_let_go_anew() {
+    let with = spec("a --> b\na --> c", json!({}));
+    let without = |policy: &str| spec("a --> b", json!({ "removedEdges": policy }));
+    for (policy, subscribed) in [("Drop", false), ("Park", true)] {
+        let mut model = Model::default();
+        model.settle(&with);
+        model.pass(&without("Drop"));
+        assert!(model.status.retiring[0].closing);
+        model.pass(&without("Drop"));
+        // It is there again with all that belongs to it, but somebody changes the resource before the status is written.
+        model.pass_until(&with, usize::MAX);
+        assert!(model.status.retiring[0].closing && model.edges().contains(&"a-->c"));
+        (0..4).for_each(|_| drop(model.pass(&without(policy))));
+        model.settle(&without(policy));
+        assert_eq!(model.subscribed.contains("a-->c"), subscribed, "{policy}");
+    }
+}
+
+#[test]
+fn what_was_parked_stays_whatever_was_asked_for_before_anybody_was_told() {
+    let graph = |graph: &str, policy: &str| spec(graph, json!({ "removedEdges": policy }));
+    let (parked, dropped) = (graph("a --> b\na --> d", "Park"), graph("a --> b\na --> e", "Drop"));
+    let mut model = Model::default();
+    model.settle(&graph("a --> b", "Drop"));
+    model.pass_until(&graph("a --> b\na --> c", "Drop"), 1);
+    model.pass_until(&parked, 0);
+    model.pass_until(&dropped, 0);
+    // What was parked by is the newest revision now, and has the number of one.
+    model.pass_until(&parked, 0);
+    model.settle(&parked);
+    assert!(model.subscribed.contains("a-->c"), "{:?}", model.subscribed);
+}

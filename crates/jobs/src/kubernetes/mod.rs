@@ -15,6 +15,7 @@ mod watch;
 
 pub use inside::{JOB_KEY, POD, commit, prepare};
 
+use crate::adapter::CALL_AGAIN_MAX;
 use crate::{
     Adapter, Attempt, BoxFuture, Cause, Commit, Executor, Job, JobError, Store,
     record::{self, Called},
@@ -28,9 +29,6 @@ use tokio::time::Instant;
 
 /// As attempts say who has run them.
 const EXECUTOR: &str = "kubernetes";
-
-/// How long making or finding a Job is tried: an API server that is started anew or replaced is back by then, and while it is away no message loses attempts.
-const CALL_AGAIN_MAX: Duration = Duration::from_secs(300);
 
 /// How long between two tries.
 const CALL_AGAIN_AFTER: Duration = Duration::from_millis(500);

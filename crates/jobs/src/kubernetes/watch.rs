@@ -72,7 +72,10 @@ impl Kubernetes {
                     waits = why;
                 }
                 Ok(Look::Seen(Seen::Ending, _)) => {}
-                Err(error) => tracing::warn!(name = attempt.name, %error, "a Job cannot be looked at just now"),
+                Err(error) => {
+                    tracing::warn!(name = attempt.name, %error, "a Job cannot be looked at just now");
+                    tokio::time::sleep(error.again_after()).await;
+                }
             }
             if began.elapsed() > adapter::watch_max(job.deadline) {
                 return self.given_up(job, attempt, waits).await;
@@ -167,7 +170,7 @@ impl Kubernetes {
         let began = Instant::now();
         loop {
             match call().await {
-                Err(error) if !error.is_refusal() && began.elapsed() < super::CALL_AGAIN_MAX => {
+                Err(error) if !error.is_refusal() && began.elapsed() < adapter::CALL_AGAIN_MAX => {
                     tracing::debug!(%error, "asked again");
                 }
                 result => return result,

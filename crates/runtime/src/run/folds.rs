@@ -4,7 +4,7 @@ use super::{Run, RunError, Stop, wait};
 use crate::{
     def::EdgeDef,
     dispatch::{self, Edge},
-    folding::{self, Finish},
+    folding::{self, Finish, Given},
     handler::FoldHandler,
     plan::TaskPlan,
     topics,
@@ -15,11 +15,17 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 /// How long the input of a fold must rest until it gives its result in a run that goes on, and how often it is looked. So a result comes one to three seconds after the last message that is
 /// in it, and while a fold has something to give, another system is asked about its topics once a second.
 const REST: Duration = Duration::from_secs(1);
+
+/// How long until a fold in a run that goes on is asked again for a result that it could not give, although it was tried as often as a message: whatever it needs is away for longer.
+const FINISH_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 impl Run {
     pub(super) fn start_fold(&mut self, task: &TaskPlan, edges: &[&'static EdgeDef], handler: Arc<dyn FoldHandler>) {
@@ -46,7 +52,7 @@ impl Run {
             self.folds.keys().flat_map(|fold| upstream(edges, fold)).map(|edge| edge.id).collect();
         let input: Vec<&'static EdgeDef> = edges.iter().filter(|edge| input.contains(edge.id)).collect();
         // Whether an earlier process has left something in a state is not known.
-        let (mut given, mut before) = (None, None);
+        let (mut given, mut before, mut not_before) = (None, None, Instant::now());
         loop {
             let stopped = async {
                 // The sender outlives the run; if it is gone nobody can stop it, so it goes on for ever, as asked.
@@ -59,15 +65,18 @@ impl Run {
                 () = tokio::time::sleep(REST) => {}
             }
             let folded = self.folded();
-            if given == Some(folded) {
+            if given == Some(folded) || Instant::now() < not_before {
                 continue;
             }
             let pending = dispatch::patiently(|| topics::pending(self.broker.as_ref(), &input)).await?;
             let rests = pending.messages == 0 && before == Some(pending);
             before = Some(pending);
             if rests {
-                self.finish_folds().await?;
-                given = Some(folded);
+                if self.finish_folds().await? {
+                    given = Some(folded);
+                } else {
+                    not_before = Instant::now() + FINISH_AGAIN_AFTER;
+                }
             }
         }
     }
@@ -78,8 +87,9 @@ impl Run {
         self.folds.keys().map(folded).sum()
     }
 
-    /// Has each fold give its result when nothing upstream of it is pending, in topological order.
-    pub(super) async fn finish_folds(&mut self) -> Result<(), RunError> {
+    /// Has each fold give its result when nothing upstream of it is pending, in topological order. Says whether no fold has one to give later of what it has already.
+    pub(super) async fn finish_folds(&mut self) -> Result<bool, RunError> {
+        let mut all_given = true;
         let topology = self.plan.topology;
         let folds: Vec<&'static str> =
             topology.tasks.iter().map(|task| task.name).filter(|name| self.folds.contains_key(name)).collect();
@@ -87,7 +97,7 @@ impl Run {
             let results = self.record.results.get(fold).copied().unwrap_or(0);
             wait::drained(self.broker.as_ref(), &upstream(topology.edges, fold)).await?;
             if *self.stop.borrow() != Stop::Run {
-                return Ok(());
+                return Ok(all_given);
             }
             // A run that ends has one result of nothing, too.
             if (results > 0 || self.options.serve) && !self.has_folded(fold).await? {
@@ -99,13 +109,16 @@ impl Run {
             let request = Finish { run_id: self.record.run_id(), results, state, may_fail: self.options.serve, done };
             let sent = self.folds[fold].send(request).await.is_ok();
             match answer.await {
-                Ok(true) if sent => {}
-                Ok(false) if sent => drop(self.record.results.insert(fold.to_owned(), results)),
+                Ok(Given::Result) if sent => {}
+                Ok(given) if sent => {
+                    self.record.results.insert(fold.to_owned(), results);
+                    all_given &= given == Given::Never;
+                }
                 // A fold that is gone has failed, and that error ends the run.
                 _ => std::future::pending().await,
             }
         }
-        Ok(())
+        Ok(all_given)
     }
 
     /// Whether a fold has taken in what is in no result yet.

@@ -18,14 +18,19 @@ const NOWHERE: &str = "leatworks.test/nowhere:1";
 
 /// How `leat` ends when it has waited for so long.
 const TIMED_OUT: i32 = 8;
-const WAITED: &str = "20s";
+/// How it ends when there is nothing of the name.
+const NOTHING: i32 = 4;
+const WAITED: &str = "45s";
 
 pub(super) fn tell(site: &Site<'_>) -> Result<()> {
     let [before, after] = [diamond::project("before")?, diamond::project("after")?];
     unready(site, &before)?;
     previews(site, &before, &after)?;
     revisions(site, &before)?;
-    run_command(site.kubectl(&["delete", "topology", TOPOLOGY, "--cascade=foreground", PATIENCE]).stdout(Stdio::null()))?;
+    run_command(site.kubectl(&["delete", "topology", TOPOLOGY, PATIENCE]).stdout(Stdio::null()))?;
+    let selector = format!("--selector=leatworks.dev/topology={TOPOLOGY}");
+    let gone = ["wait", "--for=delete", PATIENCE, "deployments,controllerrevisions", &selector];
+    run_command(site.kubectl(&gone).stdout(Stdio::null()))?;
     for (what, part, value) in refused() {
         refuses(site, what, part, &value)?;
     }
@@ -41,7 +46,13 @@ fn unready(site: &Site<'_>, project: &Path) -> Result<()> {
     let output = run(&mut site.deploy(project, TOPOLOGY, NOWHERE, &json!({}), &["--wait", "--timeout", WAITED])?)?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(TIMED_OUT), "waiting ended with {}: {said}", output.status);
-    for part in [&format!("is not ready after {WAITED}"), "task enter", "edge left-->meet", "ErrImageNeverPull"] {
+    let parts = [
+        &format!("is not ready after {WAITED}"),
+        "Waiting diamond: waiting for task enter, ",
+        "\n  pod diamond-",
+        "ErrImageNeverPull: ",
+    ];
+    for part in parts {
         ensure!(said.contains(part), "waiting does not say `{part}`: {said}");
     }
     Ok(())
@@ -82,7 +93,9 @@ fn revisions(site: &Site<'_>, project: &Path) -> Result<()> {
     let found: Vec<(&str, &str)> = rows.iter().filter_map(|row| Some((*row.first()?, *row.last()?))).collect();
     let numbers = [(first + 1).to_string(), first.to_string()];
     ensure!(found == [(numbers[0].as_str(), other), (numbers[1].as_str(), NOWHERE)], "the revisions are listed as {text}");
-    ensure!(roll_back(&["--to", "999"])?.status.code() != Some(0), "a revision that is not there can be gone back to");
+    let unknown = roll_back(&["--to", "999"])?;
+    let said = String::from_utf8_lossy(&unknown.stderr);
+    ensure!(unknown.status.code() == Some(NOTHING) && said.contains("no revision 999 is kept"), "{}: {said}", unknown.status);
     ensure!(roll_back(&["--to", &numbers[1]])?.status.success(), "revision {first} cannot be gone back to");
     let image = resource(site)?["spec"]["image"].clone();
     ensure!(image == NOWHERE, "after going back the image is {image}");

@@ -6,6 +6,7 @@ use super::{
     rig::Rig,
 };
 use anyhow::Result;
+use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -116,9 +117,12 @@ impl Rig<'_> {
                 continue;
             };
             let list = |name: &str| step[name].as_array().cloned().unwrap_or_default();
-            let mut jobs: Vec<u64> = list("jobs").iter().filter_map(|job| job["attempt"].as_u64()).collect();
-            jobs.dedup();
             let made: Vec<u64> = self.made.of(&message.step).into_iter().map(u64::from).collect();
+            // What was killed before it made the Job of an attempt has written that it began, and no more.
+            let is_no_more = |job: &Value| job["ended_ms"].is_null() && !made.iter().any(|made| job["attempt"] == *made);
+            let told = list("jobs").into_iter().filter(|job| !is_no_more(job));
+            let jobs: BTreeSet<u64> = told.filter_map(|job| job["attempt"].as_u64()).collect();
+            let made: BTreeSet<u64> = made.into_iter().collect();
             finding.require(jobs == made, || format!("{what} has jobs of the attempts {jobs:?}, and the cluster had {made:?}"));
             finding.require(step["parent"].as_str() == divided, || format!("{what} came of {}", step["parent"]));
             if message.committed {

@@ -84,6 +84,12 @@ impl<'a> Rig<'a> {
         Ok(traced.pointer("/0/steps").and_then(Value::as_array).cloned().unwrap_or_default())
     }
 
+    /// The attempts at a message that have had a Job, as the API server has written down.
+    pub(super) fn made_of(&mut self, step: &str) -> Result<Vec<u32>> {
+        self.made.add_audited(self.site.cluster)?;
+        Ok(self.made.of(step))
+    }
+
     /// Sends a book.
     pub(super) fn send(&mut self, book: &str) -> Result<()> {
         let message = json!({"path": format!("/books/{book}.txt")}).to_string();

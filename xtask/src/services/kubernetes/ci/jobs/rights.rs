@@ -20,7 +20,7 @@ pub(super) const BOOKS: usize = 8;
 const MESSAGES: usize = 2;
 
 /// How long something may take: a Job to be begun and seen through, or a lack to be said.
-const STEP_LIMIT: Duration = Duration::from_secs(90);
+const STEP_LIMIT: Duration = Duration::from_secs(240);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The name of such a book.
@@ -51,6 +51,11 @@ pub(super) fn each_is_needed(mut rig: Rig<'_>) -> Result<()> {
             Ok((kept::commits(rig.files.folder())? == done + MESSAGES).then_some(()))
         })
         .with_context(|| format!("with {right:?} again"))?;
+    }
+    let messages = kept::messages(rig.files.folder())?;
+    for message in messages.iter().filter(|one| rights.iter().enumerate().any(|(number, _)| one.book == book(number))) {
+        let jobs = rig.made_of(&message.step)?;
+        ensure!(jobs == [1], "the {} of {} has Jobs of the attempts {jobs:?}", message.task, message.book);
     }
     let left = rig.left()?;
     ensure!(left == 0, "{left} Jobs and pods are left");
