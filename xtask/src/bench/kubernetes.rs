@@ -26,8 +26,8 @@ const NAMESPACE: &str = "many";
 const PORT: u16 = 9303;
 /// How many topologies there are, one after another.
 const SIZES: [usize; 3] = [10, 100, 1000];
-/// A thousand topologies are ten thousand objects, of which a busy API server writes fifty a second.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// A thousand topologies are ten thousand objects and a hundred thousand calls, of which an API server on two cores answers some eighty a second.
+const PATIENCE: Duration = Duration::from_secs(2400);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a controller that has nothing to do is left alone before its calls are counted again.
 const IDLE: Duration = Duration::from_secs(20);
