@@ -36,6 +36,9 @@ pub(crate) struct BrokerServe {
     /// Drop what producers with a name of their own send again with a sequence that is not higher
     #[arg(long)]
     pub(crate) deduplicate: bool,
+    /// The most topics that clients may make by naming them, or by the admin API; each takes about 1 KiB
+    #[arg(long, value_name = "NUMBER", default_value_t = 10_000)]
+    pub(crate) topics_max: usize,
 }
 
 impl From<Level> for Durability {
@@ -63,7 +66,8 @@ pub(super) async fn until_stopped(args: BrokerServe, global: &Global) -> Result<
     let opened = tokio::task::spawn_blocking(move || Embedded::open(options)).await;
     let broker = opened.map_err(|error| Failure::new(Code::Internal, error))?.map_err(|error| broken(&error))?;
     let failed = broker.failed();
-    let options = ServerOptions { token_key, deduplicate: args.deduplicate, ..ServerOptions::default() };
+    let options =
+        ServerOptions { token_key, deduplicate: args.deduplicate, auto_topics_max: args.topics_max, ..ServerOptions::default() };
     let mut server = Server::bind(args.listen, Arc::new(broker.clone()), options).await.map_err(unserved)?;
     if let Some(address) = args.admin {
         server = server.with_admin(address).await.map_err(unserved)?;

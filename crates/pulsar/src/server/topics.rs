@@ -71,7 +71,9 @@ pub(crate) async fn open(shared: &Shared, name: &str, create: bool) -> Result<To
     if all.iter().filter(|topic| topic.spec.kind == TopicKind::Plain).count() >= limit {
         return Err((
             ServerError::NotAllowed,
-            format!("topic `{name}` is not made: there are {limit} already, as many as may be"),
+            format!(
+                "topic `{name}` is not made: there are {limit} already, as many as may be; `--topics-max` of `leat broker` says how many"
+            ),
         ));
     }
     // Nothing is kept beyond its acknowledgement, as with Pulsar.

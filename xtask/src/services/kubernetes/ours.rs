@@ -36,7 +36,9 @@ impl Ours {
     /// The embedded broker in the cluster's network, with its journal and its log in a folder.
     pub(crate) fn broker(cluster: &Cluster, leat: &Path, folder: &Path) -> Result<Self> {
         let words = ["broker", "--listen", BROKER[0], "--admin", BROKER[1], "--dir", "journal", "--durability", "process"];
-        Self::start(cluster.ours(leat).args(words).current_dir(folder), &folder.join("broker.log"))
+        // A thousand topologies of three edges have seven for each.
+        let more = ["--topics-max", "100000"];
+        Self::start(cluster.ours(leat).args(words).args(more).current_dir(folder), &folder.join("broker.log"))
     }
 
     /// How a topology names that broker.

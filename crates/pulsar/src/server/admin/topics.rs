@@ -49,7 +49,9 @@ pub(super) async fn create(shared: &Shared, topic: &str, body: &Value) -> Result
     }
     let (count, limit) = (shared.broker.stats().await?.len(), shared.options.auto_topics_max);
     if count >= limit {
-        return Err(Refused::bad(format!("topic `{topic}` is not made: there are {count}, and {limit} may be made by clients")));
+        return Err(Refused::bad(format!(
+            "topic `{topic}` is not made: there are {count}, and {limit} may be made by clients; `--topics-max` of `leat broker` says how many"
+        )));
     }
     properties::keep(shared, topic, properties).await?;
     shared.broker.create_topic(spec).await?;
