@@ -53,6 +53,15 @@ pub enum QueueError {
     Broker(#[from] BrokerError),
 }
 
+impl QueueError {
+    /// Whether a new connection may help. What the broker has refused to one topology it would refuse over any, and others use the same connection.
+    pub(crate) fn is_of_the_connection(&self) -> bool {
+        use ErrorKind::{Conflict, Full, Invalid, NotFound, Settled, TooLarge};
+        let Self::Broker(error) = self else { return true };
+        !matches!(error.kind(), NotFound | Conflict | Invalid | TooLarge | Full | Settled)
+    }
+}
+
 /// Opens brokers of topologies.
 pub trait Brokers: Send + Sync + 'static {
     /// The broker that a topology of this namespace names.
@@ -188,5 +197,26 @@ fn absent(result: leatworks_broker::Result<()>) -> Result<(), QueueError> {
     match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => Ok(other?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_to_one_topology_costs_the_others_no_connection() {
+        for (kind, expected) in [
+            (ErrorKind::Invalid, false),
+            (ErrorKind::Full, false),
+            (ErrorKind::Conflict, false),
+            (ErrorKind::Unavailable, true),
+            (ErrorKind::Closed, true),
+            // The secret may hold another token by now.
+            (ErrorKind::Denied, true),
+        ] {
+            let error = QueueError::Broker(BrokerError::new(kind, "no"));
+            assert_eq!(error.is_of_the_connection(), expected, "{kind:?}");
+        }
     }
 }

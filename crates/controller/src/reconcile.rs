@@ -349,9 +349,9 @@ impl Reconciler {
         self.brokers.open(&self.cluster, site.namespace, &site.spec.broker).await
     }
 
-    /// A broker that has failed is connected anew the next time.
+    /// A broker whose connection has failed is connected anew the next time.
     async fn unless_failed<T>(&self, site: Site<'_>, result: Result<T, QueueError>) -> Result<T, QueueError> {
-        if result.is_err() {
+        if result.as_ref().is_err_and(QueueError::is_of_the_connection) {
             self.brokers.forget(site.namespace, &site.spec.broker).await;
         }
         result
