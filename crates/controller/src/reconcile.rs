@@ -30,8 +30,9 @@ const RESYNC: Duration = Duration::from_secs(600);
 /// How long a subscription counts as known: less than is between two such looks, of which each then asks for all of them.
 const KNOWN: Duration = Duration::from_secs(300);
 
-/// How often a topology is looked at while something of it is not ready, in case that no watch tells when it is.
-const UNREADY: Duration = Duration::from_secs(30);
+/// How often a topology is looked at while something of it is not ready, in case that no watch tells when it is. Seldom enough for a thousand that wait for a busy cluster at once: at 30 s
+/// these looks alone were over two hundred calls a second, and kept the cluster busy.
+const UNREADY: Duration = Duration::from_secs(300);
 
 /// How often the backlogs of removed edges are asked for.
 const RETIRING: Duration = Duration::from_secs(2);
