@@ -135,7 +135,7 @@ impl Cluster {
         Ok(try_join_all(lists).await?.concat())
     }
 
-    /// The pods of a topology.
+    /// The pods of a topology, 250 at most: they are named to people, who read a few.
     ///
     /// # Errors
     /// If the API server cannot be reached or does not let this be read.

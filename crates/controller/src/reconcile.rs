@@ -30,8 +30,8 @@ const RESYNC: Duration = Duration::from_secs(600);
 /// How long a subscription counts as known: less than is between two such looks, of which each then asks for all of them.
 const KNOWN: Duration = Duration::from_secs(300);
 
-/// How often a topology is looked at while something of it is not ready, in case that no watch tells when it is. Seldom enough for a thousand that wait for a busy cluster at once: at 30 s
-/// these looks alone were over two hundred calls a second, and kept the cluster busy.
+/// How often a topology is looked at while something of it is not ready, in case that no watch tells when it is. Seldom enough for a thousand that wait for a busy cluster at once: a
+/// look is six calls or more, so at 30 s these looks alone would be two hundred calls a second.
 const UNREADY: Duration = Duration::from_secs(300);
 
 /// How often the backlogs of removed edges are asked for.
@@ -168,7 +168,7 @@ impl Reconciler {
         let current = deployable(key, uid, &topology.spec, &self.settings);
         let deployed = match current {
             Ok(current) => {
-                outcome.revision = Some(self.record(resource, &current, &revisions, old.revision).await?);
+                outcome.revision = Some(self.record(resource, &current, [&ours, &revisions], old.revision).await?);
                 Some(current)
             }
             Err(why) => {
@@ -206,17 +206,16 @@ impl Reconciler {
         &self,
         resource: &Resource,
         current: &Deployable,
-        revisions: &[Value],
+        [ours, revisions]: [&[Value]; 2],
         told: Option<i64>,
     ) -> Result<i64, ClusterError> {
         let site = resource.site(current, &self.settings);
-        let (number, object) = revision::record(site, revisions);
+        let (number, object) = revision::record(site, ours, revisions);
         if let Some((object, seen)) = object {
             self.cluster.apply(&object, seen.as_deref()).await?;
             tracing::info!(revision = number, "a revision is deployed");
         }
-        let ours = revision::of(revisions, &resource.uid);
-        for old in revision::surplus(&ours, current.spec.revision_history_limit, told) {
+        for old in revision::surplus(ours, current.spec.revision_history_limit, told) {
             let text = |pointer: &str| old.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
             let (name, uid, seen) = (text("/metadata/name"), text("/metadata/uid"), text("/metadata/resourceVersion"));
             self.cluster.delete(Kind::Revision, &resource.key.namespace, name, uid, seen).await?;

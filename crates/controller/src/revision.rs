@@ -38,9 +38,9 @@ pub fn of(objects: &[Value], uid: &str) -> Vec<Value> {
     objects.iter().filter(|object| object["metadata"]["ownerReferences"][0]["uid"] == uid).cloned().collect()
 }
 
-/// The object that records what is deployed now, and the version that was seen of it; `None` if the newest revision is the same.
-pub fn record(site: Site<'_>, objects: &[Value]) -> (i64, Option<(Value, Option<String>)>) {
-    let newest = all(&of(objects, site.uid)).into_iter().next();
+/// The object that records what is deployed now, and the version that was seen of it; `None` if the newest revision is the same. `ours` are those of the resource, see [`of`], among all `objects`.
+pub fn record(site: Site<'_>, ours: &[Value], objects: &[Value]) -> (i64, Option<(Value, Option<String>)>) {
+    let newest = all(ours).into_iter().next();
     let number = match newest {
         Some(newest) if newest.spec == *site.spec => return (newest.number, None),
         Some(newest) => newest.number + 1,

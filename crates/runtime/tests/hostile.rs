@@ -127,7 +127,6 @@ async fn what_comes_after_a_fold_has_given_its_result_is_in_another_result() {
     assert_eq!(*SUMS.lock().unwrap(), [1, 10]);
 }
 
-static RESTED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 static HELD: Notify = Notify::const_new();
 
 /// Gives its message on; a large one only when it is let go.
@@ -146,15 +145,18 @@ impl Task for Hold {
     }
 }
 
-#[derive(serde::Deserialize)]
-struct Rested;
+/// What results have come, in a place for each test.
+static KEPT: [Mutex<Vec<u64>>; 2] = [const { Mutex::new(Vec::new()) }; 2];
 
-impl Task for Rested {
+#[derive(serde::Deserialize)]
+struct Kept<const PLACE: usize>;
+
+impl<const PLACE: usize> Task for Kept<PLACE> {
     type In = u64;
     type Out = ();
 
     async fn run(&self, sum: u64, _cx: &Context) -> Result<(), TaskError> {
-        RESTED.lock().unwrap().push(sum);
+        KEPT[PLACE].lock().unwrap().push(sum);
         Ok(())
     }
 }
@@ -164,7 +166,7 @@ async fn in_a_run_that_goes_on_a_fold_gives_a_result_whenever_its_input_rests() 
     let nodes = vec![
         node("hold", Kind::Rust(open_task::<Hold>)),
         node("sum", Kind::Fold(open_fold::<Sum>)),
-        node("rested", Kind::Rust(open_task::<Rested>)),
+        node("rested", Kind::Rust(open_task::<Kept<0>>)),
     ];
     let topology = topology("rests", nodes, &["hold-->sum", "sum-->rested"]);
     let broker = memory();
@@ -177,12 +179,12 @@ async fn in_a_run_that_goes_on_a_fold_gives_a_result_whenever_its_input_rests() 
     };
     let give = async |numbers: &[u64]| send(&broker, topology, numbers.iter().map(u64::to_string)).await;
     let results = async |wanted: &[u64]| {
-        while RESTED.lock().unwrap().len() < wanted.len() {
+        while KEPT[0].lock().unwrap().len() < wanted.len() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         // None comes of nothing, also in ten times as long as an input must rest.
         tokio::time::sleep(Duration::from_secs(10)).await;
-        assert_eq!(*RESTED.lock().unwrap(), wanted);
+        assert_eq!(*KEPT[0].lock().unwrap(), wanted);
     };
     let (stop, running) = start();
     give(&[1, 2]).await;
@@ -199,7 +201,7 @@ async fn in_a_run_that_goes_on_a_fold_gives_a_result_whenever_its_input_rests() 
     // It is stopped before it has rested; the next process goes on from there.
     stop.send(Stop::Drain).unwrap();
     running.await.unwrap().unwrap();
-    assert_eq!(*RESTED.lock().unwrap(), [3, 110]);
+    assert_eq!(*KEPT[0].lock().unwrap(), [3, 110]);
     let (_stop, _running) = start();
     results(&[3, 110, 20]).await;
 }
@@ -228,24 +230,10 @@ impl Fold for Choosy {
 }
 
 static TRIED: AtomicU64 = AtomicU64::new(0);
-static CHOSEN: Mutex<Vec<u64>> = Mutex::new(Vec::new());
-
-#[derive(serde::Deserialize)]
-struct Chosen;
-
-impl Task for Chosen {
-    type In = u64;
-    type Out = ();
-
-    async fn run(&self, sum: u64, _cx: &Context) -> Result<(), TaskError> {
-        CHOSEN.lock().unwrap().push(sum);
-        Ok(())
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_fold_that_cannot_finish_ends_no_run_that_goes_on_and_keeps_what_it_has() {
-    let nodes = vec![node("choosy", Kind::Fold(open_fold::<Choosy>)), node("chosen", Kind::Rust(open_task::<Chosen>))];
+    let nodes = vec![node("choosy", Kind::Fold(open_fold::<Choosy>)), node("chosen", Kind::Rust(open_task::<Kept<1>>))];
     let topology = topology("choosy", nodes, &["choosy-->chosen"]);
     let broker = memory();
     leatworks::topics::create(broker.as_ref(), &topology.into()).await.unwrap();
@@ -258,7 +246,7 @@ async fn a_fold_that_cannot_finish_ends_no_run_that_goes_on_and_keeps_what_it_ha
         send(&broker, topology, numbers.iter().map(u64::to_string)).await;
         // As long as several results would take.
         tokio::time::sleep(Duration::from_secs(600)).await;
-        assert_eq!(*CHOSEN.lock().unwrap(), expected);
+        assert_eq!(*KEPT[1].lock().unwrap(), expected);
         assert!(!running.is_finished());
     }
     // A run that ends cannot end well without its result.

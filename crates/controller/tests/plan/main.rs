@@ -168,7 +168,11 @@ fn a_resource_takes_over_what_a_removed_one_of_its_name_has_left_and_counts_anew
     let settings = settings();
     let record = |uid: &str, spec: &TopologySpec, there: &[Value]| {
         let graph = graph::compile("orders", spec).expect("a valid graph");
-        revision::record(Site { name: "orders", namespace: "shop", uid, spec, graph: &graph, settings: &settings }, there)
+        revision::record(
+            Site { name: "orders", namespace: "shop", uid, spec, graph: &graph, settings: &settings },
+            &revision::of(there, uid),
+            there,
+        )
     };
     let mut there = Vec::new();
     for (uid, spec, number, is_known) in [

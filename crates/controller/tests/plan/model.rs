@@ -44,7 +44,7 @@ impl Model {
         let site = Site { name: "orders", namespace: "shop", uid: UID, spec, graph: &graph, settings: &settings };
         let desired = plan::desired(site).expect("it can be deployed");
         let told = self.status.revision;
-        let (revision, recorded) = revision::record(site, &self.revisions);
+        let (revision, recorded) = revision::record(site, &self.revisions, &self.revisions);
         let surplus: Vec<Value> = revision::surplus(&self.revisions, 1, told).into_iter().cloned().collect();
         let observed = Observed {
             objects: self.objects.clone(),

@@ -149,7 +149,7 @@ fn controllers(cluster: &Cluster, credentials: &Credentials) -> Result<()> {
         ("leader-elect", "false".to_owned()),
         ("node-monitor-grace-period", NODE_LOST.to_owned()),
         ("bind-address", "127.0.0.1".to_owned()),
-        // Each controller may make so many calls a second, as on clusters with many Deployments. By default there are 20, and a thousand topologies would wait for these for half an hour.
+        // Each controller may make so many calls a second, as on clusters with many Deployments. With the usual 20 of them 90 topologies of six Deployments took 107 s.
         ("kube-api-qps", "100".to_owned()),
         ("kube-api-burst", "200".to_owned()),
         // It makes this folder, wherever it is told to.

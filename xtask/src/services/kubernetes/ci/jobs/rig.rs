@@ -100,7 +100,7 @@ impl<'a> Rig<'a> {
     }
 
     /// Objects by kinds and labels.
-    pub(super) fn list(&self, kinds: &str, selector: &str) -> Result<Vec<Value>> {
+    fn list(&self, kinds: &str, selector: &str) -> Result<Vec<Value>> {
         let words = ["get", kinds, "--selector", selector, "--output=json"];
         for _ in 1..TRIES {
             let output = self.site.kubectl(&words).stderr(Stdio::null()).output().context("starting kubectl")?;
