@@ -30,7 +30,46 @@ pub(crate) struct Topics {
     /// Held to read from when a client names a topic until it has a producer or a subscription there, and to write while topics that have none are removed.
     pub(crate) opening: RwLock<()>,
     /// One topic is made or changed at a time, so that there are not more than may be. Who needs both takes [`Topics::opening`] first.
-    pub(crate) making: tokio::sync::Mutex<()>,
+    pub(crate) making: tokio::sync::Mutex<Making>,
+}
+
+/// What may be made by naming it, and through the admin API, which counts what topologies have too.
+#[derive(Debug, Default)]
+pub(crate) struct Making {
+    named: Room,
+    pub(crate) all: Room,
+}
+
+impl Making {
+    /// One is about to be made, in whichever way.
+    pub(crate) fn make(&mut self) {
+        for Room(left) in [&mut self.named, &mut self.all] {
+            *left = left.saturating_sub(1);
+        }
+    }
+}
+
+/// How many topics may be made until it is counted again how many there are: half of the room that was found last, so that a thousand topics are no million looks, and close to the limit each is
+/// counted.
+#[derive(Debug, Default)]
+pub(crate) struct Room(usize);
+
+impl Room {
+    /// If there is no room for one more it gives how many there are.
+    pub(crate) async fn is_full(
+        &mut self,
+        limit: usize,
+        count: impl AsyncFnOnce() -> Result<usize, BrokerError>,
+    ) -> Result<Option<usize>, BrokerError> {
+        if self.0 == 0 {
+            let there = count().await?;
+            if there >= limit {
+                return Ok(Some(there));
+            }
+            self.0 = (limit - there).div_ceil(2);
+        }
+        Ok(None)
+    }
 }
 
 impl Topics {
@@ -58,7 +97,7 @@ pub(crate) async fn open(shared: &Shared, name: &str, create: bool) -> Result<To
         return Ok(topic);
     }
     let refused = |error: BrokerError| refusal(&error);
-    let _alone = shared.topics.making.lock().await;
+    let mut making = shared.topics.making.lock().await;
     if let Some(found) = shared.broker.topic_stats(local).await.map_err(refused)? {
         let ledger = shared.ledgers.of(shared.broker.as_ref(), local).await.map_err(refused)?;
         return Ok(shared.topics.put(local, found.spec.kind != TopicKind::Plain, ledger));
@@ -66,16 +105,19 @@ pub(crate) async fn open(shared: &Shared, name: &str, create: bool) -> Result<To
     if !create {
         return Err((ServerError::TopicNotFound, format!("topic `{name}` does not exist")));
     }
-    let all = shared.broker.stats().await.map_err(refused)?;
-    let limit = shared.options.auto_topics_max;
-    if all.iter().filter(|topic| topic.spec.kind == TopicKind::Plain).count() >= limit {
+    let count = async || {
+        let all = shared.broker.stats().await?;
+        Ok(all.iter().filter(|topic| topic.spec.kind == TopicKind::Plain).count())
+    };
+    if let Some(there) = making.named.is_full(shared.options.auto_topics_max, count).await.map_err(refused)? {
         return Err((
             ServerError::NotAllowed,
             format!(
-                "topic `{name}` is not made: there are {limit} already, as many as may be; `--topics-max` of `leat broker` says how many"
+                "topic `{name}` is not made: there are {there} already, as many as may be; `--topics-max` of `leat broker` says how many"
             ),
         ));
     }
+    making.make();
     // Nothing is kept beyond its acknowledgement, as with Pulsar.
     let spec = TopicSpec { name: local.to_owned(), kind: TopicKind::Plain, ..TopicSpec::default() };
     shared.broker.create_topic(spec).await.map_err(refused)?;
@@ -155,4 +197,32 @@ pub(crate) async fn remove_readers(broker: &dyn Broker) -> Result<(), BrokerErro
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_more_topics_are_made_than_may_be_and_few_looks_are_taken() {
+        const LIMIT: usize = 1_000;
+        let (mut making, mut there, mut looks) = (Making::default(), 0, 0);
+        for number in 0..2 * LIMIT {
+            // By naming them, and through the admin API.
+            let room = if number % 3 == 0 { &mut making.all } else { &mut making.named };
+            let count = async || {
+                looks += 1;
+                Ok(there)
+            };
+            let full = room.is_full(LIMIT, count).await.unwrap();
+            if let Some(count) = full {
+                assert_eq!((count, there), (LIMIT, LIMIT), "topic {number} is refused");
+                continue;
+            }
+            making.make();
+            there += 1;
+        }
+        assert_eq!(there, LIMIT);
+        assert!(looks - LIMIT < 40, "{} looks while there was room", looks - LIMIT);
+    }
 }

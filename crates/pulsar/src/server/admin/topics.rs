@@ -43,16 +43,18 @@ pub(super) async fn create(shared: &Shared, topic: &str, body: &Value) -> Result
     let properties = properties::read(body)?;
     let mut spec = TopicSpec { name: topic.to_owned(), ..TopicSpec::default() };
     properties::apply(&properties, &mut spec)?;
-    let _alone = shared.topics.making.lock().await;
+    let mut making = shared.topics.making.lock().await;
     if shared.broker.topic_stats(topic).await?.is_some() {
         return Err(Refused::exists(format!("topic `{topic}` is there already")));
     }
-    let (count, limit) = (shared.broker.stats().await?.len(), shared.options.auto_topics_max);
-    if count >= limit {
+    let limit = shared.options.auto_topics_max;
+    let count = async || Ok(shared.broker.stats().await?.len());
+    if let Some(there) = making.all.is_full(limit, count).await? {
         return Err(Refused::bad(format!(
-            "topic `{topic}` is not made: there are {count}, and {limit} may be made by clients; `--topics-max` of `leat broker` says how many"
+            "topic `{topic}` is not made: there are {there}, and {limit} may be made by clients; `--topics-max` of `leat broker` says how many"
         )));
     }
+    making.make();
     properties::keep(shared, topic, properties).await?;
     shared.broker.create_topic(spec).await?;
     Ok(Answer::Empty)
