@@ -36,11 +36,13 @@ pub(crate) struct Service {
     pub(crate) url: String,
     /// `http://HOST:PORT`.
     pub(crate) admin_url: String,
+    /// Where what is on its way to it about attempts is kept, if it is.
+    pub(crate) notes: Option<PathBuf>,
 }
 
 /// How it is reached.
-pub(super) fn options(Service { url, admin_url }: Service) -> PulsarOptions {
-    PulsarOptions { url, admin_url: Some(admin_url), ..PulsarOptions::default() }
+pub(super) fn options(Service { url, admin_url, notes }: Service) -> PulsarOptions {
+    PulsarOptions { url, admin_url: Some(admin_url), notes, ..PulsarOptions::default() }
 }
 
 /// Connects, as soon as the service is there.
@@ -83,25 +85,24 @@ pub(super) async fn rest(broker: &dyn Broker) -> Result<()> {
     }
 }
 
-/// What has come to the sink, by roots and their ways: a repetition is no arrival. Reads on in the log where it was.
-pub(super) struct Arrivals {
+/// A log that is read on where it was: from the front again each time would take seconds in the end.
+struct Follow {
     path: PathBuf,
     file: Option<File>,
-    seen: HashSet<(u64, char)>,
     rest: Vec<u8>,
 }
 
-impl Arrivals {
-    pub(super) fn new(folder: &Path) -> Self {
-        Self { path: folder.join(log::OBSERVED), file: None, seen: HashSet::new(), rest: Vec::new() }
+impl Follow {
+    fn new(folder: &Path, name: &str) -> Self {
+        Self { path: folder.join(name), file: None, rest: Vec::new() }
     }
 
-    /// How many there are.
-    pub(super) fn count(&mut self) -> Result<u64> {
+    /// The lines that have come, as words.
+    fn lines(&mut self, mut each: impl FnMut(&[&str]) -> Result<()>) -> Result<()> {
         if self.file.is_none() {
             match File::open(&self.path) {
                 Ok(file) => self.file = Some(file),
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
                 Err(error) => return Err(error).with_context(|| format!("reading {}", self.path.display())),
             }
         }
@@ -111,13 +112,34 @@ impl Arrivals {
         let whole = self.rest.len() / LINE_BYTES * LINE_BYTES;
         for line in self.rest[..whole].chunks(LINE_BYTES) {
             let Ok(line) = std::str::from_utf8(line) else { bail!("{} holds what is no line", self.path.display()) };
-            let mut words = line.split_whitespace();
-            if let (Some("s"), Some(sequence), Some(way)) = (words.next(), words.next(), words.next()) {
-                self.seen.insert((sequence.parse()?, way.chars().next().unwrap_or('?')));
-            }
+            each(&line.split_whitespace().collect::<Vec<_>>())?;
         }
         self.rest.drain(..whole);
-        Ok(self.seen.len() as u64)
+        Ok(())
+    }
+}
+
+/// What has come to the sink, by roots and their ways: a repetition is no arrival.
+pub(super) struct Arrivals {
+    log: Follow,
+    seen: HashSet<(u64, char)>,
+}
+
+impl Arrivals {
+    pub(super) fn new(folder: &Path) -> Self {
+        Self { log: Follow::new(folder, log::OBSERVED), seen: HashSet::new() }
+    }
+
+    /// How many there are.
+    pub(super) fn count(&mut self) -> Result<u64> {
+        let seen = &mut self.seen;
+        self.log.lines(|words| {
+            if let ["s", sequence, way, ..] = words {
+                seen.insert((sequence.parse()?, way.chars().next().unwrap_or('?')));
+            }
+            Ok(())
+        })?;
+        Ok(seen.len() as u64)
     }
 
     /// How many messages of the roots up to this one have not come yet, those left out that are given up on the way.
@@ -129,11 +151,30 @@ impl Arrivals {
 }
 
 /// How many messages are on their way: of roots whose receipt has come, and not yet at the sink.
-pub(super) fn in_flight(rig: &Rig) -> Result<u64> {
-    let acked = log::read(&rig.folder, log::ACKED)?;
-    let receipts = acked.iter().filter(|line| line.first().is_some_and(|word| word == "a"));
-    let last = receipts.filter_map(|line| Some(line.get(1)?.parse::<u64>().ok()? + line.get(2)?.parse::<u64>().ok()? - 1)).max();
-    Arrivals::new(&rig.folder).missing(last.unwrap_or(0), &rig.job.orders)
+pub(super) struct InFlight {
+    acked: Follow,
+    last: u64,
+    arrivals: Arrivals,
+}
+
+impl InFlight {
+    pub(super) fn new(rig: &Rig) -> Self {
+        Self { acked: Follow::new(&rig.folder, log::ACKED), last: 0, arrivals: Arrivals::new(&rig.folder) }
+    }
+
+    /// How many there are.
+    pub(super) fn count(&mut self, rig: &Rig) -> Result<u64> {
+        // What is new in the longer log is read before, so that little comes to the sink between the two looks.
+        self.arrivals.count()?;
+        let last = &mut self.last;
+        self.acked.lines(|words| {
+            if let ["a", from, count, ..] = words {
+                *last = (*last).max(from.parse::<u64>()? + count.parse::<u64>()? - 1);
+            }
+            Ok(())
+        })?;
+        self.arrivals.missing(self.last, &rig.job.orders)
+    }
 }
 
 /// Waits until there is room for more roots behind the last one that was sent.

@@ -50,6 +50,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     let faults = if setting.teeth { thrown_away() } else { plan(kills, unloads, &mut random) };
     let mut finding = Finding::default();
     let mut met = Met::default();
+    let mut in_flight = far::InFlight::new(&rig);
     let mut running = rig.start()?;
     running.until_open().await?;
     let count = faults.len() as u64;
@@ -60,7 +61,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
             finding.objections.push(format!("the child ended by itself: {}", rig.last_words()));
             break;
         }
-        met.in_flight += u64::from(far::in_flight(&rig)? > 0);
+        met.in_flight += u64::from(in_flight.count(&rig)? > 0);
         strike(fault, &mut server, &mut running, &mut met).await?;
     }
     rig.enough()?;

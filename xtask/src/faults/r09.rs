@@ -23,6 +23,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     (rig.job.roots, rig.job.goes_on, rig.job.drain) = (roots, true, true);
     let mut finding = Finding::default();
     let (mut met, mut resumed) = (0, Vec::new());
+    let mut in_flight = far::InFlight::new(&rig);
     let mut running = rig.start()?;
     running.until_open().await?;
     let count = faults.len() as u64;
@@ -32,7 +33,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
             finding.objections.push(format!("the child ended by itself: {}", rig.last_words()));
             break;
         }
-        met += u64::from(far::in_flight(&rig)? > 0);
+        met += u64::from(in_flight.count(&rig)? > 0);
         if !last(&proxy, weather, time, &mut running).await? {
             finding.objections.push(format!("the child ended during {weather:?}: {}", rig.last_words()));
             break;
