@@ -121,7 +121,7 @@ struct BrokerConfig {
 
 impl BrokerConfig {
     /// How the Pulsar service at this address is reached.
-    fn pulsar(self, url: &str) -> PulsarOptions {
+    fn pulsar(self, url: &str, data: &Path) -> PulsarOptions {
         let usual = PulsarOptions::default();
         PulsarOptions {
             url: url.to_owned(),
@@ -131,6 +131,7 @@ impl BrokerConfig {
             token: self.token,
             token_file: self.token_file,
             ca_file: self.ca_file,
+            notes: Some(data.join("attempts")),
         }
     }
 }
@@ -185,14 +186,14 @@ impl Config {
         let jobs = root.jobs.over(JobsConfig::new(&data))?;
         let trace = root.trace.over(TraceConfig::new(&data))?;
         Ok(Self {
-            data,
             jobs,
             trace,
             durability: level.map_or_else(|| "power".to_owned(), String::clone),
             eager: configured.eager.unwrap_or(true),
             elision: configured.elision.unwrap_or(true),
-            pulsar: configured.pulsar(&broker),
+            pulsar: configured.pulsar(&broker, &data),
             broker,
+            data,
             durability_flag: flags.durability.is_some(),
             topologies: root.topology,
         })
@@ -396,7 +397,7 @@ mod tests {
         let variables =
             [("LEAT_BROKER__URL", "pulsar+ssl://b:2"), ("LEAT_BROKER__TENANT", "12"), ("LEAT_BROKER__ADMIN_URL", "https://b:3")];
         let (config, _) = load("", file, &variables, &Flags::default()).unwrap();
-        let PulsarOptions { url, admin_url, tenant, namespace, token, token_file, ca_file } = config.pulsar.clone();
+        let PulsarOptions { url, admin_url, tenant, namespace, token, token_file, ca_file, .. } = config.pulsar.clone();
         assert!(config.is_pulsar() && token.is_some());
         assert_eq!((url.as_str(), admin_url.as_deref()), ("pulsar+ssl://b:2", Some("https://b:3")));
         assert_eq!((tenant.as_str(), namespace.as_str()), ("12", "n"));

@@ -27,13 +27,14 @@ pub(super) fn start() -> Result<Pulsar> {
 /// Where the service is reached by this port.
 pub(super) fn at(server: &Pulsar, port: u16) -> Service {
     let url = |scheme: &str, port: u16| format!("{scheme}://127.0.0.1:{port}");
-    Service { url: url("pulsar", port), admin_url: url("http", server.web_port) }
+    Service { url: url("pulsar", port), admin_url: url("http", server.web_port), notes: None }
 }
 
 /// A rig in a new folder whose child runs on the service, which it reaches by this port.
 pub(super) fn rig(folder: &Path, server: &Pulsar, port: u16) -> Result<Rig> {
     let mut rig = Rig::new(folder, None)?;
-    rig.job.service = Some(at(server, port));
+    // As a run has it, whose data directory outlives its processes.
+    rig.job.service = Some(Service { notes: Some(folder.join("notes")), ..at(server, port) });
     (rig.job.batch, rig.job.window, rig.stuck) = (BATCH, WINDOW, STUCK);
     Ok(rig)
 }

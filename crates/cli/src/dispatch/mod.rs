@@ -81,13 +81,19 @@ async fn until_stopped(args: &Dispatch, settings: &Settings, global: &Global) ->
 
 async fn open(settings: &Settings) -> Result<Arc<dyn Broker>> {
     let Some(dir) = settings.url.strip_prefix(EMBEDDED) else {
-        let options = PulsarOptions { url: settings.url.clone(), ..PulsarOptions::default() };
+        let options = PulsarOptions { url: settings.url.clone(), notes: settings.notes.clone(), ..PulsarOptions::default() };
         let broker = PulsarBroker::connect(options).await.map_err(|error| {
             let code = if error.is_retryable() { Code::Unreachable } else { Code::Invalid };
             Failure::new(code, format!("`mq.url`: {error} (it may also be `{EMBEDDED}DIRECTORY`)"))
         })?;
         return Ok(Arc::new(broker));
     };
+    if settings.notes.is_some() {
+        return Err(Failure::new(
+            Code::Invalid,
+            "`mq.notes` is for a Pulsar service: an embedded broker keeps them in its own directory",
+        ));
+    }
     let options = EmbeddedOptions::new(dir);
     let opened = tokio::task::spawn_blocking(move || Embedded::open(options)).await;
     let broker = opened.map_err(|error| Failure::new(Code::Internal, error))?.map_err(|error| unusable(&error))?;

@@ -4,17 +4,21 @@
 //! hand out into a small topic beside the subscription, and hands them out when it reads that back: then it has also read whatever others
 //! have written before, also those who have died since. All who read the topic count in the same way and come to the same numbers.
 //!
+//! What nobody had in hand before is handed out while its note is on its way, where there is a directory that keeps the note meanwhile: see [`ahead`].
+//!
 //! The ids of what is handed out are noted there as well, and what of it is settled, so that a repetition is known to all.
 //!
 //! A record is let go when nothing that it tells of is unsettled, its ids are not remembered any more, and nothing before it is kept.
 
+mod ahead;
 mod count;
+mod notes;
 
 use super::{
     error::{Answer, PulsarError},
     feed::{Feed, FeedOptions, Sink},
     hands::Pick,
-    limits::{PREFETCH_MAX, STILL_MAX},
+    limits::{AWAY_TIME_MAX, LEAVE_TIME_MAX, PREFETCH_MAX, STILL_MAX},
     now_ms,
     opening::Before,
     pack::{self, Again, Outgoing, Place},
@@ -26,14 +30,17 @@ use crate::wire::{
     frame::Entry,
     proto::{Ack, Command, Deliver, MessageIdData, SubType},
 };
+use ahead::{Ahead, Keep, NotesAre};
 use count::State;
-use leatworks_broker::{Message, MessageId, Position};
+use leatworks_broker::{BrokerError, ErrorKind, Message, MessageId, Position};
 use prost::Message as _;
 use std::{
+    path::Path,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// The subscription that keeps the ledger's records.
 pub(crate) const CURSOR: &str = "leat";
@@ -75,10 +82,35 @@ struct Record {
     /// Positions of messages that were given back and are handed out elsewhere from now on.
     #[prost(sint64, repeated, tag = "8")]
     moved: Vec<i64>,
+    /// The writer takes from the subscription from now on: whoever does, too, writes something.
+    #[prost(bool, tag = "9")]
+    greets: bool,
+    /// The writer does not any more.
+    #[prost(bool, tag = "10")]
+    leaves: bool,
 }
 
 /// The attempt of what is a repetition of another message, and is not handed out.
 pub(crate) const REPEATED: u32 = 0;
+
+/// A record that says that these are about to be handed out.
+fn noting(picked: &[Pick]) -> Record {
+    let attempts = match picked.iter().all(|pick| pick.attempt == 1) {
+        true => Vec::new(),
+        false => picked.iter().map(|pick| pick.attempt).collect(),
+    };
+    let ids = match picked.iter().all(|pick| pick.id == 0) {
+        true => Vec::new(),
+        false => picked.iter().map(|pick| pick.id).collect(),
+    };
+    let taken = distances(picked.iter().map(|pick| pick.position));
+    Record { taken, attempts, ids, ..Record::default() }
+}
+
+fn outgoing(record: Vec<u8>) -> Outgoing {
+    let message = Message { id: MessageId(1), created_ms: now_ms(), payload: record.into(), ..Message::default() };
+    Outgoing { message: message.into(), sequence: None, again: Again::default() }
+}
 
 fn distances(positions: impl Iterator<Item = Position>) -> Vec<i64> {
     let mut last = 0;
@@ -97,6 +129,8 @@ pub(crate) struct Ledger {
     sender: Sender,
     writer: u64,
     state: Mutex<State>,
+    /// Notes have been read back, or will not be.
+    arrived: Notify,
     feeds: Mutex<Vec<Arc<Feed>>>,
 }
 
@@ -121,32 +155,50 @@ impl Sink for Tail {
                 feed.give(messages.len(), feed.epoch());
                 let done = ledger.read(place, messages.iter().map(|arrived| &arrived.message));
                 ledger.let_go(done);
+                // Over a new connection the rest is enough, however long this process has been reading.
+                feed.has_read(MessageIdData { ledger: place.ledger, entry: place.entry, ..MessageIdData::default() });
             }
             Err(error) => tracing::error!(topic = feed.topic(), ?place, %error, "a record of attempts cannot be read"),
         }
     }
 
-    fn lost(&self, _: &Arc<Feed>) {}
+    fn lost(&self, _: &Arc<Feed>) {
+        let Some(ledger) = self.0.upgrade() else { return };
+        let mut state = ledger.state();
+        let number = state.number;
+        state.ahead.looks_away(number);
+    }
 
     fn failed(&self, _: &Arc<Feed>, error: PulsarError) {
         let Some(ledger) = self.0.upgrade() else { return };
-        for (_, waiting) in ledger.state().waiting.drain() {
-            let _ = waiting.send(Err(error.clone()));
+        {
+            let mut state = ledger.state();
+            for (_, waiting) in state.waiting.drain() {
+                let _ = waiting.send(Err(error.clone()));
+            }
+            state.ahead.refused_all();
+            state.ended = Some(error);
         }
+        ledger.arrived.notify_waiters();
     }
 }
 
 impl Ledger {
-    /// Reads the ledger from where it is kept, and goes on reading.
+    /// Reads the ledger from where it is kept, and goes on reading. What nobody had before is handed out ahead of its note where there is a directory for notes.
     pub(crate) async fn open(
         pool: Arc<Pool>,
         topic: String,
         sender: Sender,
         through: (u64, i64),
         before: Option<Before>,
+        notes: Option<&Path>,
     ) -> Answer<Arc<Self>> {
-        let state = Mutex::new(State::new(before));
-        let ledger = Arc::new(Self { sender, writer: random(), state, feeds: Mutex::default() });
+        let writer = random();
+        let mut state = State::new(before);
+        state.ahead =
+            Ahead::new(notes.map(|directory| Keep { directory: directory.to_owned(), of: pool.place_of(&topic), writer }));
+        let state = Mutex::new(state);
+        let ledger = Arc::new(Self { sender, writer, state, arrived: Notify::new(), feeds: Mutex::default() });
         let options = FeedOptions {
             topic,
             subscription: CURSOR.to_owned(),
@@ -179,32 +231,87 @@ impl Ledger {
         self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) async fn close(&self) {
+    pub(crate) async fn close(self: &Arc<Self>) {
+        if self.state().greeted {
+            let leaving = self.write(Record { leaves: true, ..Record::default() });
+            // Who does not hear of it waits for its notes for longer than it needs to.
+            let _ = tokio::time::timeout(LEAVE_TIME_MAX, leaving).await;
+        }
         let feeds = std::mem::take(&mut *self.feeds());
         for feed in feeds {
             feed.close().await;
         }
-        self.state().waiting.clear();
+        {
+            let mut state = self.state();
+            state.waiting.clear();
+            state.ahead.close();
+            state.ended = Some(PulsarError::Closed);
+        }
+        self.arrived.notify_waiters();
+    }
+
+    /// Sends once more what processes have kept for a ledger that have ended since, before it is read.
+    pub(crate) async fn send_left(sender: &Sender, directory: &Path, of: &str) -> Answer<()> {
+        for left in notes::left(directory, of) {
+            let records = left.records.iter().map(|record| outgoing(record.clone())).collect();
+            let sent = tokio::time::timeout(AWAY_TIME_MAX, sender.publish(records, None)).await;
+            sent.map_err(|_| PulsarError::Away(format!("notes of attempts were not taken within {AWAY_TIME_MAX:?}")))??;
+            left.remove();
+        }
+        Ok(())
+    }
+
+    /// Says that messages are taken from the subscription here, once.
+    pub(crate) fn greet(self: &Arc<Self>) {
+        if !std::mem::replace(&mut self.state().greeted, true) {
+            drop(self.write(Record { greets: true, ..Record::default() }));
+        }
+    }
+
+    /// Sends what the service has refused of these messages' notes again.
+    ///
+    /// # Errors
+    /// If it refuses it once more.
+    pub(crate) async fn send_refused(self: &Arc<Self>, positions: &[Position]) -> Answer<()> {
+        let refused = match self.state().ahead.where_are(positions) {
+            NotesAre::Refused(refused) => refused,
+            _ => return Ok(()),
+        };
+        let attempts = self.write(noting(&refused)).await.map_err(|_| PulsarError::Closed)??;
+        self.state().ahead.read_back(&refused, &attempts);
+        Ok(())
+    }
+
+    /// Waits until what was noted of these messages has been read back. What the service has refused is sent again.
+    ///
+    /// # Errors
+    /// If it refuses it once more. With `alone` also if one of them is a repetition of another message: what it leads to must not happen twice.
+    pub(crate) async fn arrived(self: &Arc<Self>, positions: &[Position], alone: bool) -> Result<(), BrokerError> {
+        loop {
+            let mut arrived = pin!(self.arrived.notified());
+            arrived.as_mut().enable();
+            let known = self.state().ahead.where_are(positions);
+            match known {
+                NotesAre::OnTheirWay => arrived.await,
+                NotesAre::Refused(_) => self.send_refused(positions).await?,
+                NotesAre::There(repeated) if alone && !repeated.is_empty() => {
+                    return Err(BrokerError::new(ErrorKind::Settled, "a message is settled already, by another of the same id"));
+                }
+                NotesAre::There(_) => return Ok(()),
+            }
+        }
     }
 
     /// Notes that messages are about to be handed out, each with the attempt it is as far as is known; gives what it is, or [`REPEATED`].
     pub(crate) fn take(self: &Arc<Self>, picked: &[Pick]) -> oneshot::Receiver<Answer<Vec<u32>>> {
-        let attempts = match picked.iter().all(|pick| pick.attempt == 1) {
-            true => Vec::new(),
-            false => picked.iter().map(|pick| pick.attempt).collect(),
-        };
-        let ids = match picked.iter().all(|pick| pick.id == 0) {
-            true => Vec::new(),
-            false => picked.iter().map(|pick| pick.id).collect(),
-        };
-        let taken = distances(picked.iter().map(|pick| pick.position));
-        self.write(Record { taken, attempts, ids, ..Record::default() })
+        self.write_of(noting(picked), picked)
     }
 
     /// Messages are settled. It is told with the next that are handed out, or in a moment.
     pub(crate) fn settled(self: &Arc<Self>, positions: &[Position]) {
         let (many, first) = {
             let mut state = self.state();
+            state.ahead.left(positions);
             state.settled.extend_from_slice(positions);
             (state.settled.len() >= SETTLED_MAX, !std::mem::replace(&mut state.telling, true))
         };
@@ -234,6 +341,11 @@ impl Ledger {
         }
     }
 
+    /// A message was given back, and its copy says its attempt.
+    pub(crate) fn left(&self, position: Position) {
+        self.state().ahead.left(&[position]);
+    }
+
     /// A message was given back and is handed out elsewhere from now on: it is not, if it comes again here.
     pub(crate) async fn moved(self: &Arc<Self>, position: Position) -> Answer<()> {
         let done = self.write(Record { moved: distances([position].into_iter()), ..Record::default() });
@@ -246,35 +358,59 @@ impl Ledger {
         done.await.map_err(|_| PulsarError::Closed)?.map(drop)
     }
 
-    fn write(self: &Arc<Self>, mut record: Record) -> oneshot::Receiver<Answer<Vec<u32>>> {
+    fn write(self: &Arc<Self>, record: Record) -> oneshot::Receiver<Answer<Vec<u32>>> {
+        self.write_of(record, &[])
+    }
+
+    /// Writes a record about messages that are to be handed out. Answers when it is read back, or now if they can be handed out ahead of it.
+    fn write_of(self: &Arc<Self>, mut record: Record, picked: &[Pick]) -> oneshot::Receiver<Answer<Vec<u32>>> {
         let (done, waiting) = oneshot::channel();
         let sending = {
             // Numbered and sent under one lock, so that the numbers of a writer rise in the topic.
             let mut state = self.state();
+            if let Some(error) = state.ended.clone() {
+                let _ = done.send(Err(error));
+                return waiting;
+            }
             state.number += 1;
             (record.writer, record.number) = (self.writer, state.number);
             record.settled = distances(std::mem::take(&mut state.settled).into_iter());
-            let number = record.number;
-            state.waiting.insert(number, done);
-            let message =
-                Message { id: MessageId(1), created_ms: now_ms(), payload: record.encode_to_vec().into(), ..Message::default() };
-            let outgoing = Outgoing { message: message.into(), sequence: None, again: Again::default() };
-            (number, self.sender.send(vec![outgoing]))
+            let (number, record) = (record.number, record.encode_to_vec());
+            if !picked.is_empty() && state.goes_ahead(number, &record, picked) {
+                let _ = done.send(Ok(picked.iter().map(|pick| pick.attempt).collect()));
+            } else {
+                // Only this note is waited for from here on.
+                picked.iter().for_each(|pick| state.ahead.left(&[pick.position]));
+                state.ahead.wait(picked);
+                state.waiting.insert(number, done);
+            }
+            (number, self.sender.send(vec![outgoing(record)]))
         };
         let ledger = self.clone();
         tokio::spawn(async move {
             let (number, sending) = sending;
             if let Err(error) = sending.await {
-                let waiting = ledger.state().waiting.remove(&number);
-                let _ = waiting.map(|waiting| waiting.send(Err(error)));
+                ledger.not_sent(number, error);
             }
         });
         waiting
     }
 
-    /// Counts what an entry tells. Gives the entries that need not be kept any longer.
-    fn read<'a>(&self, place: Place, messages: impl Iterator<Item = &'a Message>) -> Vec<Place> {
+    fn not_sent(&self, number: u64, error: PulsarError) {
         let mut state = self.state();
+        let was_ahead = state.ahead.refused(number);
+        let waiting = state.waiting.remove(&number);
+        drop(state);
+        let _ = waiting.map(|waiting| waiting.send(Err(error)));
+        if was_ahead {
+            self.arrived.notify_waiters();
+        }
+    }
+
+    /// Counts what an entry tells. Gives the entries that need not be kept any longer.
+    fn read<'a>(self: &Arc<Self>, place: Place, messages: impl Iterator<Item = &'a Message>) -> Vec<Place> {
+        let mut state = self.state();
+        let (mut was_ahead, mut is_greeted) = (false, false);
         for (index, message) in messages.enumerate() {
             let (Some(at), Ok(record)) = (place.position(index), Record::decode(message.payload.clone())) else {
                 tracing::error!(?place, index, "a record of attempts cannot be read");
@@ -286,18 +422,36 @@ impl Ledger {
             state.last = Some(at);
             let written = state.writers.entry(record.writer).or_default();
             if record.number <= *written {
+                state.pass(at);
                 continue;
             }
             *written = record.number;
             let attempts = state.count(at, &record);
-            if record.writer == self.writer
-                && let Some(waiting) = state.waiting.remove(&record.number)
-            {
+            if record.writer != self.writer {
+                is_greeted |= state.ahead.meets(record.writer, record.leaves) && record.greets;
+                continue;
+            }
+            if record.greets {
+                state.ahead.greeted();
+            }
+            state.ahead.has_read(record.number);
+            state.ahead.waited(&record.ids);
+            if let Some(waiting) = state.waiting.remove(&record.number) {
                 // Who does not wait any more hands nothing out.
                 let _ = waiting.send(Ok(attempts));
+            } else {
+                was_ahead |= state.ahead.arrived(record.number, &attempts);
             }
         }
-        state.done(place)
+        let done = state.done(place);
+        drop(state);
+        if was_ahead {
+            self.arrived.notify_waiters();
+        }
+        if is_greeted {
+            drop(self.write(Record::default()));
+        }
+        done
     }
 
     fn let_go(&self, done: Vec<Place>) {

@@ -37,7 +37,7 @@ pub(crate) struct FeedOptions {
     pub(crate) window: usize,
     /// After how many looks at a backlog of which nothing comes it is made anew.
     pub(crate) still_max: u32,
-    /// With a place, nothing of it outlives its connection: it reads from there on.
+    /// With a place, nothing of it outlives its connection: it reads what comes behind that, and over a new connection what comes behind [`Feed::has_read`].
     pub(crate) from: Option<MessageIdData>,
 }
 
@@ -68,6 +68,10 @@ pub(crate) struct Feed {
     here: AtomicUsize,
     /// Entries that have come over this connection.
     came: AtomicUsize,
+    /// The last entry that the topic had when this connection had been subscribed, or later; none as long as that is not known. It is asked for when something has come over a later connection.
+    last: Mutex<Option<(i64, i64)>>,
+    /// Where it reads from, if it is a reader.
+    from: Mutex<Option<MessageIdData>>,
     stop: watch::Sender<bool>,
     failed: Mutex<Option<PulsarError>>,
 }
@@ -77,6 +81,7 @@ impl Feed {
     pub(crate) async fn open(pool: Arc<Pool>, options: FeedOptions, sink: Arc<dyn Sink>) -> Result<Arc<Self>, PulsarError> {
         static NEXT: AtomicU64 = AtomicU64::new(1 << 40);
         let feed = Arc::new(Self {
+            from: Mutex::new(options.from.clone()),
             options,
             pool,
             id: NEXT.fetch_add(1, Relaxed),
@@ -85,6 +90,7 @@ impl Feed {
             credit: AtomicUsize::new(0),
             here: AtomicUsize::new(0),
             came: AtomicUsize::new(0),
+            last: Mutex::default(),
             stop: watch::Sender::new(false),
             failed: Mutex::default(),
         });
@@ -109,7 +115,8 @@ impl Feed {
     async fn connect(&self) -> Result<(Link, mpsc::UnboundedReceiver<Incoming>), PulsarError> {
         let link = self.pool.of_topic(&self.options.topic).await?;
         let incoming = link.register_consumer(self.id)?;
-        let FeedOptions { topic, subscription, kind, consumer, window, from, .. } = &self.options;
+        let FeedOptions { topic, subscription, kind, consumer, window, .. } = &self.options;
+        let from = self.from.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let subscribe = |request_id| {
             Command::Subscribe(Subscribe {
                 topic: topic.clone(),
@@ -137,6 +144,7 @@ impl Feed {
         self.credit.store(0, Relaxed);
         self.here.store(0, Relaxed);
         self.came.store(0, Relaxed);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if *window > 0 {
             link.send(Command::Flow(Flow { consumer_id: self.id, permits: *window as u32 }))?;
         }
@@ -154,6 +162,11 @@ impl Feed {
         if self.credit.fetch_add(messages, Relaxed) + messages >= self.options.window.div_ceil(2) {
             self.flush();
         }
+    }
+
+    /// A reader needs nothing up to here any more.
+    pub(crate) fn has_read(&self, through: MessageIdData) {
+        self.from.lock().unwrap_or_else(PoisonError::into_inner).replace(through);
     }
 
     /// Tells the service of what may come.
@@ -226,15 +239,52 @@ impl Feed {
     pub(crate) async fn last(&self) -> Result<Option<(u64, i64)>, PulsarError> {
         let link = self.link.borrow().clone();
         let link = link.ok_or_else(|| PulsarError::Away("the connection was lost while a topic was read".to_owned()))?;
+        // -1 is said of a topic that has nothing.
+        let last = self.last_on(&link).await?.filter(|(_, entry)| *entry >= 0);
+        Ok(last.map(|(ledger, entry)| (ledger as u64, entry)))
+    }
+
+    /// The ledger and the entry of the last message; of a topic that has nothing, one before its first.
+    async fn last_on(&self, link: &Link) -> Result<Option<(i64, i64)>, PulsarError> {
         let ask = |request_id| Command::GetLastMessageId(OfConsumer { consumer_id: self.id, request_id });
         match link.ask(ask).await? {
             Command::GetLastMessageIdResponse(found) => {
                 let id = found.last_message_id;
-                // -1 is said of a topic that has nothing.
-                Ok(Some((id.ledger, id.entry as i64)).filter(|(_, entry)| *entry >= 0))
+                Ok(Some((id.ledger as i64, id.entry as i64)))
             }
             _ => Err(unexpected("the last message")),
         }
+    }
+
+    /// Asks where the topic ends, if that is of use and not known. Without an answer in time it stays unknown.
+    ///
+    /// Not done by itself when a connection is there: a service that has just started has enough to do when all come back at once.
+    pub(crate) async fn ask_last(&self) {
+        let (link, epoch) = (self.link.borrow().clone(), self.epoch());
+        let is_known = self.last.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let Some(link) = link.filter(|_| self.tells_first_time() && !is_known) else { return };
+        if let Ok(Ok(last)) = tokio::time::timeout(WATCH_INTERVAL, self.last_on(&link)).await {
+            let mut known = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            // A connection that came meanwhile asks by itself.
+            if epoch == self.epoch() {
+                *known = last;
+            }
+        }
+    }
+
+    /// Whether an entry that comes is told to have come before, by its count or by what the topic had: not where one consumer follows another, to which the service says nothing.
+    fn tells_first_time(&self) -> bool {
+        self.options.window > 0 && self.options.from.is_none() && self.options.kind != SubType::Failover
+    }
+
+    /// Whether an entry was delivered to nobody else before. What was in the topic when this connection began may have been, and what the service counts as delivered again was; until that is
+    /// known all may have been.
+    ///
+    /// The service does not count what goes from a consumer that has ended to another one: with others on the subscription this is not known.
+    pub(crate) fn is_first_time(&self, deliver: &Deliver) -> bool {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = &deliver.message_id;
+        deliver.redelivery_count.unwrap_or_default() == 0 && last.is_some_and(|last| (id.ledger as i64, id.entry as i64) > last)
     }
 
     fn stopped(&self) -> bool {
@@ -356,7 +406,10 @@ async fn listen(feed: &Arc<Feed>, link: &Link, mut incoming: mpsc::UnboundedRece
         match told {
             Some((Command::Message(deliver), Some(entry))) => {
                 feed.here.fetch_add(entry.metadata.num_messages_in_batch.unwrap_or(1).max(1) as usize, Relaxed);
-                feed.came.fetch_add(1, Relaxed);
+                if feed.came.fetch_add(1, Relaxed) == 0 && feed.tells_first_time() {
+                    let feed = feed.clone();
+                    tokio::spawn(async move { feed.ask_last().await });
+                }
                 sink.arrived(feed, deliver, entry);
             }
             Some(_) => {}

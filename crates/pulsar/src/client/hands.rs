@@ -4,19 +4,22 @@
 //! settled of it is noted here and, where the service keeps it, told there.
 
 mod looking;
+mod picking;
 mod settling;
+
+pub(crate) use picking::Pick;
 
 use super::{
     entries::{Settled, Slot, bit},
-    error::{Answer, PulsarError},
+    error::PulsarError,
     feed::Feed,
-    limits::{DELAYED_MAX, PREFETCH_MAX},
+    limits::DELAYED_MAX,
     pack::{Arrived, Place},
     seen::Seen,
     state::Runs,
 };
 use crate::wire::proto::MessageIdData;
-use leatworks_broker::{Message, Position, RECEIVE_BYTES_MAX, SubscriptionKind};
+use leatworks_broker::{Message, Position, SubscriptionKind};
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
@@ -40,6 +43,15 @@ pub(crate) struct Hands {
     drops_repetitions: bool,
     /// What steps with state have settled, as the state said when it was opened.
     pinned: Vec<Runs>,
+}
+
+/// An entry that has come.
+pub(crate) struct CameIn<'a> {
+    pub(crate) place: Place,
+    /// The bits that the service has for it: which of its messages are not settled.
+    pub(crate) open: &'a [i64],
+    /// Nobody had it before.
+    pub(crate) is_first_time: bool,
 }
 
 /// What becomes of an entry that has come.
@@ -80,6 +92,8 @@ struct Held {
     id: u64,
     /// How often it was handed out before it came here.
     before: u32,
+    /// Nobody had it before, as far as can be told from how it came.
+    is_first_time: bool,
     stage: Stage,
     /// A step that settles it is under way.
     settling: bool,
@@ -122,19 +136,6 @@ pub(crate) struct Taken {
     pub(crate) place: Place,
     pub(crate) index: usize,
 }
-
-/// A message that was picked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pick {
-    pub(crate) position: Position,
-    /// Which one it is, as far as is known.
-    pub(crate) attempt: u32,
-    /// The hash of its id if its repetitions are dropped, and else 0.
-    pub(crate) id: u64,
-}
-
-/// Messages that were picked; and when the next one's time comes, if none was.
-pub(crate) type Picked = (Vec<Pick>, Option<Instant>);
 
 /// What stands in the way of settling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,16 +223,16 @@ impl Hands {
         self.seats.values().next().map(|chair| chair.kind)
     }
 
-    /// An entry has come, with the bits that the service has for it.
+    /// An entry has come.
     pub(crate) fn arrived(
         &mut self,
         seat: u64,
         feed: &Arc<Feed>,
-        place: Place,
+        entry: CameIn<'_>,
         messages: Vec<Arrived>,
-        open: &[i64],
         now_ms: u64,
     ) -> Came {
+        let CameIn { place, open, is_first_time } = entry;
         let mut came = Came::default();
         if !self.seats.contains_key(&seat) {
             return came;
@@ -265,7 +266,7 @@ impl Hands {
                 Met::Itself => {}
                 Met::OnItsWay => {
                     self.release(position);
-                    self.put(seat, place, index, position, arrived, now_ms);
+                    self.put(seat, (place, index), position, arrived, false, now_ms);
                 }
                 Met::Copy => {
                     if let Some(slot) = self.entries.get_mut(&place) {
@@ -273,7 +274,7 @@ impl Hands {
                     }
                     feed.give(1, epoch);
                 }
-                Met::Nobody => self.put(seat, place, index, position, arrived, now_ms),
+                Met::Nobody => self.put(seat, (place, index), position, arrived, is_first_time, now_ms),
             }
         }
         came.acks.extend(self.take_settled(place));
@@ -304,7 +305,15 @@ impl Hands {
         Met::Itself
     }
 
-    fn put(&mut self, seat: u64, place: Place, index: usize, position: Position, arrived: Arrived, now_ms: u64) {
+    fn put(
+        &mut self,
+        seat: u64,
+        (place, index): (Place, usize),
+        position: Position,
+        arrived: Arrived,
+        is_first_time: bool,
+        now_ms: u64,
+    ) {
         let Arrived { message, again, says_id } = arrived;
         self.moved.retain(|(moved, _)| *moved != position);
         let wait = message.deliver_at_ms.map_or(0, |time| time.saturating_sub(now_ms));
@@ -315,6 +324,7 @@ impl Hands {
             id: if says_id { Seen::hash(message.id) } else { 0 },
             message: Arc::new(message),
             before: again.attempt,
+            is_first_time: is_first_time && again.attempt == 0,
             stage: Stage::Waiting,
             settling: false,
             moving: false,
@@ -363,92 +373,6 @@ impl Hands {
         if let Some(chair) = self.seats.get_mut(&seat) {
             chair.failed = Some(error);
             chair.wake.notify_one();
-        }
-    }
-
-    /// Takes messages into hand, each with the attempt that it is, as far as is known here; or tells when the next one's time comes.
-    pub(crate) fn pick(&mut self, seat: u64, max: usize) -> Answer<Picked> {
-        let mut picked = Vec::new();
-        let mut bytes = 0;
-        self.promote(seat);
-        while let Some(chair) = self.seats.get_mut(&seat).filter(|chair| picked.len() < max && chair.handed < chair.permits) {
-            let Some(position) = chair.inbox.pop_front() else { break };
-            // What has come to another consumer since is not for this one.
-            let Some(held) = self.held.get_mut(&position).filter(|held| held.seat == seat) else { continue };
-            if held.stage == Stage::Handed || held.settling {
-                continue;
-            }
-            if chair.kind == SubscriptionKind::KeyShared
-                && let Some(key) = &held.message.key
-            {
-                match self.keys.get_mut(key) {
-                    Some(found) if found.owner != position => {
-                        found.waiting.push_back(position);
-                        continue;
-                    }
-                    Some(_) => {}
-                    None => drop(self.keys.insert(key.clone(), Key { owner: position, waiting: VecDeque::new() })),
-                }
-            }
-            bytes += held.message.payload.len();
-            if bytes > RECEIVE_BYTES_MAX && !picked.is_empty() {
-                chair.inbox.push_front(position);
-                break;
-            }
-            held.stage = Stage::Handed;
-            chair.handed += 1;
-            if !held.replaced && chair.ahead + PREFETCH_MAX < chair.permits {
-                (held.replaced, held.ahead) = (true, true);
-                chair.ahead += 1;
-                if let Some(slot) = self.entries.get(&held.place) {
-                    slot.feed.give(1, slot.epoch);
-                }
-            }
-            let attempt = self.attempts.get(&position).copied().unwrap_or_default().max(held.before) + 1;
-            self.attempts.insert(position, attempt);
-            let id = if self.drops_repetitions { held.id } else { 0 };
-            picked.push(Pick { position, attempt, id });
-        }
-        let chair = self.seats.get_mut(&seat).ok_or(PulsarError::Closed)?;
-        if picked.is_empty() {
-            if let Some(error) = &chair.failed {
-                return Err(error.clone());
-            }
-            // Nothing is to come but what the service has: it must know all that may.
-            chair.feeds.iter().for_each(|feed| feed.flush());
-        }
-        let due = (chair.handed < chair.permits).then(|| chair.delayed.keys().next().map(|(due, _)| *due)).flatten();
-        Ok((picked, due))
-    }
-
-    fn promote(&mut self, seat: u64) {
-        let Some(chair) = self.seats.get_mut(&seat) else { return };
-        let now = Instant::now();
-        let mut due = Vec::new();
-        while let Some(first) = chair.delayed.first_entry().filter(|first| first.key().0 <= now) {
-            due.push(first.remove_entry().0.1);
-        }
-        // They have waited the longest.
-        due.into_iter().rev().for_each(|position| chair.inbox.push_front(position));
-    }
-
-    /// The message of a delivery, if it is still in hand, with the attempt that it has become.
-    pub(crate) fn hand_over(&mut self, seat: u64, position: Position, attempt: u32) -> Option<(Arc<Message>, u32)> {
-        let held = self.held.get(&position).filter(|held| held.seat == seat && held.stage == Stage::Handed && !held.settling)?;
-        let known = self.attempts.entry(position).or_default();
-        *known = (*known).max(attempt);
-        Some((held.message.clone(), *known))
-    }
-
-    /// Messages that were picked are not handed out after all.
-    pub(crate) fn put_back(&mut self, positions: &[Position]) {
-        for position in positions.iter().rev() {
-            let Some(held) = self.held.get_mut(position).filter(|held| held.stage == Stage::Handed) else { continue };
-            held.stage = Stage::Waiting;
-            if let Some(chair) = self.seats.get_mut(&held.seat) {
-                chair.handed -= 1;
-                chair.inbox.push_front(*position);
-            }
         }
     }
 

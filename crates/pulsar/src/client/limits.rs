@@ -33,6 +33,13 @@ pub(crate) const NOTING_MESSAGES_MIN: usize = 256;
 /// the process dies.
 pub(crate) const NOTING_AHEAD_FROM: usize = 1_000;
 
+/// Notes on their way to the ledger with whose messages nobody waits for them. At a thousand messages a second, each by itself, 64 last for a round trip of 60 ms; beyond them
+/// messages wait, and are noted together.
+pub(crate) const AHEAD_NOTES_MAX: usize = 64;
+
+/// How long a process that leaves a subscription waits until that is noted.
+pub(crate) const LEAVE_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// Messages whose time has not come, and that are held here because the service has already handed them out. Each keeps its payload.
 pub(crate) const DELAYED_MAX: usize = 10_000;
 

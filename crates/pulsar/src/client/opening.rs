@@ -49,6 +49,12 @@ impl Inner {
     pub(super) async fn ledger(&self, subscription: &Arc<Subscription>) -> Result<Arc<Ledger>> {
         let open = async {
             let topic = attempts::ledger_topic(&subscription.topic, &subscription.name);
+            let sender = self.sender(&topic, None)?;
+            let notes = self.options.notes.as_deref();
+            if let Some(notes) = notes {
+                // First, so that it is read with all that is there.
+                Ledger::send_left(&sender, notes, &self.consuming.place_of(&self.options.full(&topic))).await?;
+            }
             let mut internal = self.admin.internal(&topic).await?;
             let cursor = internal.cursors.remove(attempts::CURSOR);
             let through = cursor.and_then(|cursor| reader::place(&cursor.mark_delete_position));
@@ -57,9 +63,8 @@ impl Inner {
                 Some(last) => self.before(subscription, last).await?,
                 None => None,
             };
-            let sender = self.sender(&topic, None)?;
             let (pool, topic) = (self.consuming.clone(), self.options.full(&topic));
-            Ledger::open(pool, topic, sender, through, before).await.map_err(BrokerError::from)
+            Ledger::open(pool, topic, sender, through, before, notes).await.map_err(BrokerError::from)
         };
         Ok(subscription.ledger.get_or_try_init(|| open).await?.clone())
     }

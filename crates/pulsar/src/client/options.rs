@@ -21,6 +21,9 @@ pub struct PulsarOptions {
     pub token_file: Option<PathBuf>,
     /// A file with the certificates, in PEM form, of those whose word about a server is taken. Needed with TLS.
     pub ca_file: Option<PathBuf>,
+    /// A directory for what is on its way to the service about attempts; it may be shared, and is made if it is not there. With it a message that nobody had before is
+    /// handed out while its attempt is being noted, which is a sync of the service sooner, and not afterwards. It must outlive the process, so that an attempt counts that ends with it.
+    pub notes: Option<PathBuf>,
 }
 
 impl Default for PulsarOptions {
@@ -34,6 +37,7 @@ impl Default for PulsarOptions {
             token: None,
             token_file: None,
             ca_file: None,
+            notes: None,
         }
     }
 }

@@ -21,6 +21,11 @@ impl Pool {
         Self { options, links: Mutex::default() }
     }
 
+    /// A topic, by its full name, and the service it is on.
+    pub(crate) fn place_of(&self, topic: &str) -> String {
+        format!("{} {topic}", self.options.url)
+    }
+
     /// The connection to the service itself.
     pub(crate) async fn service(&self) -> Result<Link, PulsarError> {
         self.link(&self.options.url, None).await

@@ -5,7 +5,7 @@ use super::{
     attempts::{Ledger, REPEATED},
     error::{Answer, PulsarError},
     feed::{Feed, Sink},
-    hands::{Acks, Hands},
+    hands::{Acks, CameIn, Hands},
     limits::{NOTING_AHEAD_FROM, NOTING_MAX, NOTING_MESSAGES_MIN},
     now_ms,
     pack::{self, Place},
@@ -90,7 +90,8 @@ impl Sink for Inbox {
                 return tracing::error!(topic = feed.topic(), ?place, %error, "an entry cannot be read and is left in its topic");
             }
         };
-        let came = self.subscription.hands().arrived(self.seat, feed, place, messages, &deliver.ack_set, now_ms());
+        let entry = CameIn { place, open: &deliver.ack_set, is_first_time: feed.is_first_time(&deliver) };
+        let came = self.subscription.hands().arrived(self.seat, feed, entry, messages, now_ms());
         if !came.acks.is_empty() {
             feed.tell(|consumer_id| Command::Ack(Ack { consumer_id, message_ids: came.acks, ..Ack::default() }));
         }

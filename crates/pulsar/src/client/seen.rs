@@ -57,6 +57,11 @@ impl Seen {
         }
     }
 
+    /// Whether a message of an id is remembered.
+    pub(crate) fn has(&self, id: u64) -> bool {
+        self.places.contains_key(&id)
+    }
+
     /// Whether the message of an id is remembered as settled.
     pub(crate) fn is_settled(&self, id: u64) -> bool {
         self.places.get(&id).is_some_and(|(_, settled)| *settled)

@@ -45,6 +45,26 @@ impl Begun {
         };
         self.0.iter().map(of).collect()
     }
+
+    /// Sends notes of the inputs again that were refused: a step that cannot be ended publishes nothing.
+    async fn send_refused(&self) -> Result<()> {
+        for Inputs { subscription, held, .. } in &self.0 {
+            if let Some(ledger) = subscription.ledger.get() {
+                ledger.send_refused(held).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the ledgers have what was noted of the inputs: what is settled is known there. With `alone` none of them may be a repetition.
+    async fn arrived(&self, alone: bool) -> Result<()> {
+        for Inputs { subscription, held, .. } in &self.0 {
+            if let Some(ledger) = subscription.ledger.get() {
+                ledger.arrived(held, alone).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Begun {
@@ -100,10 +120,12 @@ impl Inner {
             None => None,
         };
         let begun = self.begin(&step.acks, step.guard)?;
+        begun.send_refused().await?;
         let Some(store) = store else {
             if !step.publishes.is_empty() {
                 self.publish_checked(step.publishes).await?;
             }
+            begun.arrived(false).await?;
             return self.acknowledge(begun).await;
         };
         // It is gone through with, whether or not the caller waits for it: an input that is given back while its step is being written would
@@ -117,6 +139,7 @@ impl Inner {
         if !step.publishes.is_empty() {
             self.publish_checked(step.publishes).await?;
         }
+        begun.arrived(true).await?;
         let settles = begun.settles();
         let number = store.step(self, step.state, &settles).await?;
         match self.acknowledge(begun).await {
@@ -324,6 +347,7 @@ impl Inner {
             match self.publish_again(&subscription, position, &message, attempt, delay).await {
                 Ok(()) => {
                     let acks = subscription.hands().moved_away(position, place, index);
+                    subscription.ledger.get().into_iter().for_each(|ledger| ledger.left(position));
                     self.told_by_another(&subscription, position).await;
                     self.tell(acks).await
                 }

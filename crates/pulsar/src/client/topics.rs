@@ -333,7 +333,7 @@ impl Inner {
         let known = self.subscription(&topic, &subscription);
         known.settle_down().await;
         // Nothing is handed out whose attempt cannot be noted.
-        self.ledger(&known).await?;
+        self.ledger(&known).await?.greet();
         let id = self.next_seat.fetch_add(1, Relaxed);
         let wake = Arc::<tokio::sync::Notify>::default();
         if self.has_repetitions(&topic, &subscription).await? {
@@ -364,6 +364,7 @@ impl Inner {
             let inbox = Arc::new(Inbox { subscription: known.clone(), seat: id });
             let feed = Feed::open(self.consuming.clone(), options, inbox).await?;
             known.hands().add_feed(id, &feed);
+            feed.ask_last().await;
         }
         Ok(Box::new(seat))
     }

@@ -36,13 +36,17 @@ contract_scenarios!(suite!());
 struct Namespace {
     options: PulsarOptions,
     book: Arc<Book>,
+    /// What processes leave here outlives them.
+    _notes: tempfile::TempDir,
 }
 
 impl Namespace {
     fn new(options: PulsarOptions) -> Self {
         let namespace = service::unique("contract");
         service::put(&options, &format!("/admin/v2/namespaces/public/{namespace}"), "{}");
-        Self { options: PulsarOptions { namespace, ..options }, book: Arc::default() }
+        let notes = tempfile::tempdir().unwrap();
+        let options = PulsarOptions { namespace, notes: Some(notes.path().to_owned()), ..options };
+        Self { options, book: Arc::default(), _notes: notes }
     }
 }
 

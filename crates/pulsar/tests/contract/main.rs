@@ -1,5 +1,6 @@
 //! The contract suite through the client and our own server: one named test for each scenario. What it needs of a Pulsar is there without one.
 
+mod ahead;
 #[path = "../client/numbered.rs"]
 mod numbered;
 mod service;

@@ -2,12 +2,17 @@
 
 use leatworks_broker::{Broker, Durability, Embedded, EmbeddedOptions, Limits};
 use leatworks_pulsar::{PulsarOptions, Server, ServerOptions};
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 /// A service, as another process would be.
 pub(crate) struct Service {
     pub(crate) broker: Embedded,
+    notes: PathBuf,
     address: SocketAddr,
     admin: SocketAddr,
     stop: oneshot::Sender<()>,
@@ -22,16 +27,27 @@ impl Service {
 
     /// The same with other limits.
     pub(crate) async fn start_with(dir: &Path, limits: Limits) -> Self {
+        Self::start_at(dir, limits, "127.0.0.1:0".parse().unwrap()).await
+    }
+
+    /// Stops, and starts again where it was, with other limits.
+    pub(crate) async fn restart_with(self, dir: &Path, limits: Limits) -> Self {
+        let address = self.address;
+        self.stop().await;
+        Self::start_at(dir, limits, address).await
+    }
+
+    async fn start_at(dir: &Path, limits: Limits, address: SocketAddr) -> Self {
         // What is written outlives the service, and no power is cut here.
         let options = EmbeddedOptions { durability: Durability::Process, limits, ..EmbeddedOptions::new(dir) };
         let broker = tokio::task::spawn_blocking(move || Embedded::open(options)).await.unwrap().unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let options = ServerOptions { deduplicate: true, ..ServerOptions::default() };
-        let server = Server::bind(any, Arc::new(broker.clone()), options).await.unwrap().with_admin(any).await.unwrap();
+        let server = Server::bind(address, Arc::new(broker.clone()), options).await.unwrap().with_admin(any).await.unwrap();
         let (address, admin) = (server.address(), server.admin_address().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(server.serve(async { drop(stopped.await) }));
-        Self { broker, address, admin, stop, serving }
+        Self { broker, notes: dir.join("attempts"), address, admin, stop, serving }
     }
 
     /// How to reach it.
@@ -39,6 +55,7 @@ impl Service {
         PulsarOptions {
             url: format!("pulsar://{}", self.address),
             admin_url: Some(format!("http://{}", self.admin)),
+            notes: Some(self.notes.clone()),
             ..PulsarOptions::default()
         }
     }

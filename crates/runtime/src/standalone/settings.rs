@@ -3,7 +3,11 @@
 use crate::{def::Retry, settings::DurationText};
 use config::{File, FileFormat};
 use serde::Deserialize;
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// What a dispatcher that runs by itself is to do.
 #[derive(Clone, Debug)]
@@ -17,6 +21,8 @@ pub struct Settings {
     pub subscription: String,
     /// Where an embedded broker is served to other programs over the Pulsar protocol.
     pub share: Option<SocketAddr>,
+    /// Where notes of attempts are kept that are on their way to a Pulsar service; none if messages wait for them.
+    pub notes: Option<PathBuf>,
     /// Who gets which message: the first whose type it is.
     pub handlers: Vec<HandlerSettings>,
     /// Where tasks are taken over HTTP.
@@ -64,6 +70,7 @@ struct Mq {
     topics: Vec<String>,
     subscription: Option<String>,
     share: Option<SocketAddr>,
+    notes: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -142,6 +149,7 @@ impl Settings {
             topics: mq.topics,
             subscription: mq.subscription.unwrap_or_else(|| SUBSCRIPTION.to_owned()),
             share: mq.share,
+            notes: mq.notes,
             handlers,
             http: http.listen,
             retry: Retry {

@@ -1,8 +1,9 @@
 //! What all who read a ledger make of it, record by record.
 
-use super::{REPEATED, Record, positions};
+use super::{Ahead, REPEATED, Record, positions};
 use crate::client::{
-    error::Answer,
+    error::{Answer, PulsarError},
+    hands::Pick,
     opening::Before,
     pack::Place,
     seen::{Gone, Seen},
@@ -29,6 +30,11 @@ pub(super) struct State {
     /// What is settled and was not told yet, and whether somebody will tell it in a moment.
     pub(super) settled: Vec<Position>,
     pub(super) telling: bool,
+    pub(super) ahead: Ahead,
+    /// Whether others have been told that messages are taken here.
+    pub(super) greeted: bool,
+    /// Why nothing is read any more, if it is not.
+    pub(super) ended: Option<PulsarError>,
 }
 
 /// The attempt that a message was handed out for, the record that says so, and the hash of its id, or 0.
@@ -43,6 +49,13 @@ impl State {
     /// One that has read nothing.
     pub(super) fn new(before: Option<Before>) -> Self {
         Self { before, ..Self::default() }
+    }
+
+    /// Whether messages may be handed out before their record is read back: nothing is known here of any of them, nor of another with its id.
+    pub(super) fn goes_ahead(&mut self, number: u64, record: &[u8], picked: &[Pick]) -> bool {
+        let Self { ahead, known, gone, seen, .. } = self;
+        let is_new = |Pick { position, id, .. }: &Pick| !known.contains_key(position) && !gone.has(*position) && !seen.has(*id);
+        ahead.go(number, record, picked, is_new)
     }
 
     /// Counts what a record tells. Gives the attempt of each message that it is about.
@@ -64,6 +77,11 @@ impl State {
         positions(&record.settled).for_each(|position| self.settle(at, position, false));
         positions(&record.moved).for_each(|position| self.settle(at, position, true));
         attempts
+    }
+
+    /// Passes over a record that was read already, and stands there once more.
+    pub(super) fn pass(&mut self, at: Position) {
+        self.records.push_back((at, 0));
     }
 
     fn take(&mut self, at: Position, position: Position, told: u32, id: u64) -> u32 {
