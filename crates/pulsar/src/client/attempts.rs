@@ -232,7 +232,8 @@ impl Ledger {
     }
 
     pub(crate) async fn close(self: &Arc<Self>) {
-        if self.state().greeted {
+        // Also who has only moved the subscription, or settled something there, was taken for somebody who is there.
+        if self.state().number > 0 {
             let leaving = self.write(Record { leaves: true, ..Record::default() });
             // Who does not hear of it waits for its notes for longer than it needs to.
             let _ = tokio::time::timeout(LEAVE_TIME_MAX, leaving).await;
