@@ -5,7 +5,7 @@ use super::{
     Finding, Setting, far, log,
     random::Random,
     rig::{Rig, Running},
-    service,
+    service::{self, Bookie},
     workload::TOPOLOGY,
 };
 use crate::services::pulsar::Pulsar;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 /// How long after the progress it has waited for a fault comes at most.
 const LATE_MAX: Duration = Duration::from_millis(50);
 
-/// How long after the service answers again work must go on.
+/// How long after the service answers again, and has its bookie, work must go on.
 const RESUME_MAX: Duration = Duration::from_secs(10);
 
 /// How often what waits on an edge is thrown away, to show that the oracle sees it.
@@ -37,8 +37,20 @@ struct Met {
     kills: u64,
     unloads: u64,
     in_flight: u64,
-    /// How long after each kill it took until the sink got something.
+    /// How long after each kill it took until the sink got something, from when the service had its bookie.
     resumed: Vec<Duration>,
+    /// The same from when the service answered.
+    answered: Vec<Duration>,
+    /// How often the service answered before it had its bookie for good.
+    bookies_lost: usize,
+}
+
+impl Met {
+    fn went_on(&mut self, answered: Instant, bookie: &Bookie) {
+        self.bookies_lost += usize::from(bookie.lost().is_some());
+        self.resumed.push(bookie.lost().unwrap_or(answered).elapsed());
+        self.answered.push(answered.elapsed());
+    }
 }
 
 pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
@@ -107,28 +119,41 @@ async fn strike(fault: Fault, server: &mut Pulsar, running: &mut Running<'_>, me
             met.kills += 1;
             server.start_again()?;
             let (answered, before) = (Instant::now(), running.rig().count(log::OBSERVED));
-            if running.until("work after a kill", |rig| rig.count(log::OBSERVED) > before).await? {
-                met.resumed.push(answered.elapsed());
+            let mut bookie = Bookie::watch(server)?;
+            let mut goes_on = |rig: &Rig| {
+                bookie.look();
+                rig.count(log::OBSERVED) > before
+            };
+            if running.until("work after a kill", &mut goes_on).await? {
+                met.went_on(answered, &bookie);
             }
         }
     }
     Ok(())
 }
 
+/// The 99th percentile and the last of these.
+fn last_of(times: &mut [Duration]) -> [Duration; 2] {
+    times.sort_unstable();
+    let late = times.get((times.len() * 99).div_ceil(100).saturating_sub(1));
+    [late, times.last()].map(|time| time.copied().unwrap_or_default())
+}
+
 fn judge(setting: &Setting, rig: &Rig, mut met: Met, (faults, roots): (u64, u64), mut finding: Finding) -> Result<Finding> {
     let verdict = rig.judge(met.kills + met.unloads)?;
-    met.resumed.sort_unstable();
-    let late = met.resumed.get((met.resumed.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default();
-    let longest = met.resumed.last().copied().unwrap_or_default();
+    let ([late, longest], [answered_late, answered_longest]) = (last_of(&mut met.resumed), last_of(&mut met.answered));
     let processes = rig.openings()?;
     finding.seen = format!(
-        "{} kills and {} unloads, {} of them with messages in flight; work went on {} ms after the service answered (99th percentile; {} ms at most) in {processes} \
-         process; {}",
+        "{} kills and {} unloads, {} of them with messages in flight; work went on {} ms after the service answered and had its bookie (99th percentile; {} ms at most) in \
+         {processes} process; after {} starts the service answered without a bookie, and {} ms after its answer work went on (99th percentile; {} ms at most); {}",
         met.kills,
         met.unloads,
         met.in_flight,
         late.as_millis(),
         longest.as_millis(),
+        met.bookies_lost,
+        answered_late.as_millis(),
+        answered_longest.as_millis(),
         verdict.figures()
     );
     finding.objections.extend(verdict.objections());

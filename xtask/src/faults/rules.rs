@@ -106,7 +106,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "R8",
         title: "kill -9 of the Pulsar broker, and topics that move",
-        target: "100 kills of the Pulsar broker and 300 unloads of topics while 200,000 roots cross five tasks on it: nothing lost or stuck, no process started again, work goes on within 10 s (99th percentile); repetitions at most faults x messages in flight, and none after removing them by id",
+        target: "100 kills of the Pulsar broker and 300 unloads of topics while 200,000 roots cross five tasks on it: nothing lost or stuck, no process started again, work goes on within 10 s (99th percentile) of its answer and of having its bookie; repetitions at most faults x messages in flight, and none after removing them by id",
         programs: &[],
         root: false,
         service: true,

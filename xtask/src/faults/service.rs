@@ -6,7 +6,8 @@ use crate::services::{
     pulsar::{ALL_FEATURES, Options, Pulsar},
 };
 use anyhow::{Result, bail};
-use std::{path::Path, time::Duration};
+use std::{fs::File, io::Read, path::Path, time::Duration};
+use tokio::time::Instant;
 
 /// How long the service may take to let go of a topic and to answer: it waits for what is being written.
 const UNLOAD_MAX: Duration = Duration::from_secs(120);
@@ -52,4 +53,55 @@ pub(super) fn act(server: &Pulsar, method: &str, topic: &str, what: &str) -> Res
 /// Has the service let go of a topic: its producers and consumers are closed and must come again.
 pub(super) fn unload(server: &Pulsar, topic: &str) -> Result<()> {
     act(server, "PUT", topic, "unload")
+}
+
+/// How often a service's console is looked at: a server without its bookie writes half a megabyte there each second.
+const CONSOLE_LOOK: Duration = Duration::from_millis(100);
+
+/// What the server says when the lock by which its bookie is registered is gone, before and behind the bookie's address.
+const LOCK_LOST: [&str; 2] = ["Lock on resource /ledgers/available/", " was invalidated"];
+
+/// Watches whether a service that was killed has its bookie back. The lock that registers the bookie of a standalone outlives its process. The next process
+/// removes it and makes its own, and where the word of the removal comes only then, takes it for the loss of the new one, removes that and makes another, of
+/// whose removal it hears in turn: hundreds of times a second, for up to two minutes, in one start of five to ten (Pulsar 4.0.8, `ResourceLockImpl`). Meanwhile it can
+/// make no ledger ("Not enough non-faulty bookies"), whoever asks.
+pub(super) struct Bookie {
+    console: File,
+    rest: Vec<u8>,
+    looked: Instant,
+    lost: Option<Instant>,
+}
+
+impl Bookie {
+    /// Looks at what the service has said since its start.
+    pub(super) fn watch(server: &Pulsar) -> Result<Self> {
+        let mut bookie = Self { console: File::open(server.console())?, rest: Vec::new(), looked: Instant::now(), lost: None };
+        bookie.read()?;
+        Ok(bookie)
+    }
+
+    /// Looks again. What cannot be read now is read the next time.
+    pub(super) fn look(&mut self) {
+        if self.looked.elapsed() > CONSOLE_LOOK {
+            let _ = self.read();
+        }
+    }
+
+    /// When it was lost last, as far as was looked.
+    pub(super) fn lost(&self) -> Option<Instant> {
+        self.lost
+    }
+
+    fn read(&mut self) -> Result<()> {
+        self.looked = Instant::now();
+        self.console.read_to_end(&mut self.rest)?;
+        let whole = self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let text = String::from_utf8_lossy(&self.rest[..whole]);
+        let [before, behind] = LOCK_LOST;
+        if text.lines().any(|line| line.contains(before) && line.contains(behind)) {
+            self.lost = Some(self.looked);
+        }
+        self.rest.drain(..whole);
+        Ok(())
+    }
 }

@@ -210,7 +210,7 @@ impl Pulsar {
     }
 
     pub(super) fn wait_until_ready(&mut self, token: Option<&str>) -> Result<()> {
-        let console = self.folder.join("console.log");
+        let console = self.console();
         wait_for("Pulsar's first answer", START_LIMIT, || {
             if let Some(status) = self.process.try_wait()? {
                 let console = std::fs::read_to_string(&console).unwrap_or_default();
@@ -220,6 +220,11 @@ impl Pulsar {
             let answers = || Ok(ready(self.web_port, token).then_some(()));
             self.network.as_ref().map_or_else(answers, |network| network.inside(answers))
         })
+    }
+
+    /// What it has said since its last start.
+    pub(crate) fn console(&self) -> PathBuf {
+        console(&self.folder)
     }
 
     /// The server's process.
@@ -241,7 +246,7 @@ impl Drop for Pulsar {
 fn launch(folder: &Path, memory: &str, network: Option<&Network>, set_up: impl FnOnce(&mut Command)) -> Result<Child> {
     let home = fetch()?;
     let configuration = folder.join("standalone.conf");
-    let console = File::create(folder.join("console.log"))?;
+    let console = File::create(console(folder))?;
     let program = home.join("bin/pulsar");
     let mut command = network.map_or_else(|| Command::new(&program), |network| network.command(&program));
     command
@@ -264,6 +269,11 @@ fn launch(folder: &Path, memory: &str, network: Option<&Network>, set_up: impl F
     set_up(&mut command);
     // The script ends in `exec java`, so the process that is started here is the server itself.
     command.spawn().context("starting Pulsar")
+}
+
+/// Where a server in this folder says what it does.
+fn console(folder: &Path) -> PathBuf {
+    folder.join("console.log")
 }
 
 /// What clients are told to connect to.
