@@ -75,7 +75,11 @@ pub(super) struct Bookie {
 impl Bookie {
     /// Looks at what the service has said since its start.
     pub(super) fn watch(server: &Pulsar) -> Result<Self> {
-        let mut bookie = Self { console: File::open(server.console())?, rest: Vec::new(), looked: Instant::now(), lost: None };
+        Self::by(&server.console())
+    }
+
+    fn by(console: &Path) -> Result<Self> {
+        let mut bookie = Self { console: File::open(console)?, rest: Vec::new(), looked: Instant::now(), lost: None };
         bookie.read()?;
         Ok(bookie)
     }
@@ -103,5 +107,31 @@ impl Bookie {
         }
         self.rest.drain(..whole);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_bookie_is_lost_when_its_own_lock_is_also_in_a_line_that_comes_in_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("console.log");
+        let mut console = File::create(&path).unwrap();
+        let mut say = |text: &str| console.write_all(text.as_bytes()).unwrap();
+        say("Acquired resource lock on /ledgers/available/127.0.0.1:3181\n");
+        say("Lock on resource /loadbalance/brokers/127.0.0.1:8080 was invalidated. state Valid\n");
+        let mut bookie = Bookie::by(&path).unwrap();
+        for (text, lost) in [
+            ("Successfully re-acquired missing lock at /ledgers/available/127.0.0.1:3181\n", false),
+            ("Lock on resource /ledgers/available/127.0.0.1:3181 was", false),
+            (" invalidated. state Valid\n", true),
+        ] {
+            say(text);
+            bookie.read().unwrap();
+            assert_eq!(bookie.lost().is_some(), lost, "{text}");
+        }
     }
 }

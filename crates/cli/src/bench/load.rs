@@ -8,6 +8,7 @@ use super::{
     payload::Payloads,
     phase::{Profile, Rig},
 };
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use leatworks::{
     Codec, Counts,
     broker::{Account, Publish},
@@ -22,6 +23,10 @@ use tokio::{sync::watch, task::JoinHandle};
 
 /// Messages in one publish: large enough that the journal, not the call, is measured.
 const BATCH: u64 = 500;
+
+/// Publishes that are under way at once, as of a source that does not wait for each receipt. With one, most of a run is waiting until one batch is through and
+/// synced: without elision it reached 0.65 million hops a second where eight reach 0.95.
+const PUBLISHES: usize = 8;
 
 /// Roots that may be in flight while throughput is measured, so that memory tells what the broker needs and not how far the sender ran ahead.
 const IN_FLIGHT_MAX: u64 = 20_000;
@@ -72,12 +77,17 @@ impl<'a> Load<'a> {
         let before = broker.account(DIAMOND.name).await?;
         let phase = self.rig.begin();
         let mut sent = 0;
+        let mut publishing = FuturesUnordered::new();
         while sent < messages {
             let batch = BATCH.min(messages - sent);
-            broker.publish((0..batch).map(|_| self.message()).collect()).await?;
+            publishing.push(broker.publish((0..batch).map(|_| self.message()).collect()));
             sent += batch;
-            self.wait(|account| account.in_flight <= IN_FLIGHT_MAX).await?;
+            if publishing.len() == PUBLISHES {
+                publishing.next().await.transpose()?;
+                self.wait(|account| account.in_flight <= IN_FLIGHT_MAX).await?;
+            }
         }
+        while publishing.next().await.transpose()?.is_some() {}
         self.wait(|account| account.done + account.dead_lettered >= before.done + before.dead_lettered + messages).await?;
         Ok(phase.end())
     }
