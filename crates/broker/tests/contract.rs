@@ -2,38 +2,36 @@
 
 use leatworks_broker::{
     BoxFuture, Broker, Durability, Embedded, EmbeddedOptions, Limits, MemoryBroker, Result,
-    contract::{self, Place, Promises},
-    contract_scenarios,
+    contract::{Place, Promises},
+    contract_suite,
 };
 use std::sync::Arc;
 use tempfile::TempDir;
 
-/// One `#[tokio::test]` for each scenario: `anew` for a broker that loses everything when it ends, `durable` for one that does not.
-macro_rules! suite {
-    (($module:ident, anew, $place:expr) anew: [$($file:ident::$name:ident,)*] reopened: [$($unfit:ident::$too:ident,)*]) => {
-        suite! { @ $module, $place, $($name,)* }
-    };
-    (($module:ident, durable, $place:expr) anew: [$($file:ident::$name:ident,)*] reopened: [$($other:ident::$more:ident,)*]) => {
-        suite! { @ $module, $place, $($name,)* $($more,)* }
-    };
-    (@ $module:ident, $place:expr, $($name:ident,)*) => {
-        mod $module {
-            use super::*;
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    contract::run(stringify!($name), $place).await;
-                }
-            )*
-        }
-    };
+mod memory {
+    use super::*;
+    contract_suite!(anew, InMemory);
 }
 
-contract_scenarios!(suite!(memory, anew, InMemory));
-contract_scenarios!(suite!(embedded_power, durable, OnDisk::new(Durability::Power)));
-contract_scenarios!(suite!(embedded_interval, durable, OnDisk::new(Durability::Interval)));
-contract_scenarios!(suite!(embedded_process, durable, OnDisk::new(Durability::Process).straining()));
-contract_scenarios!(suite!(embedded_memory, durable, OnDisk::new(Durability::Memory)));
+mod embedded_power {
+    use super::*;
+    contract_suite!(durable, OnDisk::new(Durability::Power));
+}
+
+mod embedded_interval {
+    use super::*;
+    contract_suite!(durable, OnDisk::new(Durability::Interval));
+}
+
+mod embedded_process {
+    use super::*;
+    contract_suite!(durable, OnDisk::new(Durability::Process).straining());
+}
+
+mod embedded_memory {
+    use super::*;
+    contract_suite!(durable, OnDisk::new(Durability::Memory));
+}
 
 struct InMemory;
 

@@ -70,7 +70,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     let kills = rig.openings()? - 1;
     let verdict = rig.judge(kills)?;
     let apart = apart(&rig)?;
-    let (exact, wrong) = exact(&rig)?;
+    let (exact, wrong) = exact(&rig, inexact)?;
     finding.objections.extend(wrong);
     let total = rig.job.orders.poison.len() as u64;
     let wanted = total * u64::from(ATTEMPTS - 1);
@@ -179,19 +179,21 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 /// One attempt as it began.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attempt {
-    number: u32,
+    pub(super) number: u32,
     process: u64,
 }
 
+/// What is wrong with how a message that fails in this way was handled: its attempts, and its dead letter.
+pub(super) type Inexact = fn(Poison, &[Attempt], Option<&Dead>) -> Option<String>;
+
 /// How many poisonous messages were given up after exactly their attempts, and what is wrong with the others.
-pub(super) fn exact(rig: &Rig) -> Result<(u64, Vec<String>)> {
+pub(super) fn exact(rig: &Rig, inexact: Inexact) -> Result<(u64, Vec<String>)> {
     let runs = attempts(rig)?;
     let letters: BTreeMap<u64, Dead> =
         rig.end()?.into_iter().flat_map(|end| end.dead).map(|letter| (letter.sequence, letter)).collect();
     let mut objections = Vec::new();
     for (sequence, kind) in &rig.job.orders.poison {
-        let numbers: Vec<u32> = runs.get(sequence).into_iter().flatten().map(|attempt| attempt.number).collect();
-        let wrong = inexact(*kind, &numbers, letters.get(sequence));
+        let wrong = inexact(*kind, runs.get(sequence).map_or(&[], Vec::as_slice), letters.get(sequence));
         objections.extend(wrong.map(|wrong| format!("{kind:?} (root {sequence}): {wrong}")));
     }
     Ok((rig.job.orders.poison.len() as u64 - objections.len() as u64, objections))
@@ -215,14 +217,31 @@ pub(super) fn attempts(rig: &Rig) -> Result<BTreeMap<u64, Vec<Attempt>>> {
 }
 
 /// What is wrong with how a poisonous message was handled.
-fn inexact(kind: Poison, runs: &[u32], letter: Option<&Dead>) -> Option<String> {
-    let wanted: Vec<u32> = (1..=ATTEMPTS).collect();
-    if runs != wanted {
+fn inexact(kind: Poison, runs: &[Attempt], letter: Option<&Dead>) -> Option<String> {
+    if !runs.iter().map(|run| run.number).eq(1..=ATTEMPTS) {
         return Some(format!("its attempts were {runs:?}"));
     }
+    wrong_letter(kind.cause(), letter)
+}
+
+/// The same where a process may be killed after an attempt was noted and before it began: such an attempt counts and is in no log, which a process behind it has to explain.
+pub(super) fn inexact_with_cuts(kind: Poison, runs: &[Attempt], letter: Option<&Dead>) -> Option<String> {
+    let is_explained = |pair: &[Attempt]| match pair[1].number.checked_sub(pair[0].number) {
+        Some(1) => true,
+        Some(2..) => pair[0].process != pair[1].process,
+        _ => false,
+    };
+    let last = runs.last().map_or(0, |run| run.number);
+    if last > ATTEMPTS || !runs.windows(2).all(is_explained) {
+        return Some(format!("its attempts were {runs:?}"));
+    }
+    wrong_letter(if last == ATTEMPTS { kind.cause() } else { Poison::Abort.cause() }, letter)
+}
+
+fn wrong_letter(cause: &str, letter: Option<&Dead>) -> Option<String> {
     let Some(letter) = letter else { return Some("it is no dead letter".to_owned()) };
     let told = (letter.attempts, letter.cause.as_str());
-    (told != (ATTEMPTS, kind.cause())).then(|| format!("its dead letter tells of {} attempts and `{}`", told.0, told.1))
+    (told != (ATTEMPTS, cause)).then(|| format!("its dead letter tells of {} attempts and `{}`", told.0, told.1))
 }
 
 #[cfg(test)]
@@ -232,17 +251,27 @@ mod tests {
     #[test]
     fn only_the_exact_number_of_attempts_will_do() {
         let letter = |attempts, cause: &str| Dead { edge: String::new(), sequence: 1, cause: cause.to_owned(), attempts };
-        let good = letter(3, "panic");
-        assert_eq!(inexact(Poison::Panic, &[1, 2, 3], Some(&good)), None);
-        for (runs, letter) in [
-            (&[1, 2][..], Some(good.clone())),
-            (&[1, 2, 3, 4], Some(good.clone())),
-            (&[1, 1, 2, 3], Some(good.clone())),
-            (&[1, 2, 3], None),
-            (&[1, 2, 3], Some(letter(2, "panic"))),
-            (&[1, 2, 3], Some(letter(3, "worker-died"))),
-        ] {
-            assert!(inexact(Poison::Panic, runs, letter.as_ref()).is_some(), "{runs:?} {letter:?}");
+        let (good, died) = (Some(letter(3, "panic")), Some(letter(3, "worker-died")));
+        // Attempts, each with its process; the letter; whether that is exact, and whether it is where attempts may be cut off before they begin.
+        type Case<'a> = (&'a [(u32, u64)], &'a Option<Dead>, bool, bool);
+        let cases: [Case<'_>; 10] = [
+            (&[(1, 1), (2, 1), (3, 2)], &good, true, true),
+            (&[(1, 1), (2, 2)], &good, false, false),
+            (&[(1, 1), (2, 2)], &died, false, true),
+            (&[(1, 1), (3, 2)], &good, false, true),
+            (&[(1, 1), (3, 1)], &good, false, false),
+            (&[(1, 1), (2, 1), (3, 1), (4, 1)], &good, false, false),
+            (&[(1, 1), (1, 2), (2, 2), (3, 3)], &good, false, false),
+            (&[(1, 1), (2, 1), (3, 2)], &None, false, false),
+            (&[(1, 1), (2, 1), (3, 2)], &Some(letter(2, "panic")), false, false),
+            (&[(1, 1), (2, 1), (3, 2)], &died, false, false),
+        ];
+        for (runs, letter, is_exact, with_cuts) in cases {
+            let attempts: Vec<Attempt> =
+                runs.iter().map(|(number, process)| Attempt { number: *number, process: *process }).collect();
+            let found: [Inexact; 2] = [inexact, inexact_with_cuts];
+            let found = found.map(|inexact| inexact(Poison::Panic, &attempts, letter.as_ref()).is_none());
+            assert_eq!(found, [is_exact, with_cuts], "{runs:?} {letter:?}");
         }
     }
 }

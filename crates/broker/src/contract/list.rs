@@ -5,6 +5,7 @@ use super::{Needs, Scenario};
 /// Calls a macro with the names of all scenarios: `contract_scenarios!(with!(anything))` becomes
 /// `with! { (anything) anew: [file::name, …] reopened: [file::name, …] }`. The ones under `reopened` need [`Needs::reopen`].
 #[macro_export]
+#[doc(hidden)]
 macro_rules! contract_scenarios {
     ($with:ident!($($arguments:tt)*)) => {
         $with! {
@@ -102,6 +103,32 @@ macro_rules! contract_scenarios {
                 closing::what_was_under_way_when_the_broker_was_closed_is_there_or_not_at_all,
             ]
         }
+    };
+}
+
+/// Makes a `#[tokio::test]` of each scenario, on a [`Place`](crate::contract::Place) that is made for it: `contract_suite!(durable, PLACE)` for a broker that keeps what it has until it is
+/// opened again, `contract_suite!(anew, PLACE)` for one that loses everything when it ends. Whoever uses it imports it by name and has `tokio` with its macros.
+#[macro_export]
+macro_rules! contract_suite {
+    (anew, $place:expr) => {
+        $crate::contract_scenarios!(contract_suite!(anew, $place));
+    };
+    (durable, $place:expr) => {
+        $crate::contract_scenarios!(contract_suite!(durable, $place));
+    };
+    ((anew, $place:expr) anew: [$($file:ident::$name:ident,)*] reopened: [$($unfit:ident::$too:ident,)*]) => {
+        contract_suite! { @ $place, $($name,)* }
+    };
+    ((durable, $place:expr) anew: [$($file:ident::$name:ident,)*] reopened: [$($other:ident::$more:ident,)*]) => {
+        contract_suite! { @ $place, $($name,)* $($more,)* }
+    };
+    (@ $place:expr, $($name:ident,)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                $crate::contract::run(stringify!($name), $place).await;
+            }
+        )*
     };
 }
 

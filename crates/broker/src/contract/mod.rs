@@ -1,6 +1,6 @@
 //! The contract suite: what every [`Broker`] must do, as named scenarios that every implementation runs.
 //!
-//! An implementation gives a [`Place`] and runs each of [`SCENARIOS`] on one; `contract_scenarios!` lists them for a macro that makes a named
+//! An implementation gives a [`Place`] and runs each of [`SCENARIOS`] on one; [`contract_suite!`](crate::contract_suite) makes a named
 //! test of each. Scenarios run in real time, name everything they make anew, wait for conditions with a deadline and never assert that
 //! something is fast, so that many of them can share one broker that lives long and is far away.
 

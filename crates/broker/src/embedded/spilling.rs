@@ -4,26 +4,13 @@
 use super::{Durability, Embedded, EmbeddedOptions};
 use crate::{
     BoxFuture, Broker, Limits, Result,
-    contract::{self, Place, Promises},
-    contract_scenarios,
+    contract::{Place, Promises},
+    contract_suite,
 };
 use std::sync::Arc;
 use tempfile::TempDir;
 
-macro_rules! suite {
-    (() anew: [$($file:ident::$name:ident,)*] reopened: [$($other:ident::$more:ident,)*]) => {
-        $(suite! { $name })*
-        $(suite! { $more })*
-    };
-    ($name:ident) => {
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() {
-            contract::run(stringify!($name), OnDisk::new()).await;
-        }
-    };
-}
-
-contract_scenarios!(suite!());
+contract_suite!(durable, OnDisk::new());
 
 struct OnDisk {
     dir: TempDir,

@@ -9,28 +9,13 @@ use crate::{
 };
 use leatworks_broker::{
     BoxFuture, Broker, Limits, Result,
-    contract::{self, Place, Promises},
-    contract_scenarios,
+    contract::{Place, Promises},
+    contract_suite,
 };
 use leatworks_pulsar::{PulsarBroker, PulsarOptions};
 use std::sync::Arc;
 
-/// One `#[tokio::test]` for each scenario.
-macro_rules! suite {
-    (() anew: [$($file:ident::$name:ident,)*] reopened: [$($other:ident::$more:ident,)*]) => {
-        suite! { @ $($name,)* $($more,)* }
-    };
-    (@ $($name:ident,)*) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                contract::run(stringify!($name), Namespace::new(service::options())).await;
-            }
-        )*
-    };
-}
-
-contract_scenarios!(suite!());
+contract_suite!(durable, Namespace::new(service::options()));
 
 /// A namespace of its own for each scenario.
 struct Namespace {

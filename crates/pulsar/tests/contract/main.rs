@@ -7,8 +7,8 @@ mod service;
 
 use leatworks_broker::{
     Ack, BoxFuture, Broker, ErrorKind, Limits, Message, MessageId, Position, Publish, Result, Start, Step, TopicSpec,
-    contract::{self, Place, Promises},
-    contract_scenarios,
+    contract::{Place, Promises},
+    contract_suite,
 };
 use leatworks_pulsar::PulsarBroker;
 use numbered::{Book, Numbered};
@@ -16,22 +16,7 @@ use service::Service;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
-/// One `#[tokio::test]` for each scenario.
-macro_rules! suite {
-    (() anew: [$($file:ident::$name:ident,)*] reopened: [$($other:ident::$more:ident,)*]) => {
-        suite! { @ $($name,)* $($more,)* }
-    };
-    (@ $($name:ident,)*) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                contract::run(stringify!($name), Served::new()).await;
-            }
-        )*
-    };
-}
-
-contract_scenarios!(suite!());
+contract_suite!(durable, Served::new());
 
 /// The retry topic and the ledger of a subscription are topics of the service, which only show there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
