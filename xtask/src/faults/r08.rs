@@ -19,6 +19,9 @@ const LATE_MAX: Duration = Duration::from_millis(50);
 /// How long after the service answers again, and has its bookie, work must go on.
 const RESUME_MAX: Duration = Duration::from_secs(10);
 
+/// How long after the service answers, whether it has its bookie or not. Up to 122 s were seen to pass until it had.
+const BOOKIE_MAX: Duration = Duration::from_secs(150);
+
 /// How often what waits on an edge is thrown away, to show that the oracle sees it.
 const THROWN_AWAY: u64 = 6;
 
@@ -161,6 +164,11 @@ fn judge(setting: &Setting, rig: &Rig, mut met: Met, (faults, roots): (u64, u64)
     // Beside other work one start may take longer, so the short tier only sees that work goes on.
     finding.require(late <= RESUME_MAX || setting.pick(true, false), || format!("work went on after {late:?} only"));
     finding.require(met.kills + met.unloads == faults, || format!("only {} of {faults} faults came", met.kills + met.unloads));
+    finding.require(answered_longest <= BOOKIE_MAX || setting.pick(true, false), || {
+        format!("work went on {answered_longest:?} after the service answered only")
+    });
+    let resumed = met.resumed.len() as u64;
+    finding.require(resumed == met.kills, || format!("work went on after {resumed} of {} kills only", met.kills));
     let came = met.kills + met.unloads;
     finding.require(met.in_flight * 10 >= came * 9, || format!("only {} of {came} faults met messages in flight", met.in_flight));
     let enough = verdict.acked * 100 >= roots * 99;

@@ -224,7 +224,8 @@ fn inexact(kind: Poison, runs: &[Attempt], letter: Option<&Dead>) -> Option<Stri
     wrong_letter(kind.cause(), letter)
 }
 
-/// The same where a process may be killed after an attempt was noted and before it began: such an attempt counts and is in no log, which a process behind it has to explain.
+/// The same where a process may be killed after a second or third attempt was noted and before it began: such an attempt counts and is in no log. One between two others has to be explained
+/// by a process behind it; behind the last one there is only the dead letter, which must say that a process died. So it may of what hangs: that can be killed during its last attempt.
 pub(super) fn inexact_with_cuts(kind: Poison, runs: &[Attempt], letter: Option<&Dead>) -> Option<String> {
     let is_explained = |pair: &[Attempt]| match pair[1].number.checked_sub(pair[0].number) {
         Some(1) => true,
@@ -232,10 +233,12 @@ pub(super) fn inexact_with_cuts(kind: Poison, runs: &[Attempt], letter: Option<&
         _ => false,
     };
     let last = runs.last().map_or(0, |run| run.number);
-    if last > ATTEMPTS || !runs.windows(2).all(is_explained) {
+    if last > ATTEMPTS || runs.first().is_none_or(|first| first.number != 1) || !runs.windows(2).all(is_explained) {
         return Some(format!("its attempts were {runs:?}"));
     }
-    wrong_letter(if last == ATTEMPTS { kind.cause() } else { Poison::Abort.cause() }, letter)
+    let died = Poison::Abort.cause();
+    let was_killed = kind == Poison::Hang && letter.is_some_and(|letter| letter.cause == died);
+    wrong_letter(if last < ATTEMPTS || was_killed { died } else { kind.cause() }, letter)
 }
 
 fn wrong_letter(cause: &str, letter: Option<&Dead>) -> Option<String> {
@@ -254,12 +257,15 @@ mod tests {
         let (good, died) = (Some(letter(3, "panic")), Some(letter(3, "worker-died")));
         // Attempts, each with its process; the letter; whether that is exact, and whether it is where attempts may be cut off before they begin.
         type Case<'a> = (&'a [(u32, u64)], &'a Option<Dead>, bool, bool);
-        let cases: [Case<'_>; 10] = [
+        let cases: [Case<'_>; 13] = [
             (&[(1, 1), (2, 1), (3, 2)], &good, true, true),
             (&[(1, 1), (2, 2)], &good, false, false),
             (&[(1, 1), (2, 2)], &died, false, true),
             (&[(1, 1), (3, 2)], &good, false, true),
             (&[(1, 1), (3, 1)], &good, false, false),
+            (&[], &died, false, false),
+            (&[(3, 1)], &good, false, false),
+            (&[(2, 1), (3, 2)], &good, false, false),
             (&[(1, 1), (2, 1), (3, 1), (4, 1)], &good, false, false),
             (&[(1, 1), (1, 2), (2, 2), (3, 3)], &good, false, false),
             (&[(1, 1), (2, 1), (3, 2)], &None, false, false),

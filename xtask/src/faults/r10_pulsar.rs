@@ -1,6 +1,7 @@
 //! R10 on a Pulsar service: between every two attempts at a poisonous message both the process with the dispatchers and the Pulsar broker are killed.
 //!
-//! An attempt is noted in the ledger before it begins, and the note takes one or two syncs of the service. A kill that comes meanwhile cuts the attempt off: it counts, and the task has not seen it.
+//! A second or third attempt is noted in the ledger before it begins, and the note takes one or two syncs of the service. A kill that comes meanwhile cuts the attempt off: it counts, and the task has
+//! not seen it.
 
 use super::{
     Finding, Setting,
@@ -28,8 +29,8 @@ const FAILED_BY: Duration = Duration::from_millis(600);
 /// How long after the last attempt the process lives on, so that the dead letter tells of it and not of the kill.
 const GIVEN_UP_BY: Duration = Duration::from_secs(2);
 
-/// How long the next attempt may let wait for itself, also on a service that is without its bookie for two minutes. Where the last one was cut off, none comes.
-const NEXT_BY: Duration = Duration::from_secs(180);
+/// How long the last attempt may let wait for itself, also on a service that is without its bookie for two minutes: less than nothing may go on at all. Where it was cut off, it does not come.
+const LAST_BY: Duration = Duration::from_secs(230);
 
 /// One attempt in so many may have been cut off: the kill comes up to 0.6 s after an attempt has begun, of which a note takes some hundredths.
 const CUT_PART: u64 = 10;
@@ -75,7 +76,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
     let begun: usize = attempts(&rig)?.values().map(Vec::len).sum();
     let cut = (total * u64::from(ATTEMPTS)).saturating_sub(begun as u64);
     finding.seen = format!(
-        "{good} of {total} poisonous messages (error, panic, hang, abort{}) given up after exactly {ATTEMPTS} attempts, {cut} of which a kill cut off before they began, {apart} of {pairs} pairs of attempts with a kill of \
+        "{good} of {total} poisonous messages (error, panic, hang, abort{}) given up after exactly {ATTEMPTS} attempts, of which kills cut {cut} off before they began, {apart} of {pairs} pairs of attempts with a kill of \
          the process and of the broker between them, {kills} kills of the broker; {}",
         setting.pick(String::new(), format!(", block, memory by {}", limited.name())),
         verdict.figures()
@@ -103,8 +104,11 @@ async fn kill_between_attempts(rig: &Rig, server: &mut Pulsar, group: &[(u64, Po
     loop {
         let before = begun(rig);
         let mut running = rig.start()?;
-        let next = tokio::time::timeout(NEXT_BY, running.until("the next attempts", |rig| begun(rig) > before)).await;
+        let next = tokio::time::timeout(LAST_BY, running.until("the next attempts", |rig| begun(rig) > before)).await;
         let Ok(has_come) = next else {
+            if before + 1 < ATTEMPTS {
+                bail!("stuck: no further attempts after {before} within {LAST_BY:?}: {}", rig.last_words());
+            }
             // The oracle sees whether it was given up for a good reason.
             running.kill().await?;
             return Ok(kills);

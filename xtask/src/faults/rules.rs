@@ -139,7 +139,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "R10-pulsar",
         title: "poison on Pulsar",
-        target: "a message that fails by error, panic, abort, lack of memory or hanging is a dead letter after exactly its attempts, with the process and the Pulsar broker killed between every two of them",
+        target: "a message that fails by error, panic, abort, lack of memory or hanging is a dead letter after exactly its attempts, with the process and the Pulsar broker killed between every two of them; a kill that comes while an attempt is noted uses it up, at most one in ten",
         programs: &[],
         root: false,
         service: true,

@@ -6,7 +6,12 @@ use crate::services::{
     pulsar::{ALL_FEATURES, Options, Pulsar},
 };
 use anyhow::{Result, bail};
-use std::{fs::File, io::Read, path::Path, time::Duration};
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// How long the service may take to let go of a topic and to answer: it waits for what is being written.
@@ -63,7 +68,7 @@ const LOCK_LOST: [&str; 2] = ["Lock on resource /ledgers/available/", " was inva
 
 /// Watches whether a service that was killed has its bookie back. The lock that registers the bookie of a standalone outlives its process. The next process
 /// removes it and makes its own, and where the word of the removal comes only then, takes it for the loss of the new one, removes that and makes another, of
-/// whose removal it hears in turn: hundreds of times a second, for up to two minutes, in one start of five to ten (Pulsar 4.0.8, `ResourceLockImpl`). Meanwhile it can
+/// whose removal it hears in turn: hundreds of times a second, for up to two minutes, in one start of some ten (Pulsar 4.0.8, `ResourceLockImpl`). Meanwhile it can
 /// make no ledger ("Not enough non-faulty bookies"), whoever asks.
 pub(super) struct Bookie {
     console: File,
@@ -73,15 +78,15 @@ pub(super) struct Bookie {
 }
 
 impl Bookie {
-    /// Looks at what the service has said since its start.
+    /// Looks at what the service says from now on.
     pub(super) fn watch(server: &Pulsar) -> Result<Self> {
         Self::by(&server.console())
     }
 
     fn by(console: &Path) -> Result<Self> {
-        let mut bookie = Self { console: File::open(console)?, rest: Vec::new(), looked: Instant::now(), lost: None };
-        bookie.read()?;
-        Ok(bookie)
+        let mut console = File::open(console)?;
+        console.seek(SeekFrom::End(0))?;
+        Ok(Self { console, rest: Vec::new(), looked: Instant::now(), lost: None })
     }
 
     /// Looks again. What cannot be read now is read the next time.
@@ -116,16 +121,16 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn a_bookie_is_lost_when_its_own_lock_is_also_in_a_line_that_comes_in_parts() {
+    fn a_bookie_is_lost_when_its_own_lock_is_from_now_on_and_also_in_a_line_that_comes_in_parts() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("console.log");
         let mut console = File::create(&path).unwrap();
         let mut say = |text: &str| console.write_all(text.as_bytes()).unwrap();
-        say("Acquired resource lock on /ledgers/available/127.0.0.1:3181\n");
-        say("Lock on resource /loadbalance/brokers/127.0.0.1:8080 was invalidated. state Valid\n");
+        say("Lock on resource /ledgers/available/127.0.0.1:3181 was invalidated. state Valid\n");
         let mut bookie = Bookie::by(&path).unwrap();
         for (text, lost) in [
             ("Successfully re-acquired missing lock at /ledgers/available/127.0.0.1:3181\n", false),
+            ("Lock on resource /loadbalance/brokers/127.0.0.1:8080 was invalidated. state Valid\n", false),
             ("Lock on resource /ledgers/available/127.0.0.1:3181 was", false),
             (" invalidated. state Valid\n", true),
         ] {
