@@ -26,7 +26,7 @@ const MORE_ROUNDS: u64 = 2;
 /// How long after the attempts have begun the kill comes at most. What hangs has failed by then, so each kill comes before or after a failure is written down.
 const FAILED_BY: Duration = Duration::from_millis(600);
 
-/// How long after the last attempt the process lives on, so that the dead letter tells of it and not of the kill.
+/// How long after the last attempt at any message the process lives on, so that its dead letter tells of it and not of the kill, and is there once: a step is not atomic on Pulsar.
 const GIVEN_UP_BY: Duration = Duration::from_secs(2);
 
 /// How long the last attempt may let wait for itself, also on a service that is without its bookie for two minutes: less than nothing may go on at all. Where it was cut off, it does not come.
@@ -92,17 +92,16 @@ pub(crate) async fn run(setting: &Setting) -> Result<Finding> {
 
 /// Lets messages have their attempts, each in a process and on a broker of its own. Gives how often the broker was killed.
 async fn kill_between_attempts(rig: &Rig, server: &mut Pulsar, group: &[(u64, Poison)], random: &mut Random) -> Result<u64> {
-    let begun = |rig: &Rig| {
+    let numbers = |rig: &Rig| {
         let runs = attempts(rig).unwrap_or_default();
-        group
-            .iter()
-            .map(|(sequence, _)| runs.get(sequence).and_then(|runs| runs.last()).map_or(0, |run| run.number))
-            .min()
-            .unwrap_or(0)
+        let last = |(sequence, _): &(u64, Poison)| runs.get(sequence).and_then(|runs| runs.last()).map_or(0, |run| run.number);
+        group.iter().map(last).collect::<Vec<u32>>()
     };
+    let begun = |rig: &Rig| numbers(rig).into_iter().min().unwrap_or(0);
+    let lasts = |rig: &Rig| numbers(rig).into_iter().filter(|number| *number == ATTEMPTS).count();
     let mut kills = 0;
     loop {
-        let before = begun(rig);
+        let (before, mut given_up) = (begun(rig), lasts(rig));
         let mut running = rig.start()?;
         let next = tokio::time::timeout(LAST_BY, running.until("the next attempts", |rig| begun(rig) > before)).await;
         let Ok(has_come) = next else {
@@ -119,10 +118,15 @@ async fn kill_between_attempts(rig: &Rig, server: &mut Pulsar, group: &[(u64, Po
         let is_last = begun(rig) >= ATTEMPTS;
         let limit = match group {
             [(_, Poison::Abort | Poison::Memory)] => STUCK,
-            _ if is_last => TIMEOUT + GIVEN_UP_BY,
+            _ if is_last => Duration::ZERO,
             _ => random.below(FAILED_BY),
         };
-        if running.wait(limit).await?.is_none() {
+        let mut has_ended = running.wait(limit).await?.is_some();
+        while !has_ended && lasts(rig) > given_up {
+            given_up = lasts(rig);
+            has_ended = running.wait(TIMEOUT + GIVEN_UP_BY).await?.is_some();
+        }
+        if !has_ended {
             running.kill().await?;
         }
         if is_last {
