@@ -225,7 +225,7 @@ fn inexact(kind: Poison, runs: &[Attempt], letter: Option<&Dead>) -> Option<Stri
 }
 
 /// The same where a process may be killed after a second or third attempt was noted and before it began: such an attempt counts and is in no log. One between two others has to be explained
-/// by a process behind it; behind the last one there is only the dead letter, which must say that a process died. So it may of what hangs: that can be killed during its last attempt.
+/// by a process behind it; behind the last one there is only the dead letter, which must say that a process died.
 pub(super) fn inexact_with_cuts(kind: Poison, runs: &[Attempt], letter: Option<&Dead>) -> Option<String> {
     let is_explained = |pair: &[Attempt]| match pair[1].number.checked_sub(pair[0].number) {
         Some(1) => true,
@@ -236,9 +236,7 @@ pub(super) fn inexact_with_cuts(kind: Poison, runs: &[Attempt], letter: Option<&
     if last > ATTEMPTS || runs.first().is_none_or(|first| first.number != 1) || !runs.windows(2).all(is_explained) {
         return Some(format!("its attempts were {runs:?}"));
     }
-    let died = Poison::Abort.cause();
-    let was_killed = kind == Poison::Hang && letter.is_some_and(|letter| letter.cause == died);
-    wrong_letter(if last < ATTEMPTS || was_killed { died } else { kind.cause() }, letter)
+    wrong_letter(if last < ATTEMPTS { Poison::Abort.cause() } else { kind.cause() }, letter)
 }
 
 fn wrong_letter(cause: &str, letter: Option<&Dead>) -> Option<String> {
