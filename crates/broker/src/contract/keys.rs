@@ -237,7 +237,7 @@ pub(super) async fn the_order_of_each_key_holds_with_many_consumers_and_failures
     for worker in workers {
         within("all messages", worker).await.expect("no worker may panic");
     }
-    assert_eq!(rig.stats("t", "s").await, Default::default());
+    rig.until_stats_are("t", "s", Default::default()).await;
 }
 
 /// Which messages have been settled, and which keys are being worked on.

@@ -62,7 +62,7 @@ pub(super) async fn statistics_tell_what_there_is(harness: Harness) {
     assert_eq!(topics[1].subscriptions["one"], idle);
     assert_eq!(topics[2].subscriptions["two"], SubscriptionStats { backlog: 2, ..idle });
     drop(one);
-    rig.until_stats("a", "one", |stats| *stats == SubscriptionStats { backlog: 6, delayed: 1, in_flight: 0, consumers: 1 }).await;
+    rig.until_stats_are("a", "one", SubscriptionStats { backlog: 6, delayed: 1, in_flight: 0, consumers: 1 }).await;
 }
 
 pub(super) async fn a_broker_tells_its_durability_and_its_limit(harness: Harness) {

@@ -139,7 +139,7 @@ pub(super) async fn a_call_that_is_given_up_loses_nothing_and_repeats_nothing(ha
         }
         let came = super::rig::within("all messages", receiver).await.expect("the receiver must not panic");
         assert!(came.iter().map(|(position, times)| (*position, *times)).eq((0..120).map(|position| (position, 1))), "{came:?}");
-        assert_eq!(rig.stats(&topic, "s").await, Default::default(), "{kind:?}");
+        rig.until_stats_are(&topic, "s", Default::default()).await;
     }
 }
 
@@ -163,7 +163,7 @@ pub(super) async fn what_a_call_that_was_given_up_had_goes_to_the_next_consumer(
             count = 0;
         }
     }
-    assert_eq!(rig.stats("t", "s").await, Default::default());
+    rig.until_stats_are("t", "s", Default::default()).await;
 }
 
 pub(super) async fn what_is_settled_is_not_handed_out_by_a_call_that_was_under_way(harness: Harness) {

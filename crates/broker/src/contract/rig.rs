@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// How long anything that must happen may take. Never reached by a broker that works, on a machine however busy.
@@ -263,17 +263,23 @@ impl Rig {
         found.unwrap_or_else(|| panic!("subscription `{subscription}` of `{topic}` is not in the statistics"))
     }
 
-    /// Waits until the statistics of a subscription are as said.
+    /// Waits until the statistics of a subscription are as said. A consumer that is dropped leaves in the background, and so
+    /// does one that was refused: what depends on who is there is waited for.
     pub(super) async fn until_stats(&self, topic: &str, subscription: &str, holds: impl Fn(&SubscriptionStats) -> bool) {
-        let holds = async {
-            loop {
-                if holds(&self.stats(topic, subscription).await) {
-                    break;
-                }
-                tokio::time::sleep(POLL).await;
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let stats = within("the statistics", self.stats(topic, subscription)).await;
+            if holds(&stats) {
+                break;
             }
-        };
-        within("the statistics that were waited for", holds).await;
+            assert!(Instant::now() < deadline, "the statistics of `{topic}` and `{subscription}` stay at {stats:?}");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Waits until the statistics of a subscription are these.
+    pub(super) async fn until_stats_are(&self, topic: &str, subscription: &str, expected: SubscriptionStats) {
+        self.until_stats(topic, subscription, |stats| *stats == expected).await;
     }
 
     /// What a subscription has not settled, as texts.
