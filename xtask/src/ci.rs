@@ -40,7 +40,7 @@ const PARTS: &[Part] = &[
     Part { name: "stores", run: stores },
     Part { name: "showcase", run: || showcase::check().map(|()| Outcome::Passed) },
     Part { name: "graph", run: graph },
-    Part { name: "test", run: || cargo(&["test", "--workspace"], &[("LEAT_FRAMES", "10000000")]) },
+    Part { name: "test", run: || cargo(&["test", "--workspace", "--no-fail-fast"], &[("LEAT_FRAMES", "10000000")]) },
     Part { name: "simulate", run: simulated },
     Part { name: "faults", run: few_faults },
     Part { name: "clients", run: foreign_clients },
