@@ -98,13 +98,15 @@ fn arguments(job: &Job, project: &Path) -> Vec<OsString> {
     job.spec.command.iter().map(of).collect()
 }
 
-/// Sets what one process may take: no file longer than all files together may be, no core dump, and as a hard limit beside the watch twice the memory.
+/// Sets what one process may take: no file longer than all files together may be and one byte more, no core dump, and as a hard limit beside
+/// the watch twice the memory. By that byte a file that was cut here is seen to be too long when it is committed, also where the worker
+/// has not noticed.
 #[cfg(target_os = "linux")]
 fn limit(job: &Job, id: Pid) -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, prlimit};
     let most = |bytes: u64| Rlimit { current: Some(bytes), maximum: Some(bytes) };
     prlimit(Some(id), Resource::Core, most(0))?;
-    prlimit(Some(id), Resource::Fsize, most(job.spec.output))?;
+    prlimit(Some(id), Resource::Fsize, most(job.spec.output.saturating_add(1)))?;
     if let Some(memory) = job.spec.memory {
         prlimit(Some(id), Resource::Data, most(memory.saturating_mul(2)))?;
     }
