@@ -1,10 +1,11 @@
-//! Puts together what is known of a root, from whoever knows something: each message on each edge once, behind what it came of.
+//! Puts together what is known of a root, from whoever knows something: each message on each edge once, behind what it came of. A message that
+//! fans out is on several edges under one identity, so what came of it stands behind the step of the branch that made it.
 
 use super::{Outcome, Record};
 use crate::{DeadLetter, control::Pending};
 use leatworks_jobs::{Attempt, FileRef, JobStep, State as JobState};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 /// One message on one edge.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -89,6 +90,8 @@ struct Gathered {
     steps: BTreeMap<(String, String), (u64, Step)>,
     /// Which message was made in the handling of which.
     parents: HashMap<String, String>,
+    /// By message, the edge on which that handling was, where whoever made it has named it.
+    made_on: HashMap<String, String>,
 }
 
 impl Gathered {
@@ -108,6 +111,7 @@ impl Gathered {
     fn record(&mut self, record: Record) {
         for output in &record.outputs {
             self.parents.insert(output.clone(), record.message.clone());
+            self.made_on.insert(output.clone(), record.edge.clone());
         }
         self.parent(&record.message, record.parent.clone());
         let step = self.step(&record.edge, &record.message, record.ended_ms);
@@ -137,24 +141,30 @@ impl Gathered {
     }
 
     fn in_order(self) -> Vec<Step> {
-        let Self { steps, parents } = self;
-        let messages: BTreeSet<String> = steps.keys().map(|(message, _)| message.clone()).collect();
+        let Self { steps, parents, made_on } = self;
+        let mut edges: HashMap<String, Vec<String>> = HashMap::new();
+        for (message, edge) in steps.keys() {
+            edges.entry(message.clone()).or_default().push(edge.clone());
+        }
         let mut steps: Vec<(u64, Step)> = steps.into_values().collect();
         steps.sort_by(|(one, a), (other, b)| (one, &a.edge, &a.message).cmp(&(other, &b.edge, &b.message)));
         let mut tops = Vec::new();
-        let mut children: HashMap<String, Vec<Step>> = HashMap::new();
+        let mut children: HashMap<(String, String), Vec<Step>> = HashMap::new();
         for (_, mut step) in steps {
             step.parent = parents.get(&step.message).cloned();
-            match step.parent.as_ref().filter(|parent| messages.contains(*parent)) {
-                Some(parent) => children.entry(parent.clone()).or_default().push(step),
+            let behind = step.parent.as_ref().and_then(|parent| {
+                let edge = branch(edges.get(parent)?, made_on.get(&step.message), &step.edge)?;
+                Some((parent.clone(), edge.clone()))
+            });
+            match behind {
+                Some(behind) => children.entry(behind).or_default().push(step),
                 None => tops.push(step),
             }
         }
         let mut ordered = Vec::new();
         let mut stack: Vec<Step> = tops.into_iter().rev().collect();
         while let Some(step) = stack.pop() {
-            // A message that is on several edges has its children behind the first of them.
-            let below = children.remove(&step.message).unwrap_or_default();
+            let below = children.remove(&(step.message.clone(), step.edge.clone())).unwrap_or_default();
             let depth = step.depth + 1;
             stack.extend(below.into_iter().rev().map(|child| Step { depth, ..child }));
             ordered.push(step);
@@ -164,5 +174,17 @@ impl Gathered {
         rest.sort_by(|a, b| (&a.edge, &a.message).cmp(&(&b.edge, &b.message)));
         ordered.extend(rest);
         ordered
+    }
+}
+
+/// On which of its parent's edges a message was made: the one that was named, otherwise the one that leads to the task from which its own
+/// edge comes. `None` where nothing is known of that branch: behind another one it would look as if that had made it.
+fn branch<'a>(edges: &'a [String], named: Option<&String>, child: &str) -> Option<&'a String> {
+    if let Some(edge) = edges.iter().find(|edge| Some(*edge) == named) {
+        return Some(edge);
+    }
+    match child.split_once("-->") {
+        Some((from, _)) => edges.iter().find(|edge| edge.rsplit(['>', '|']).next() == Some(from)),
+        None => edges.first(),
     }
 }

@@ -173,6 +173,34 @@ fn steps_stand_behind_what_they_came_of() {
 }
 
 #[test]
+fn what_came_of_a_branch_stands_behind_that_branch() {
+    let branch = |edge: &str, ended_ms, outputs: &[&str]| {
+        let outcome = if outputs.is_empty() { Outcome::DeadLettered } else { Outcome::Handled };
+        record(edge, "m2", outcome, ended_ms, outputs)
+    };
+    let start = || record("[*]-->parse", "m1", Outcome::Handled, 10, &["m2"]);
+    let waits = |edge: &str, id: &str| {
+        let parent = Some("m2".to_owned());
+        Pending { edge: edge.to_owned(), id: id.to_owned(), parent, ..Pending::default() }
+    };
+    // By what the branch has told, and, for what it does not name, by the task from which its edge comes.
+    for outputs in [&["m3"][..], &["m4"]] {
+        let enrich = branch("parse-->|good|enrich", 20, &[]);
+        let records = vec![start(), enrich, branch("parse-->|good|audit", 30, outputs)];
+        let pending = vec![waits("audit-->|late|sum", "m3")];
+        let steps = steps(Sources { records, pending, ..Sources::default() });
+        let shown: Vec<(usize, &str)> = steps.iter().map(|step| (step.depth, step.edge.as_str())).collect();
+        let expected = [(0, "[*]-->parse"), (1, "parse-->|good|enrich"), (1, "parse-->|good|audit"), (2, "audit-->|late|sum")];
+        assert_eq!(shown, expected, "{outputs:?}");
+    }
+    // Nothing is known of the branch that has made it.
+    let records = vec![start(), branch("parse-->|good|enrich", 20, &[])];
+    let steps = steps(Sources { records, pending: vec![waits("audit-->sum", "m3")], ..Sources::default() });
+    let audited = steps.iter().find(|step| step.edge == "audit-->sum").unwrap();
+    assert_eq!((audited.depth, audited.parent.as_deref()), (0, Some("m2")));
+}
+
+#[test]
 fn steps_that_name_each_other_are_shown_all_the_same() {
     let records = vec![record("a-->b", "m1", Outcome::Handled, 1, &["m2"]), record("b-->a", "m2", Outcome::Handled, 2, &["m1"])];
     assert_eq!(steps(Sources { records, ..Sources::default() }).len(), 2);
