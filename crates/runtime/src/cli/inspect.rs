@@ -56,7 +56,7 @@ pub(super) enum DlqCommand {
 
 #[derive(Args)]
 pub(super) struct Which {
-    /// Those whose id, or root's id, begins so
+    /// The one with this id, or those whose root has it; `list` and `show` also take its beginning
     id: Option<String>,
     /// Those of one edge, such as `render-->|mail|send`
     #[arg(long)]
@@ -68,7 +68,7 @@ pub(super) struct Which {
 
 impl From<Which> for Filter {
     fn from(which: Which) -> Self {
-        Self { edge: which.edge, id: which.id, cause: which.cause }
+        Self { edge: which.edge, id: which.id, cause: which.cause, limit: None }
     }
 }
 

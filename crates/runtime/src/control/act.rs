@@ -4,6 +4,7 @@ use super::{EdgeStatus, FailureKind, Filter, Listed, Outgoing, Request, Response
 use crate::{
     Codec, DeadLetter, ids,
     topics::{self, DEAD_LETTER_SUBSCRIPTION, EdgeRef, TopologyRef},
+    trace,
 };
 use leatworks_broker::{Broker, BrokerError, ErrorKind, Message, Outcome, Position, Publish, Result, TopicStats};
 use std::{sync::Arc, time::Duration};
@@ -17,6 +18,9 @@ const LISTED_PAYLOAD_BYTES_MAX: usize = 4 << 10;
 /// The most bytes of payloads in an answer, unless one alone has more: whoever asks for one by its id gets it whole.
 const LISTED_BYTES_MAX: usize = 16 << 20;
 
+/// The fewest digits of the beginning of an id. Nobody means all that begins with nothing.
+const ID_DIGITS_MIN: usize = 4;
+
 /// Carries out a request. `running`: whether a run owns the broker, and so will handle what is sent.
 pub async fn perform(broker: &dyn Broker, request: Request, running: bool) -> Response {
     let result = match request {
@@ -24,15 +28,40 @@ pub async fn perform(broker: &dyn Broker, request: Request, running: bool) -> Re
         Request::Send { topology, edge, messages, wait_ms } => {
             return send(broker, &topology, &edge, messages, wait_ms).await.unwrap_or_else(failed);
         }
-        Request::DeadLetters { topology, filter, limit } => list(broker, &topology, &filter, limit).await,
+        Request::DeadLetters { topology, filter, limit } => match named(filter, false) {
+            Ok(filter) => list(broker, &topology, &filter, limit).await,
+            Err(refused) => return refused,
+        },
         Request::Pending { topology, id, limit } => match id.parse() {
             Ok(id) => pending::list(broker, &topology, id, limit).await.map(Response::Pending),
             Err(_) => return Response::failed(FailureKind::Invalid, format!("`{id}` is no id of a message")),
         },
-        Request::Redrive { topology, filter } => redrive::settle(broker, &topology, &filter, true).await,
-        Request::Drop { topology, filter } => redrive::settle(broker, &topology, &filter, false).await,
+        Request::Redrive { topology, filter } => match named(filter, true) {
+            Ok(filter) => redrive::settle(broker, &topology, &filter, true).await,
+            Err(refused) => return refused,
+        },
+        Request::Drop { topology, filter } => match named(filter, true) {
+            Ok(filter) => redrive::settle(broker, &topology, &filter, false).await,
+            Err(refused) => return refused,
+        },
     };
     result.unwrap_or_else(failed)
+}
+
+/// The filter with its id as ids are written. What changes something takes a `whole` id alone: ids begin with the time, so those of many roots begin alike.
+fn named(filter: Filter, whole: bool) -> std::result::Result<Filter, Response> {
+    let Some(text) = &filter.id else { return Ok(filter) };
+    let id = text.trim().to_ascii_lowercase();
+    let is_beginning = id.len() >= ID_DIGITS_MIN && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let id = match trace::id(text) {
+        Err(_) if !whole && is_beginning => id,
+        Err(error) if !whole => {
+            let error = format!("{error}; to look, its first {ID_DIGITS_MIN} or more are enough");
+            return Err(Response::failed(FailureKind::Invalid, error));
+        }
+        id => id.map_err(|error| Response::failed(FailureKind::Invalid, error))?,
+    };
+    Ok(Filter { id: Some(id), ..filter })
 }
 
 fn failed(error: BrokerError) -> Response {
@@ -226,5 +255,54 @@ mod tests {
         assert_eq!((whole.letters[0].cut, whole.letters[0].payload.len()), (false, sizes[1]));
         let none = list(Filter::default(), 0).await;
         assert_eq!((none.total, none.letters.len()), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn what_changes_letters_takes_whole_ids_and_no_more_than_its_limit() {
+        let broker = MemoryBroker::new(Limits::default());
+        let topology = one_edge(&broker).await;
+        let give_up = async |count: usize| {
+            for number in 0..count {
+                let message = ids::new_root(number.to_string().into(), Codec::Json, None);
+                let message = DeadLetter::write(message, "[*]-->a", 1, &TaskError::permanent("no"));
+                let publish = Publish { topic: "t-a-a-DLQ".into(), message: message.into(), sequence: None };
+                broker.publish(vec![publish]).await.unwrap();
+            }
+        };
+        let list = async |id: Option<&str>| {
+            let filter = Filter { id: id.map(str::to_owned), ..Filter::default() };
+            perform(&broker, Request::DeadLetters { topology: topology.clone(), filter, limit: 1000 }, false).await
+        };
+        let left = async || {
+            let Response::DeadLetters(listed) = list(None).await else { panic!("a list") };
+            listed.letters.into_iter().map(|letter| letter.id).collect::<Vec<_>>()
+        };
+        let change = async |redrive, id: Option<&str>, limit| {
+            let filter = Filter { id: id.map(str::to_owned), limit, ..Filter::default() };
+            let topology = topology.clone();
+            let request = if redrive { Request::Redrive { topology, filter } } else { Request::Drop { topology, filter } };
+            perform(&broker, request, false).await
+        };
+        give_up(4).await;
+        let all = left().await;
+        for id in ["", " ", "0", &all[0][..4], &all[0][..31], "nonsense"] {
+            for redrive in [true, false] {
+                let answer = change(redrive, Some(id), None).await;
+                assert!(matches!(answer, Response::Failed { kind: FailureKind::Invalid, .. }), "`{id}`: {answer:?}");
+            }
+            let looks = !["", " ", "0", "nonsense"].contains(&id);
+            assert_eq!(matches!(list(Some(id)).await, Response::DeadLetters(_)), looks, "`{id}`");
+        }
+        assert_eq!(left().await, all, "what is refused changes nothing");
+        let answer = change(false, Some(&all[1].to_uppercase()), None).await;
+        assert!(matches!(answer, Response::Count { count: 1 }), "{answer:?}");
+        assert_eq!(left().await, [&all[0][..], &all[2], &all[3]]);
+        give_up(PAGE * 2).await;
+        for (redrive, limit) in [(false, 1), (true, 1), (false, PAGE), (true, PAGE + 1)] {
+            let before = left().await;
+            let answer = change(redrive, None, Some(limit as u64)).await;
+            assert!(matches!(answer, Response::Count { count } if count == limit as u64), "{answer:?}");
+            assert_eq!(left().await, before[limit..], "the first go first");
+        }
     }
 }

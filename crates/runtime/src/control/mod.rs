@@ -89,10 +89,12 @@ pub struct Outgoing {
 pub struct Filter {
     /// On this edge.
     pub edge: Option<String>,
-    /// With an id or a root that begins so.
+    /// With this id, or of the root with it. A list also takes the beginning of one.
     pub id: Option<String>,
     /// For this cause.
     pub cause: Option<String>,
+    /// Of those at most so many, the first by edge and then by age, for what changes something. A list has a limit of its own, and counts all.
+    pub limit: Option<u64>,
 }
 
 /// What is answered. As JSON it is `{"is": …, "value": …}`.

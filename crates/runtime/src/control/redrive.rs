@@ -26,10 +26,11 @@ pub(super) async fn settle(broker: &dyn Broker, topology: &TopologyRef, filter: 
     // What is redriven now may be given up again meanwhile: only what lay there at the beginning is meant.
     let began_ms = ids::now_ms();
     let mut count = 0;
+    let most = filter.limit.unwrap_or(u64::MAX);
     for edge in edges(topology, filter) {
         let settling = Settling { broker, edge, redrive, key: key.as_deref(), next: AtomicU64::new(0) };
         let mut from = Some(Position(0));
-        while let Some(position) = from {
+        while let Some(position) = from.filter(|_| count < most) {
             let (mut letters, next) = page(broker, edge, position).await?;
             if redrive && !letters.is_empty() && position == Position(0) {
                 topics::create(broker, &only(topology, edge)).await?;
@@ -40,6 +41,7 @@ pub(super) async fn settle(broker: &dyn Broker, topology: &TopologyRef, filter: 
                 let letter = DeadLetter::read(&edge.id, *position, message);
                 letter.last_ms <= began_ms && fits(&letter, filter)
             });
+            letters.truncate(usize::try_from(most - count).unwrap_or(usize::MAX));
             count += settling.settle(&letters).await?;
         }
     }
