@@ -125,6 +125,7 @@ fn three_subscribers_are_eleven_calls_in_eleven_processes() {
     assert_eq!(children(pid), [], "none outlives the run");
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains("Started 5 workers and 6 dispatchers") && told.contains("send | "), "{told}");
+    assert!(!told.contains("leat: serving"), "what children say to the run is not for people: {told}");
 }
 
 #[test]
@@ -178,6 +179,6 @@ fn a_child_that_cannot_live_ends_the_run_with_its_last_words() {
     let output = command.output().expect("started");
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(9), "{told}");
-    assert!(told.contains("the process of `send` has ended with exit status: 3; its last words:"), "{told}");
+    assert!(told.contains("the process of `send` has ended with exit status: 3, which another start would not change; its last words:"), "{told}");
     assert!(told.contains("`from` is `nobody`"), "{told}");
 }

@@ -3,10 +3,9 @@
 mod support;
 
 use leatworks::{
-    Context, Counts, DeadLetter, Setup, Task, TaskError,
+    Context, Counts, Setup, Task, TaskError,
     broker::{Broker, Publish},
     codec,
-    control::{Filter, Request, Response, perform},
     def::{Codec, Kind, Retry, TopologyDef},
     open_task,
     plan::{Plan, TaskPlan},
@@ -168,14 +167,6 @@ async fn outputs(broker: &Arc<dyn Broker>, topology: &'static TopologyDef) -> Ve
     let peeked = broker.peek(topology.edges[1].topic, "next", leatworks::broker::Position(0), 10_000).await.unwrap();
     let read = |message: &leatworks::broker::Message| codec::decode(topology.codec, &message.payload).unwrap();
     peeked.iter().map(|(_, message)| (read(message), message.key.clone())).collect()
-}
-
-async fn dead_letters(broker: &Arc<dyn Broker>, topology: &'static TopologyDef) -> Vec<DeadLetter> {
-    let request = Request::DeadLetters { topology: topology.into(), filter: Filter::default(), limit: 100 };
-    match perform(broker.as_ref(), request, false).await {
-        Response::DeadLetters(listed) => listed.letters,
-        other => panic!("{other:?}"),
-    }
 }
 
 fn begun(message: &str) -> u32 {

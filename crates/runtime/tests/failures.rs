@@ -96,14 +96,6 @@ async fn drain(broker: &Arc<dyn Broker>, topology: &'static TopologyDef) -> Repo
     running.await.unwrap().unwrap()
 }
 
-async fn dead_letters(broker: &Arc<dyn Broker>, topology: &'static TopologyDef) -> Vec<DeadLetter> {
-    let request = Request::DeadLetters { topology: topology.into(), filter: Filter::default(), limit: 100 };
-    match perform(broker.as_ref(), request, false).await {
-        Response::DeadLetters(listed) => listed.letters,
-        other => panic!("{other:?}"),
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn each_failure_is_tried_exactly_as_often_as_said_and_kept_with_its_cause() {
     for parallelism in [1, 8] {

@@ -199,6 +199,27 @@ async fn bad_json_lines_become_dead_letters_and_the_others_go_on() {
     assert_eq!(fs::read_to_string(&output).unwrap(), "{\"a\": 1}\n[2]\nnull\n");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_json_line_that_is_too_long_says_so_where_it_lies() {
+    let directory = tempfile::tempdir().unwrap();
+    let (input, output) = (directory.path().join("in.jsonl"), directory.path().join("out.jsonl"));
+    let broker = memory();
+    let text = "x".repeat(broker.max_message_bytes());
+    fs::write(&input, format!("1\n\"{text}\"\n3\n")).unwrap();
+    let topology = topology(
+        "long",
+        vec![node("in", Kind::Source).source("jsonl", quoted(&input)), node("out", sink(&output))],
+        &["in-->out"],
+    );
+    let report = run_with(broker.clone(), topology, RunOptions::default()).await.unwrap();
+    assert_eq!((report.sent, report.done, report.dead_lettered), (3, 2, 1));
+    assert_eq!(fs::read_to_string(&output).unwrap(), "1\n3\n");
+    let letters = dead_letters(&broker, topology).await;
+    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+    assert_eq!(letter.cause, "undecodable");
+    assert!(letter.error.starts_with("line 2 is longer than the "), "{}", letter.error);
+}
+
 #[derive(serde::Deserialize)]
 struct Path0;
 

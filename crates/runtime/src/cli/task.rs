@@ -108,8 +108,13 @@ async fn serve(task: &'static TaskDef, common: &Common, bound: Bound) -> Result<
             std::future::pending::<()>().await;
         }
     };
+    let opening = async {
+        let handler = open(&setup).await?;
+        processes::is_serving(common);
+        Ok(handler)
+    };
     tokio::select! {
-        served = bound.serve(plan, open(&setup), first) => served?,
+        served = bound.serve(plan, opening, first) => served?,
         () = second => {}
     }
     if common.child_of.is_some() && !common.quiet {

@@ -85,7 +85,7 @@ struct RunFlags {
     /// Go on when all is done, for messages that others send
     #[arg(long)]
     serve: bool,
-    /// Drop what is pending of an unfinished run, and begin anew
+    /// Drop what is pending of an unfinished run, also what others have sent, and begin anew; the account takes it for done
     #[arg(long)]
     fresh: bool,
     /// End with exit code 102 if messages were given up

@@ -1,7 +1,7 @@
 //! One attempt at one message: from the delivery to what is to become of it.
 
 use super::{Closing, DeadLetter, Edge, Taken, away::Away};
-use crate::{Cause, Codec, Context, TaskError, codec::Bytes, handler::Output, ids, job};
+use crate::{Cause, Codec, Context, TaskError, codec::Bytes, handler::Output, ids, job, source};
 use futures_util::FutureExt;
 use leatworks_broker::{Ack, Delivery, Message, Position, Publish};
 use memchr::memmem;
@@ -79,7 +79,12 @@ pub(super) fn conclude(edge: &Edge, held: Held, result: Result<Vec<Output>, Task
             origin: Some((message, attempt)),
             took: began.map(|began| began.elapsed()),
         }),
-        Err(error) => fail(edge, queue, position, message, attempt, &error),
+        Err(error) => {
+            // What no longer is whole can be no JSON, and that is of more use than where it stops to be some.
+            let cut = source::cut(&message).filter(|_| error.cause() == Cause::Undecodable);
+            let error = cut.map(|why| TaskError::with_cause(Cause::Undecodable, why)).unwrap_or(error);
+            fail(edge, queue, position, message, attempt, &error)
+        }
     }
 }
 
@@ -176,8 +181,10 @@ fn give_up(
 }
 
 pub(super) fn give_up_with(edge: &Edge, ack: Ack, message: Arc<Message>, attempt: u32, error: &TaskError) -> Settle {
+    // One that its process has ended with was handed out once more, but not tried.
+    let attempt = attempt.min(edge.retry.attempts.max(1));
     tracing::warn!(id = %message.id, edge = edge.def.id, attempt, cause = error.cause().as_str(), %error, "moved to the dead letters");
-    let message = DeadLetter::write(Arc::unwrap_or_clone(message), edge.def.id, attempt.min(edge.retry.attempts.max(1)), error);
+    let message = DeadLetter::write(Arc::unwrap_or_clone(message), edge.def.id, attempt, error);
     let publish = Publish { topic: edge.dead_letter_topic.clone(), message: message.into(), sequence: None };
     Settle { ack, publishes: vec![publish], emitted: None, origin: None, took: None }
 }

@@ -211,7 +211,13 @@ impl Run {
         }
         if options.fresh {
             let dropped = record::abandon(broker.as_ref(), plan.topology).await?;
-            tracing::info!(topology = plan.topology.name, dropped, "what was pending of an unfinished run is dropped");
+            if dropped > 0 {
+                tracing::warn!(
+                    topology = plan.topology.name,
+                    dropped,
+                    "messages that were pending are dropped unhandled, as `--fresh` asks for; the account takes them for done"
+                );
+            }
         }
         let (mut record, resumed) = Record::open(broker.as_ref(), plan.topology, options.input.as_deref()).await?;
         if resumed {

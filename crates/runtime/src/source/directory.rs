@@ -72,7 +72,7 @@ pub(super) async fn run(mut feed: Feed, options: Options) -> Result<(), SourceEr
         for entry in &entries {
             position.messages += 1;
             let payload = codec::encode(feed.codec(), entry)?;
-            roots.push(Root { number: position.messages, codec: feed.codec(), payload });
+            roots.push(Root { number: position.messages, codec: feed.codec(), payload, cut: None });
         }
         position.last = Some(last.into_os_string().into_vec());
         feed.publish(roots, &position).await?;

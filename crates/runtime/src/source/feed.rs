@@ -65,6 +65,16 @@ pub(crate) struct Root {
     pub(crate) number: u64,
     pub(crate) codec: Codec,
     pub(crate) payload: Bytes,
+    /// Why it is only the beginning of what the source has read, if it is.
+    pub(crate) cut: Option<String>,
+}
+
+/// The property of a root that is only the beginning of what its source has read.
+const CUT: &str = "cut";
+
+/// Why a message is only the beginning of what its source has read, if it is.
+pub(crate) fn cut(message: &Message) -> Option<&str> {
+    message.properties.iter().find(|(name, _)| name == CUT).map(|(_, why)| why.as_str())
 }
 
 /// The way into a topology by one root task.
@@ -147,7 +157,9 @@ impl Feed {
         let count = roots.len() as u64;
         let publishes = roots.into_iter().map(|root| {
             let id = ids::child_id(self.run_id, self.seed, root.number);
-            let message = Message { id, root: id, created_ms, codec: root.codec, payload: root.payload, ..Message::default() };
+            let properties = root.cut.map(|why| (CUT.to_owned(), why)).into_iter().collect();
+            let message =
+                Message { id, root: id, created_ms, codec: root.codec, payload: root.payload, properties, ..Message::default() };
             let sequence = self.producer.clone().map(|producer| (producer, root.number));
             Publish { topic: self.topic.clone(), message: message.into(), sequence }
         });

@@ -46,7 +46,7 @@ pub(super) async fn run(mut feed: Feed, options: Options) -> Result<(), SourceEr
         position.number += 1;
         let due_ms = ids::now_ms().saturating_sub(due.elapsed().as_millis() as u64);
         let payload = codec::encode(feed.codec(), &Tick { number: position.number, due_ms })?;
-        feed.publish(vec![Root { number: position.number, codec: feed.codec(), payload }], &position).await?;
+        feed.publish(vec![Root { number: position.number, codec: feed.codec(), payload, cut: None }], &position).await?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ mod interval;
 mod item;
 mod text;
 
-pub(crate) use feed::{Feed, SourceError, position_key};
+pub(crate) use feed::{Feed, SourceError, cut, position_key};
 pub use item::{Entry, Line, Tick};
 
 use crate::{

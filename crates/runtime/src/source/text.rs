@@ -234,12 +234,17 @@ impl Lines {
         let whole = line.last() == Some(&b'\n');
         // A piece of full length goes on, unless the input ends right there.
         let mut partial = !whole && line.len() >= self.limit && !input.fill_buf()?.is_empty();
+        let mut cut = None;
         let payload = match self.mode {
             Mode::Lines => self.line(line, partial)?,
             Mode::Json => {
                 if partial {
                     self.skip_rest(input)?;
                     partial = false;
+                    cut = Some(format!(
+                        "line {} is longer than the {} bytes that a message may have, and this is its beginning",
+                        self.position.line, self.limit
+                    ));
                 }
                 trim_end(line);
                 if line.iter().all(u8::is_ascii_whitespace) {
@@ -251,7 +256,7 @@ impl Lines {
         self.position.within = partial;
         self.position.messages += 1;
         let codec = if self.mode == Mode::Lines { self.codec } else { Codec::Json };
-        Ok(Some(Root { number: self.position.messages, codec, payload }))
+        Ok(Some(Root { number: self.position.messages, codec, payload, cut }))
     }
 
     fn line(&mut self, bytes: &mut Vec<u8>, partial: bool) -> io::Result<Bytes> {

@@ -3,8 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of this module")]
 
 use leatworks::{
-    Counts,
+    Counts, DeadLetter,
     broker::{Broker, Limits, MemoryBroker},
+    control::{Filter, Request, Response, perform},
     def::*,
     plan::Plan,
     run::{Report, RunError, RunOptions, Stop, run},
@@ -181,4 +182,13 @@ pub async fn send(broker: &Arc<dyn Broker>, topology: &TopologyDef, roots: impl 
         })
         .collect();
     broker.publish(batch).await.expect("published");
+}
+
+/// What a topology has given up, the first hundred of it.
+pub async fn dead_letters(broker: &Arc<dyn Broker>, topology: &'static TopologyDef) -> Vec<DeadLetter> {
+    let request = Request::DeadLetters { topology: topology.into(), filter: Filter::default(), limit: 100 };
+    match perform(broker.as_ref(), request, false).await {
+        Response::DeadLetters(listed) => listed.letters,
+        other => panic!("{other:?}"),
+    }
 }

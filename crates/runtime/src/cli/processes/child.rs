@@ -65,7 +65,7 @@ pub(super) struct Child {
     pub(super) env: Vec<(&'static str, String)>,
     /// Its standard input.
     pub(super) socket: Option<TcpListener>,
-    /// Who takes its standard output; without one it is shown.
+    /// Who takes its standard output; without one it is shown. A child has begun its work with the first line that is taken.
     pub(super) told: Option<Told>,
     /// Whether all is to end at once.
     pub(super) stop: watch::Receiver<Stop>,
@@ -76,7 +76,7 @@ pub(super) struct Child {
 enum Ended {
     /// As it was told.
     Asked,
-    /// By itself.
+    /// By itself: how, and with which code if it had not begun its work yet. Later on a code is whatever its task has called `exit` with.
     Died(String, Option<i32>),
 }
 
@@ -85,18 +85,24 @@ impl Child {
     pub(super) async fn keep(mut self, mut orders: watch::Receiver<Order>) {
         let mut quick = 0;
         loop {
-            let (since, last) = (Instant::now(), Arc::new(Mutex::new(VecDeque::new())));
+            let (since, last) = (Instant::now(), Arc::default());
             let ended = self.once(&mut orders, &last).await;
             if let Some(told) = &self.told {
                 told(None);
             }
             let Ended::Died(how, code) = ended else { return };
             quick = if since.elapsed() < STEADY_AFTER { quick + 1 } else { 1 };
-            // Another try would end the same.
             let hopeless =
                 code.is_some_and(|code| [USAGE, INVALID, NOTHING, REFUSED].iter().any(|known| i32::from(*known) == code));
             if hopeless || quick >= QUICK_DEATHS_MAX {
-                return self.give_up(&how, quick, &last);
+                let why = if hopeless {
+                    ", which another start would not change".to_owned()
+                } else {
+                    format!(", {quick} times at once")
+                };
+                // What others have in hand may take long to end.
+                output::tell(&format!("{:>12} {} {how}{why}: the run ends", "Died", self.name));
+                return self.give_up(&format!("{how}{why}"), &last);
             }
             let wait = RESTART_FIRST.saturating_mul(1 << (quick - 1)).min(RESTART_MAX);
             output::tell(&format!("{:>12} {} {how}, and is started again in {wait:?}", "Died", self.name));
@@ -108,13 +114,12 @@ impl Child {
         }
     }
 
-    fn give_up(&self, how: &str, times: u32, last: &Mutex<VecDeque<String>>) {
+    fn give_up(&self, how: &str, last: &Mutex<VecDeque<String>>) {
         let last: Vec<String> = last.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
         let last =
             if last.is_empty() { " and said nothing".to_owned() } else { format!("; its last words:\n  {}", last.join("\n  ")) };
-        let times = if times > 1 { format!(", {times} times at once") } else { String::new() };
         // If somebody else has failed before, that ends the run already.
-        let _ = self.failures.try_send(Failure::new(PARTLY, format!("the process of `{}` {how}{times}{last}", self.name)));
+        let _ = self.failures.try_send(Failure::new(PARTLY, format!("the process of `{}` {how}{last}", self.name)));
     }
 
     /// Starts it and waits for its end.
@@ -125,12 +130,12 @@ impl Child {
         };
         let reading = (child.stdout.take(), child.stderr.take());
         let (name, told, kept) = (self.name.clone(), self.told.clone(), last.clone());
+        let mut has_begun = false;
         let stdout = async {
             let Some(out) = reading.0 else { return };
-            lines::each(BufReader::new(out), |line| {
-                if !told.as_ref().is_some_and(|told| told(Some(line))) {
-                    output::tell(&format!("{name} | {line}"));
-                }
+            lines::each(BufReader::new(out), |line| match told.as_ref().is_some_and(|told| told(Some(line))) {
+                true => has_begun = true,
+                false => output::tell(&format!("{name} | {line}")),
             })
             .await;
         };
@@ -166,7 +171,7 @@ impl Child {
         };
         // What it has written is read to its end, which comes with the process: its own children, if it has any, have closed it or are killed with it.
         let (status, ..) = tokio::join!(waiting, stdout, stderr);
-        if asked { Ended::Asked } else { died(status) }
+        if asked { Ended::Asked } else { died(status, has_begun) }
     }
 
     fn spawn(&self) -> std::io::Result<tokio::process::Child> {
@@ -187,9 +192,9 @@ impl Child {
     }
 }
 
-fn died(status: std::io::Result<ExitStatus>) -> Ended {
+fn died(status: std::io::Result<ExitStatus>, has_begun: bool) -> Ended {
     match status {
-        Ok(status) => Ended::Died(format!("has ended with {status}"), status.code()),
+        Ok(status) => Ended::Died(format!("has ended with {status}"), status.code().filter(|_| !has_begun)),
         Err(error) => Ended::Died(format!("cannot be waited for: {error}"), None),
     }
 }
@@ -241,14 +246,18 @@ mod tests {
 
     #[tokio::test]
     async fn who_dies_again_and_again_is_given_up_and_told_with_its_last_words() {
-        for (code, times, words) in [
-            (7, QUICK_DEATHS_MAX, "`shell` has ended with exit status: 7, 6 times at once"),
-            (3, 1, "exit status: 3; its last words"),
+        for (code, begins, times, words) in [
+            (7, false, QUICK_DEATHS_MAX, "`shell` has ended with exit status: 7, 6 times at once; its last words"),
+            (3, false, 1, "exit status: 3, which another start would not change; its last words"),
+            (3, true, QUICK_DEATHS_MAX, "`shell` has ended with exit status: 3, 6 times at once; its last words"),
         ] {
             let mut shell = shell(&format!("echo started; echo $WORD >&2; exit {code}"));
             let starts = Arc::new(AtomicU32::new(0));
             let seen = starts.clone();
-            shell.child.told = Some(Arc::new(move |line| seen.fetch_add(u32::from(line == Some("started")), SeqCst) < u32::MAX));
+            shell.child.told = Some(Arc::new(move |line| {
+                seen.fetch_add(u32::from(line == Some("started")), SeqCst);
+                begins
+            }));
             shell.child.keep(shell.orders.subscribe()).await;
             let failure = shell.failures.try_recv().expect("it is told");
             assert_eq!((failure.code, starts.load(SeqCst)), (PARTLY, times), "{}", failure.text);

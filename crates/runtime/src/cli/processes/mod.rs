@@ -27,6 +27,7 @@ use child::{Child, Order};
 use leatworks_broker::Broker;
 use share::Share;
 use std::{
+    io::Write as _,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -84,6 +85,7 @@ impl Processes {
             urls.push((task, format!("http://{}", socket.local_addr().map_err(listen)?)));
             let mut child = family.child(task.to_owned(), program, &["serve", "--inherit"]);
             child.socket = Some(socket);
+            child.told = Some(Arc::new(|line| line == Some(SERVING)));
             workers.spawn(child.keep(orders[0].subscribe()));
         }
         for edge in plan.topology.edges.iter().filter(|edge| tasks.iter().any(|task| task.def.name == edge.to)) {
@@ -143,6 +145,17 @@ impl Family<'_> {
             stop: self.stop.clone(),
             failures: self.failures.clone(),
         }
+    }
+}
+
+/// What a worker says on standard output to who has started it, when it takes calls.
+const SERVING: &str = "leat: serving";
+
+/// Tells who has started this process, if it is a child, that it takes calls from now on.
+pub(super) fn is_serving(common: &Common) {
+    if common.child_of.is_some() {
+        // If nobody reads it, the process is about to be ended with who has started it.
+        let _ = writeln!(std::io::stdout(), "{SERVING}");
     }
 }
 
