@@ -19,6 +19,7 @@ pub use model::{
     Task, TaskKind, TaskName, Topology, TopologyName,
 };
 pub use sources::{FILE_BYTES_MAX, Sources};
+pub use spec::{BuiltinInfo, OptionInfo, OptionValue, SINKS, SOURCES};
 
 use std::path::Path;
 

@@ -49,7 +49,7 @@ parallelism = 8
 
 [[topology.task]]
 name = "record"
-sink = { type = "jsonl", path = "out.jsonl", rotate = [1, 2.5, true] }
+sink = { type = "jsonl", path = "out.jsonl" }
 "##;
 
 /// Strings of the other kinds, with escapes.

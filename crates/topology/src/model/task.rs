@@ -91,7 +91,7 @@ pub enum TaskKind {
     },
     /// An HTTP worker in any language.
     Worker {
-        /// An `http://` or `https://` address.
+        /// An `http://` address.
         url: String,
     },
     /// A program that is started for each message.
@@ -130,7 +130,7 @@ impl Builtin {
         &self.kind
     }
 
-    /// Its other keys as a JSON object.
+    /// Its other keys as a JSON object: those that [`SOURCES`](crate::SOURCES) or [`SINKS`](crate::SINKS) list for it, and no others.
     pub fn options(&self) -> &Value {
         &self.options
     }

@@ -156,7 +156,10 @@ fn check(spec: &TaskSpec, reports: &mut Reports) {
         && let Err(fault) = worker(value)
     {
         let diagnostic = Diagnostic::at(&codes::URL, place, format!("`{value}` is not the address of a worker"), fault);
-        reports.push(diagnostic.with_help("write it as `http://host:port/path` or with `https`"));
+        reports.push(diagnostic.with_help(match value.starts_with("https://") {
+            false => "write it as `http://host:port/path`",
+            true => "write `http://`; where the way there must be encrypted, name a proxy beside the run that speaks TLS to the worker",
+        }));
     }
     if let (Some(backoff), Some(max)) = (&spec.backoff, &spec.max_backoff)
         && max.value < backoff.value
@@ -196,10 +199,10 @@ fn one_kind(spec: &TaskSpec, reports: &mut Reports) {
 
 /// Why a text is not an address of a worker.
 fn worker(url: &str) -> Result<(), &'static str> {
-    let rest = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("https://"))
-        .ok_or("begins with neither `http://` nor `https://`")?;
+    if url.starts_with("https://") {
+        return Err("a run calls workers without TLS");
+    }
+    let rest = url.strip_prefix("http://").ok_or("does not begin with `http://`")?;
     if !url.bytes().all(|byte| byte.is_ascii_graphic()) || url.contains(['"', '<', '>', '\\', '^', '`', '{', '|', '}']) {
         return Err("has a sign that no address has");
     }
@@ -227,7 +230,7 @@ mod tests {
     #[test]
     fn addresses_of_workers() {
         for url in
-            ["http://localhost", "http://127.0.0.1:8080/score", "https://[::1]:443/a?b=c", "https://[::1]", "http://score.svc/x"]
+            ["http://localhost", "http://127.0.0.1:8080/score", "http://[::1]:443/a?b=c", "http://[::1]", "http://score.svc/x"]
         {
             assert_eq!(worker(url), Ok(()), "of {url:?}");
         }
@@ -235,6 +238,7 @@ mod tests {
             "",
             "localhost:8080",
             "ftp://host",
+            "https://host",
             "http://",
             "http:///path",
             "http://host:port",

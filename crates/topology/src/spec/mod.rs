@@ -1,10 +1,12 @@
 //! What the project files say, key by key: known keys only, each of the right type, each with its place. Nothing is compared with
 //! anything else yet.
 
+mod builtin;
 mod duration;
 mod job;
 mod table;
 
+pub use builtin::{BuiltinInfo, OptionInfo, OptionValue, SINKS, SOURCES};
 pub(crate) use table::{SourceFile, Table};
 
 use std::sync::Arc;
@@ -75,12 +77,6 @@ pub(crate) struct BuiltinSpec {
     pub(crate) kind: String,
     pub(crate) options: Value,
 }
-
-/// The sources that the runtime brings along.
-const SOURCES: [&str; 4] = ["directory", "interval", "jsonl", "lines"];
-
-/// The sinks that the runtime brings along.
-const SINKS: [&str; 3] = ["jsonl", "maildir", "stdout"];
 
 /// Reads `Project.toml`. What is missing is reported; a missing name leaves nothing to go on with.
 pub(crate) fn project(root: &Table<'_>, reports: &mut Reports) -> Option<ProjectSpec> {
@@ -170,22 +166,10 @@ fn task(table: &Table<'_>, reports: &mut Reports) -> Option<TaskSpec> {
         max_backoff,
         timeout: timeout.map(|at| at.value),
         parallelism: table.number("parallelism", 1..=PARALLELISM_MAX, reports).map(|number| number as usize),
-        source: builtin(table, "source", &SOURCES, reports),
-        sink: builtin(table, "sink", &SINKS, reports),
+        source: builtin::read(table, "source", &SOURCES, reports),
+        sink: builtin::read(table, "sink", &SINKS, reports),
         name: table.required_string("name", "name = \"send\"", reports)?,
     })
-}
-
-fn builtin(table: &Table<'_>, key: &str, known: &[&'static str], reports: &mut Reports) -> Option<At<BuiltinSpec>> {
-    let inner = table.table(key, reports)?;
-    let options = inner.options("type", reports);
-    if !inner.has("type") {
-        inner.missing("type", &format!("type = \"{}\"", known[0]), reports);
-        return None;
-    }
-    let choices: Vec<(&str, &str)> = known.iter().map(|kind| (*kind, *kind)).collect();
-    let kind = inner.choice("type", &choices, reports)?;
-    Some(At { value: BuiltinSpec { kind: kind.value.to_owned(), options }, place: inner.place.clone() })
 }
 
 /// A diagnostic about a value.

@@ -149,6 +149,15 @@ impl<'a> Table<'a> {
         number
     }
 
+    pub(super) fn truth(&self, key: &str, reports: &mut Reports) -> Option<bool> {
+        let value = self.value(key)?;
+        let truth = value.get_ref().as_bool();
+        if truth.is_none() {
+            self.wrong_type(key, value, "true or false", &format!("write `{key} = true`, without quotes"), reports);
+        }
+        truth
+    }
+
     pub(super) fn duration(&self, key: &str, reports: &mut Reports) -> Option<At<Duration>> {
         let value = self.value(key)?;
         let Some(text) = value.get_ref().as_str() else {

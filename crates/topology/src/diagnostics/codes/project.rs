@@ -46,7 +46,8 @@ grpah = "parse --> score"
 graph = "parse --> score"
 "#;
 MISSING_KEY = "LW0207", "a missing key",
-"A project needs `name` and `members`, a topology `name` and `graph`, a declaration of a task `name`, and a source or sink `type`.",
+"A project needs `name` and `members`, a topology `name` and `graph`, a declaration of a task `name`, and a source or sink `type`. An
+`interval` needs `every`, and each other source or sink but `stdout` needs `path`; leat.toml can put others in their place.",
 r#"[[topology]]
 graph = "parse --> score"
 "#;
@@ -74,7 +75,7 @@ timeout = "10 seconds"
 "#;
 RANGE = "LW0210", "a value out of range",
 "A message is tried 1 to 1,000 times, a task handles 1 to 4,096 messages at a time, a timeout is longer than nothing, and
-`max_backoff` is at least `backoff`. Options of sources and sinks are handed on as JSON, which has no infinite numbers.",
+`max_backoff` is at least `backoff`. An `interval` gives at least 1 message, with some time before the next.",
 r#"[[topology]]
 name = "orders"
 graph = "parse --> score"
@@ -104,8 +105,9 @@ name = "score"
 type = "Score<Order>"
 "#;
 URL = "LW0213", "not an address of a worker",
-"A worker is an HTTP server: its address begins with `http://` or `https://` and names a host. It must not hold a password, since it
-becomes a part of the binary and of logs.",
+"A worker is an HTTP server: its address begins with `http://` and names a host. It must not hold a password, since it becomes a part
+of the binary and of logs. A run calls workers without TLS, so `https://` is refused: where the way to a worker must be encrypted, let a
+proxy beside the run, or a service mesh, speak TLS to the worker, and name that.",
 r#"[[topology]]
 name = "orders"
 graph = "parse --> score"
