@@ -3,21 +3,22 @@
 //! It is about how and where things run, never about the graph. A key that nobody reads is an error.
 
 mod jobs;
+mod layers;
+mod names;
 mod task;
 mod trace;
+mod values;
 
 use crate::{
     def::{TaskDef, TopologyDef},
     plan::{Plan, TaskPlan},
-    settings::{self, SettingsError},
 };
-use config::{File, FileFormat, ValueKind};
 pub use jobs::JobsConfig;
 use jobs::JobsTable;
-use leatworks_broker::BrokerError;
+use layers::{Fault, Layer, Places};
+use leatworks_broker::{BrokerError, Durability};
 use leatworks_pulsar::{PulsarOptions, Secret};
 use serde::Deserialize;
-use serde_json::Value;
 use std::{
     collections::BTreeMap,
     env,
@@ -38,24 +39,33 @@ pub enum ConfigError {
     #[error("reading the configuration: {0}")]
     Read(#[from] config::ConfigError),
     /// A key that nobody reads.
-    #[error("unknown key `{key}` in the configuration{hint}")]
+    #[error("unknown key `{key}` in {place}{hint}")]
     Unknown {
+        /// The file or the variable.
+        place: String,
         /// The key with the tables it stands in.
         key: String,
         /// What may be meant.
         hint: String,
     },
     /// A variable whose name is nearly that of one that is read.
-    #[error("unknown variable `{name}`; did you mean `LEAT_{meant}`?")]
+    #[error("unknown variable `{name}`; did you mean `{meant}`?")]
     Variable {
         /// The variable.
         name: String,
-        /// The rest of the name that may be meant.
-        meant: &'static str,
+        /// The one that may be meant.
+        meant: String,
     },
-    /// A value of the wrong type.
-    #[error("in the configuration: {0}")]
-    Wrong(String),
+    /// A value of the wrong type, or out of range.
+    #[error("in {place}: `{key}`: {text}")]
+    Wrong {
+        /// The file, the variable, or the command line.
+        place: String,
+        /// The key with the tables it stands in.
+        key: String,
+        /// What is wrong with its value.
+        text: String,
+    },
     /// No place for the data.
     #[error("no directory for the data: set `--data`, `LEAT_DATA` or `HOME`")]
     NoData,
@@ -68,6 +78,23 @@ pub struct Flags {
     pub data: Option<PathBuf>,
     pub broker: Option<String>,
     pub durability: Option<String>,
+}
+
+impl Flags {
+    fn data(&self) -> Result<Option<PathBuf>, ConfigError> {
+        let Some(data) = &self.data else { return Ok(None) };
+        values::named(&data.to_string_lossy()).map_err(|text| wrong_flag("--data", text.to_owned()))?;
+        Ok(Some(data.clone()))
+    }
+
+    fn durability(&self) -> Result<Option<Durability>, ConfigError> {
+        let level = self.durability.as_deref().map(str::parse).transpose();
+        level.map_err(|error: BrokerError| wrong_flag("--durability", error.to_string()))
+    }
+}
+
+fn wrong_flag(key: &str, text: String) -> ConfigError {
+    ConfigError::Wrong { place: "the command line".to_owned(), key: key.to_owned(), text }
 }
 
 /// The configuration of a project on this machine.
@@ -92,11 +119,13 @@ pub struct Config {
     /// Whether what is done with each message is written down, and where.
     pub trace: TraceConfig,
     topologies: BTreeMap<String, TopologyConfig>,
+    places: Places,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Root {
+    #[serde(deserialize_with = "values::path")]
     data: Option<PathBuf>,
     broker: BrokerConfig,
     jobs: JobsTable,
@@ -107,8 +136,10 @@ struct Root {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct BrokerConfig {
+    #[serde(deserialize_with = "values::broker")]
     url: Option<String>,
-    durability: Option<String>,
+    #[serde(deserialize_with = "values::level")]
+    durability: Option<Durability>,
     eager: Option<bool>,
     elision: Option<bool>,
     admin_url: Option<String>,
@@ -139,7 +170,8 @@ impl BrokerConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct TopologyConfig {
-    durability: Option<String>,
+    #[serde(deserialize_with = "values::level")]
+    durability: Option<Durability>,
     task: BTreeMap<String, TaskConfig>,
 }
 
@@ -161,34 +193,25 @@ impl Config {
         home: Option<&Path>,
         variables: BTreeMap<String, String>,
     ) -> Result<Self, ConfigError> {
-        let mut builder = config::Config::builder();
+        let mut layers = Vec::new();
         if let Some(home) = home {
-            builder = builder.add_source(File::from(home.join("config.toml")).format(FileFormat::Toml).required(false));
+            layers.push(Layer::of_file(&home.join("config.toml"))?.shared());
         }
-        builder = builder.add_source(File::from(file.to_owned()).format(FileFormat::Toml).required(false));
+        layers.push(Layer::of_file(file)?);
         for (name, text) in &variables {
-            if let Some(key) = key_of(name) {
-                let value = if is_text(&key) { text.as_str().into() } else { parsed(text) };
-                builder = builder.set_override(key, value)?;
-            } else if let Some(meant) = misspelt(name) {
-                return Err(ConfigError::Variable { name: name.clone(), meant });
-            }
+            layers.extend(Layer::of_variable(name, text)?);
         }
-        let value: Value = builder.build()?.try_deserialize()?;
-        let root: Root = settings::from_value(&value).map_err(|error| match error {
-            SettingsError::Unknown { key, .. } => ConfigError::Unknown { hint: hint(&key), key },
-            SettingsError::Wrong(error) => ConfigError::Wrong(error.to_string()),
-        })?;
-        let data = flags.data.clone().or(root.data).or_else(|| Some(home?.join(project))).ok_or(ConfigError::NoData)?;
+        let (root, places) = layers::merged(&layers)?;
+        let data = flags.data()?.or(root.data).or_else(|| Some(home?.join(project))).ok_or(ConfigError::NoData)?;
         let configured = root.broker;
         let broker = flags.broker.as_ref().or(configured.url.as_ref()).map_or_else(|| "embedded".to_owned(), String::clone);
-        let level = flags.durability.as_ref().or(configured.durability.as_ref());
-        let jobs = root.jobs.over(JobsConfig::new(&data))?;
-        let trace = root.trace.over(TraceConfig::new(&data))?;
+        let level = flags.durability()?.or(configured.durability).unwrap_or(Durability::Power);
+        let jobs = root.jobs.over(JobsConfig::new(&data)).map_err(|fault| places.wrong(fault))?;
+        let trace = root.trace.over(TraceConfig::new(&data)).map_err(|fault| places.wrong(fault))?;
         Ok(Self {
             jobs,
             trace,
-            durability: level.map_or_else(|| "power".to_owned(), String::clone),
+            durability: level.name().to_owned(),
             eager: configured.eager.unwrap_or(true),
             elision: configured.elision.unwrap_or(true),
             pulsar: configured.pulsar(&broker, &data),
@@ -196,6 +219,7 @@ impl Config {
             data,
             durability_flag: flags.durability.is_some(),
             topologies: root.topology,
+            places,
         })
     }
 
@@ -220,22 +244,16 @@ impl Config {
             task.lineage |= self.trace.enabled;
             task.eager &= self.eager;
         }
-        // A level of the broker that is none is told when the broker is opened.
+        // Whoever has made this configuration by hand is told of a level that is none when the broker is opened.
         plan.durability = self.durability.parse().ok();
         let Some(config) = self.topologies.get(topology.name) else { return Ok(plan) };
-        if let Some(level) = config.durability.as_deref().filter(|_| !self.durability_flag) {
-            let level = level
-                .parse()
-                .map_err(|error: BrokerError| ConfigError::Wrong(format!("`topology.{}`: {error}", topology.name)))?;
-            plan.durability = Some(level);
-        }
+        plan.durability = config.durability.filter(|_| !self.durability_flag).or(plan.durability);
         for (name, config) in &config.task {
             match plan.tasks.iter_mut().find(|task| task.def.name == name) {
-                Some(task) => apply(task, config)?,
+                Some(task) => apply(task, config).map_err(|fault| self.places.wrong(fault))?,
                 None => {
                     let known: Vec<&str> = topology.tasks.iter().map(|task| task.name).collect();
-                    let key = format!("topology.{}.task.{name}", topology.name);
-                    return Err(ConfigError::Unknown { hint: settings::hint(name, &known), key });
+                    return Err(self.unknown_task(topology.name, name, &known));
                 }
             }
         }
@@ -249,7 +267,7 @@ impl Config {
     pub fn task_plan(&self, task: &'static TaskDef) -> Result<TaskPlan, ConfigError> {
         let mut plan = TaskPlan::new(task);
         if let Some(config) = self.topologies.get(task.topology).and_then(|topology| topology.task.get(task.name)) {
-            apply(&mut plan, config)?;
+            apply(&mut plan, config).map_err(|fault| self.places.wrong(fault))?;
         }
         Ok(plan)
     }
@@ -262,69 +280,6 @@ fn home(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
         let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")))?;
         Some(state.join("leatworks"))
     })
-}
-
-/// The key that a variable sets: `LEAT_TOPOLOGY__EMAIL_PIPELINE__TASK__SEND__TIMEOUT` is `topology.email-pipeline.task.send.timeout`.
-///
-/// A shell has no variables with `-` in their name, so in the names of topologies and tasks `_` stands for it.
-fn key_of(variable: &str) -> Option<String> {
-    // Without a table it is no key of the configuration, such as `LEAT_LOG`.
-    let key = variable.strip_prefix("LEAT_")?;
-    if key != "DATA" && !key.contains("__") {
-        return None;
-    }
-    let mut parts: Vec<String> = key.to_ascii_lowercase().split("__").map(str::to_owned).collect();
-    if parts[0] == "topology" {
-        for index in [1, 3] {
-            if let Some(part) = parts.get_mut(index) {
-                *part = part.replace('_', "-");
-            }
-        }
-    }
-    Some(parts.join("."))
-}
-
-/// Keys whose value is a text whatever it looks like: a directory or a tenant may be named by a number.
-fn is_text(key: &str) -> bool {
-    key == "data"
-        || key.starts_with("jobs.")
-        || key.strip_prefix("trace.").is_some_and(|key| key != "enabled")
-        || key.strip_prefix("broker.").is_some_and(|key| !matches!(key, "eager" | "elision"))
-}
-
-/// What may be meant by a variable that nobody reads. Others are left alone: they may be those of another program.
-fn misspelt(variable: &str) -> Option<&'static str> {
-    const KNOWN: [&str; 7] = ["BLESS", "DATA", "FROZEN", "HOME", "LOG", "PROJECT", "WORKSPACE"];
-    let name = variable.strip_prefix("LEAT_").filter(|name| !KNOWN.contains(name))?;
-    settings::similar(name, &KNOWN)
-}
-
-/// A variable's text as the value that it looks like.
-fn parsed(text: &str) -> ValueKind {
-    match text {
-        "true" => true.into(),
-        "false" => false.into(),
-        number if number.parse::<i64>().is_ok() => number.parse::<i64>().unwrap_or_default().into(),
-        number if number.parse::<f64>().is_ok_and(f64::is_finite) => number.parse::<f64>().unwrap_or_default().into(),
-        text => text.into(),
-    }
-}
-
-fn hint(key: &str) -> String {
-    let parts: Vec<&str> = key.split('.').collect();
-    let known: &[&str] = match parts[..] {
-        [_] => &["broker", "data", "jobs", "topology", "trace"],
-        ["jobs", _] => &["files", "options", "keep"],
-        ["trace", _] => &["enabled", "to", "options", "keep"],
-        ["broker", _] => {
-            &["url", "durability", "eager", "elision", "admin_url", "tenant", "namespace", "token", "token_file", "ca_file"]
-        }
-        ["topology", _, _] => &["durability", "task"],
-        ["topology", _, "task", _, _] => &["timeout", "retry", "parallelism", "worker", "source", "sink", "settings"],
-        ["topology", _, "task", _, "retry", _] => &["attempts", "backoff", "max_backoff"],
-        _ => &[],
-    };
-    settings::hint(parts.last().copied().unwrap_or_default(), known)
 }
 
 #[cfg(test)]
@@ -409,11 +364,30 @@ mod tests {
 
     #[test]
     fn a_misspelt_variable_is_refused_and_a_strange_one_left_alone() {
-        for (name, meant) in [("LEAT_DAAT", "LEAT_DATA"), ("LEAT_FROZN", "LEAT_FROZEN"), ("LEAT_LOGS", "LEAT_LOG")] {
+        for (name, meant) in [
+            ("LEAT_DAAT", "LEAT_DATA"),
+            ("LEAT_FROZN", "LEAT_FROZEN"),
+            ("LEAT_LOGS", "LEAT_LOG"),
+            ("LEAT_BROKER_URL", "LEAT_BROKER__URL"),
+            ("LEAT_BROKER_TOKENFILE", "LEAT_BROKER__TOKEN_FILE"),
+            ("LEAT_TRACE_ENABLE", "LEAT_TRACE__ENABLED"),
+            ("LEAT_TOPOLOGY_MAIL_TASK_SEND_TIMEOUT", "LEAT_TOPOLOGY__NAME__TASK__NAME__KEY"),
+        ] {
             let error = load("", "", &[(name, "x")], &Flags::default()).expect_err(name).to_string();
             assert!(error.ends_with(&format!("did you mean `{meant}`?")), "{error}");
         }
-        for name in ["LEAT_LOG", "LEAT_HOME", "LEAT_TEST_ROLE", "LEAT_PICTURES", "LEAT_BUILD_VERSION", "LEATWORKS_HOME"] {
+        for name in [
+            "LEAT_LOG",
+            "LEAT_HOME",
+            "LEAT_TEST_ROLE",
+            "LEAT_PICTURES",
+            "LEAT_BUILD_VERSION",
+            "LEATWORKS_HOME",
+            "LEAT_PULSAR_URL",
+            "LEAT_BROKER_PORT",
+            "LEAT_BROKER_SERVICE_HOST",
+            "LEAT_TOPOLOGY_PORT_80_TCP",
+        ] {
             assert!(load("", "", &[(name, "x")], &Flags::default()).is_ok(), "{name}");
         }
     }
@@ -421,21 +395,91 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_refused_by_name() {
         for (file, words) in [
-            ("brokr = 1", "unknown key `brokr` in the configuration; did you mean `broker`?"),
+            ("brokr = 1", "leat.toml`; did you mean `broker`?"),
             ("[broker]\ntennant = 'x'", "did you mean `tenant`?"),
-            ("[broker]\nurll = 'x'", "unknown key `broker.urll` in the configuration; did you mean `url`?"),
+            ("[broker]\nurll = 'x'", "unknown key `broker.urll` in `"),
             ("[topology.email-pipeline.task.read-lines]\ntimeot = '1s'", "did you mean `timeout`?"),
             ("[topology.email-pipeline.task.read-lines.retry]\nattempt = 1", "did you mean `attempts`?"),
-            ("[topology.email-pipeline.task.read-line]\ntimeout = '1s'", "did you mean `read-lines`?"),
-            ("[topology.email-pipeline.task.read-lines]\ntimeout = 'soon'", "is no duration"),
-            ("[topology.email-pipeline.task.read-lines]\nparallelism = 0", "at least 1"),
-            ("[topology.email-pipeline.task.read-lines]\nworker = 'http://x'", "no HTTP worker"),
+            ("[topology.email-pipeline.task.read-line]\ntimeout = '1s'", "leat.toml`; did you mean `read-lines`?"),
+            (
+                "[topology.email-pipeline.task.read-lines]\nworker = 'http://x'",
+                "task.read-lines.worker`: the task is no HTTP worker",
+            ),
             ("[trace]\nenable = true", "did you mean `enabled`?"),
-            ("[trace]\nkeep = 'long'", "is no duration"),
             ("nonsense", "reading the configuration"),
         ] {
             let error = load("", file, &[], &Flags::default()).expect_err(file).to_string();
             assert!(error.contains(words), "{file}: {error}");
         }
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_its_key_and_its_place_whatever_it_is_about() {
+        let task = "topology.other.task.any";
+        for (key, value, words) in [
+            ("data", "5", "invalid type: integer `5`"),
+            ("data", "''", "it is empty"),
+            ("jobs.files", "''", "it is empty"),
+            ("trace.keep", "'long'", "is no duration"),
+            ("trace.enabled", "5", "expected a boolean"),
+            ("broker.url", "'embeded'", "did you mean `embedded`?"),
+            ("broker.durability", "'strong'", "`strong` is none of `power`"),
+            ("topology.other.durability", "'nonsense'", "`nonsense` is none of `power`"),
+            (&format!("{task}.timeout"), "'5 parsecs'", "\"5 parsecs\" is no duration"),
+            (&format!("{task}.timeout"), "5", "5 is no duration"),
+            (&format!("{task}.timeout"), "'0s'", "longer than zero"),
+            (&format!("{task}.timeout"), "'400d'", "\"400d\" is longer than 31 days"),
+            (&format!("{task}.parallelism"), "-1", "-1 is no whole number from 1 to 4096"),
+            (&format!("{task}.parallelism"), "0", "0 is no whole number"),
+            (&format!("{task}.parallelism"), "100000", "100000 is no whole number"),
+            (&format!("{task}.retry.attempts"), "0", "0 is no whole number from 1 to 1000"),
+            (&format!("{task}.retry.attempts"), "1001", "1001 is no whole number"),
+            (&format!("{task}.retry.backoff"), "'32d'", "longer than 31 days"),
+            ("topology.email-pipeline.task.read-lines.retry.backoff", "'2m'", "2m is longer than 30s"),
+        ] {
+            let file = format!("{key} = {value}");
+            let error = load("", &file, &[], &Flags::default()).expect_err(&file).to_string();
+            assert!(error.starts_with("in `") && error.contains(&format!("leat.toml`: `{key}`: ")), "{file}: {error}");
+            assert!(error.contains(words), "{file}: {error}");
+            let error = load(&file, "", &[], &Flags::default()).expect_err(&file).to_string();
+            assert!(error.contains(&format!("config.toml`: `{key}`: ")), "{file}: {error}");
+            let name = format!("LEAT_{}", key.replace('.', "__").replace('-', "_").to_uppercase());
+            let variable = (name.as_str(), value.trim_matches('\''));
+            match load("", "", &[variable], &Flags::default()) {
+                // A variable's text is a path whatever it looks like.
+                Ok(_) => assert_eq!((key, value), ("data", "5")),
+                Err(error) => assert!(error.to_string().starts_with(&format!("in the variable `{name}`: `{key}`: ")), "{error}"),
+            }
+        }
+        for (flags, words) in [
+            (Flags { data: Some(PathBuf::new()), ..Flags::default() }, "in the command line: `--data`: it is empty"),
+            (Flags { durability: Some("strong".to_owned()), ..Flags::default() }, "in the command line: `--durability`: "),
+        ] {
+            let error = load("", "", &[], &flags).expect_err(words).to_string();
+            assert!(error.starts_with(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_another_topology_is_doubted_if_it_is_nearly_this_one() {
+        let doubts = |file: &str, variables: &[(&str, &str)]| {
+            let (config, _) = load("", file, variables, &Flags::default()).unwrap();
+            (config.doubts("email-pipeline"), config)
+        };
+        for name in ["email-pipelin", "emial-pipeline", "email_pipeline"] {
+            let (doubts, _) = doubts(&format!("[topology.{name}]\ndurability = 'power'"), &[]);
+            assert!(matches!(doubts.as_slice(), [one] if one.contains(name) && one.contains("leat.toml`")), "{name}: {doubts:?}");
+        }
+        let variable = "LEAT_TOPOLOGY__EMAIL_PIPLINE__TASK__SEND__TIMEOUT";
+        assert!(doubts("", &[(variable, "5s")]).0[0].contains(variable));
+        let (none, config) = doubts("[topology.orders.task.a]\n[topology.email-pipeline-2]\n[topology.email-pipeline]", &[]);
+        assert_eq!(none, [""; 0]);
+        let known = |names: &[&'static str]| -> Vec<(&str, Vec<&str>)> { names.iter().map(|name| (*name, vec!["b"])).collect() };
+        let error = |names: &[&'static str]| config.fits(&known(names)).unwrap_err().to_string();
+        let all = ["email-pipeline", "email-pipeline-2", "orders"];
+        assert!(error(&all).contains("unknown key `topology.orders.task.a` in `"), "{}", error(&all));
+        assert!(error(&all[..2]).contains("unknown key `topology.orders` in `"), "{}", error(&all[..2]));
+        let (config, _) = load("[topology.of-another-project]", "[topology.orders.task.b]", &[], &Flags::default()).unwrap();
+        assert!(config.fits(&known(&all)).is_ok(), "all projects share the file at home");
     }
 }

@@ -42,6 +42,10 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Error, Self::Panic, Self::Timeout, Self::Permanent, Self::Undecodable, Self::WorkerDied];
+
     /// The word that the dead letter and the commands use.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -169,7 +169,9 @@ fn encode_all<T>(
 
 async fn open<T: Task>(setup: &Setup, encode: Encode<T::Out>) -> Result<Arc<dyn Handler>, TaskError> {
     let mut task: T = setup.settings()?;
-    task.start(setup).await?;
+    if !setup.is_check() {
+        task.start(setup).await?;
+    }
     Ok(Arc::new(RustTask { task, def: setup.task(), encode }))
 }
 
@@ -191,7 +193,9 @@ impl<T: Task> Handler for RustTask<T> {
 
 async fn open_folding<F: Fold>(setup: &Setup, encode: Encode<F::Out>) -> Result<Arc<dyn FoldHandler>, TaskError> {
     let mut fold: F = setup.settings()?;
-    fold.start(setup).await?;
+    if !setup.is_check() {
+        fold.start(setup).await?;
+    }
     Ok(Arc::new(RustFold { fold: Arc::new(fold), def: setup.task(), encode }))
 }
 

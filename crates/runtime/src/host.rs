@@ -60,12 +60,28 @@ pub async fn open_broker(config: &Config) -> Result<Arc<dyn Broker>, HostError> 
         "memory" => Ok(Arc::new(MemoryBroker::new(Limits::default()))),
         "embedded" => embedded(config).await,
         url if PULSAR.iter().any(|scheme| url.starts_with(scheme)) => pulsar(config).await,
-        other => {
-            let hint = crate::settings::hint(other, &BROKERS);
-            let known = "there are `embedded`, `memory`, and `pulsar://HOST:PORT` or `pulsar+ssl://HOST:PORT`";
-            Err(HostError::Unknown(format!("unknown broker `{other}`{hint}: {known}")))
-        }
+        other => Err(HostError::Unknown(known(other).err().unwrap_or_default())),
     }
+}
+
+/// Whether there is a broker of this name, or at such an address; it is not opened.
+///
+/// # Errors
+/// What may stand there.
+pub(crate) fn known(broker: &str) -> Result<(), String> {
+    if BROKERS.contains(&broker) || PULSAR.iter().any(|scheme| broker.starts_with(scheme)) {
+        return Ok(());
+    }
+    let hint = crate::settings::hint(broker, &BROKERS);
+    let there_are = "there are `embedded`, `memory`, and `pulsar://HOST:PORT` or `pulsar+ssl://HOST:PORT`";
+    Err(format!("unknown broker `{broker}`{hint}: {there_are}"))
+}
+
+/// Whether the broker that is named can be opened, as far as that is known without asking it.
+pub(crate) fn check(config: &Config) -> Result<(), HostError> {
+    known(&config.broker).map_err(HostError::Unknown)?;
+    let connect = |error| HostError::Connect { url: config.pulsar.url.clone(), error };
+    if config.is_pulsar() { config.pulsar.check().map_err(connect) } else { Ok(()) }
 }
 
 /// Connects to a Pulsar service. One that is away is waited for, a refusal is final.

@@ -14,8 +14,12 @@ const SIMILARITY_MIN: f64 = 0.75;
 /// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingsError {
-    #[error("{0}")]
-    Wrong(#[from] serde_json::Error),
+    #[error("{}{error}", within(.key))]
+    Wrong {
+        /// The key with the tables it stands in; empty if it is the whole.
+        key: String,
+        error: serde_json::Error,
+    },
     #[error("unknown key `{key}`{}", hint(.key, .known))]
     Unknown { key: String, known: &'static [&'static str] },
 }
@@ -26,9 +30,17 @@ pub(crate) fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Settin
     let empty = Value::Object(Map::new());
     let value = if value.is_null() { &empty } else { value };
     let mut unknown = None;
-    let settings = serde_ignored::deserialize(Table { value, known: &known }, |path| {
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(Table { value, known: &known }, &mut track);
+    let read = serde_ignored::deserialize(tracked, |path| {
         // serde_ignored writes an option as `?` in the path.
         unknown.get_or_insert_with(|| path.to_string().replace(".?", ""));
+    });
+    let settings = read.map_err(|error| {
+        let path = track.path();
+        // The path of the whole is written as a point.
+        let key = if path.iter().len() == 0 { String::new() } else { path.to_string() };
+        SettingsError::Wrong { key, error }
     })?;
     match unknown {
         None => Ok(settings),
@@ -37,6 +49,11 @@ pub(crate) fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Settin
             Err(SettingsError::Unknown { key, known })
         }
     }
+}
+
+/// The key in front of what is wrong with its value.
+fn within(key: &str) -> String {
+    if key.is_empty() { String::new() } else { format!("`{key}`: ") }
 }
 
 /// The known word that is most similar, if one is.
@@ -164,7 +181,8 @@ mod tests {
             (json!({"address": "b", "zzz": 1}), "unknown key `zzz`; known are `address`, `tls`"),
             (json!({"address": "b", "tls": {"verify": true, "more": 1}}), "unknown key `tls.more`"),
             (json!({}), "missing field `address`"),
-            (json!({"address": 1}), "invalid type: integer `1`, expected a string"),
+            (json!({"address": 1}), "`address`: invalid type: integer `1`, expected a string"),
+            (json!({"address": "b", "tls": {"verify": 1}}), "`tls.verify`: invalid type: integer `1`, expected a boolean"),
         ] {
             match from_value::<Server>(&value) {
                 Ok(_) => assert_eq!(words, "", "{value}"),

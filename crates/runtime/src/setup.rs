@@ -32,16 +32,27 @@ pub struct Setup {
     settings: Value,
     data: PathBuf,
     results: Results,
+    is_check: bool,
 }
 
 impl Setup {
     /// A setup; `settings` is the task's table of the runtime configuration, and null or empty if it has none.
     pub fn new(task: &'static TaskDef, settings: Value, data: PathBuf) -> Self {
-        Self { task, settings, data, results: Results::default() }
+        Self { task, settings, data, results: Results::default(), is_check: false }
     }
 
     pub(crate) fn with_results(self, results: Results) -> Self {
         Self { results, ..self }
+    }
+
+    /// This for a task of which nothing is wanted but whether it can be made of its settings.
+    pub(crate) fn for_check(self) -> Self {
+        Self { is_check: true, ..self }
+    }
+
+    /// Whether the task is not to be started, which may do anything.
+    pub(crate) fn is_check(&self) -> bool {
+        self.is_check
     }
 
     /// Says where the task lays its results, so that a run can tell it at its end.

@@ -5,7 +5,7 @@
 mod support;
 
 use leatworks::{
-    Context, Fold, Task, TaskError,
+    Context, Fold, Setup, Task, TaskError,
     control::{Access, Request, Response, Status},
     def::{BuiltinDef, Kind, TopologyDef},
     main_task, main_topology, open_fold, open_task,
@@ -33,13 +33,16 @@ const MANY_LINES: u64 = 50_000;
 
 type Case = (&'static str, fn());
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 14] = [
     ("help_version_and_drawings_go_to_standard_output", help_version_and_drawings_go_to_standard_output),
     ("a_run_ends_with_its_account", a_run_ends_with_its_account),
     ("a_topology_has_a_level_of_its_own", a_topology_has_a_level_of_its_own),
     ("dead_letters_are_shown_and_redriven", dead_letters_are_shown_and_redriven),
     ("a_running_topology_takes_messages_and_answers", a_running_topology_takes_messages_and_answers),
     ("a_wrong_configuration_is_refused_by_name", a_wrong_configuration_is_refused_by_name),
+    ("nearly_the_name_of_the_topology_is_warned_of", nearly_the_name_of_the_topology_is_warned_of),
+    ("a_check_makes_nothing_and_starts_no_task", a_check_makes_nothing_and_starts_no_task),
+    ("what_would_do_nothing_is_refused", what_would_do_nothing_is_refused),
     ("standard_input_can_be_the_source", standard_input_can_be_the_source),
     ("lines_go_to_standard_output_as_long_as_somebody_reads", lines_go_to_standard_output_as_long_as_somebody_reads),
     ("a_task_is_served", a_task_is_served),
@@ -125,6 +128,10 @@ impl Fold for Sum {
     type In = u64;
     type Out = (u64, u64, u64);
     type State = (u64, u64, u64);
+
+    async fn start(&mut self, setup: &Setup) -> Result<(), TaskError> {
+        Ok(fs::write(setup.data().with_file_name("started"), "")?)
+    }
 
     fn fold(&self, (count, sum, mixed): &mut Self::State, number: u64, _cx: &Context) -> Result<(), TaskError> {
         *count += 1;
@@ -325,18 +332,93 @@ fn a_running_topology_takes_messages_and_answers() {
 
 fn a_wrong_configuration_is_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
-    for (text, words) in [
-        ("[topology.moods.task.moody]\nsettings = { heald = true }", "unknown key `heald`; did you mean `healed`?"),
-        ("[topology.moods.task.mody]\ntimeout = '1s'", "did you mean `moody`?"),
-        ("[broker]\nurl = 'embeded'", "did you mean `embedded`?"),
-        ("[broker]\ndurability = 'strong'", "`strong`"),
-        ("[topology.moods]\ndurability = 'strong'", "`topology.moods`: durability `strong`"),
-        ("[topology.moods]\ndurabilty = 'power'", "did you mean `durability`?"),
+    let path = directory.path();
+    fs::write(path.join("in.txt"), "").unwrap();
+    for (role, text, words) in [
+        ("moody", "[topology.moods.task.moody]\nsettings = { heald = true }", "unknown key `heald`; did you mean `healed`?"),
+        ("moody", "[topology.moods.task.moody]\nsettings = { healed = 1 }", "`healed`: invalid type: integer `1`"),
+        ("moody", "[topology.moods.task.mody]\ntimeout = '1s'", "did you mean `moody`?"),
+        (
+            "moody",
+            "[topology.moods.task.moody]\nparallelism = 100000",
+            "in `leat.toml`: `topology.moods.task.moody.parallelism`: ",
+        ),
+        (
+            "moody",
+            "[broker]\nurl = 'embeded'",
+            "in `leat.toml`: `broker.url`: unknown broker `embeded`; did you mean `embedded`?",
+        ),
+        ("moody", "[broker]\nurl = 'pulsar://'", "is no address of a Pulsar service"),
+        ("moody", "[broker]\nurl = 'pulsar+ssl://127.0.0.1:1'", "no `ca_file` says"),
+        ("moody", "[broker]\ndurability = 'strong'", "`strong`"),
+        ("moody", "[topology.moods]\ndurability = 'strong'", "in `leat.toml`: `topology.moods.durability`: durability `strong`"),
+        ("moody", "[topology.moods]\ndurabilty = 'power'", "did you mean `durability`?"),
+        ("tally", "[topology.tally.task.out]\nsink = { path = 'in.txt/below' }", "`in.txt"),
+        ("tally", "[topology.tally.task.out]\nsink = { path = '.' }", "opening `.`: "),
+        ("tally", "[topology.tally.task.out]\nsink = { type = 'maildir', path = 'in.txt' }", "`in.txt`"),
     ] {
-        fs::write(directory.path().join("leat.toml"), text).unwrap();
-        let (code, _, err) = call("moody", directory.path(), &[]);
-        assert!(code == 3 && err.contains(words), "{code}: {err}");
+        fs::write(path.join("leat.toml"), text).unwrap();
+        for arguments in [&["check"][..], &[]] {
+            let (code, _, err) = call(role, path, arguments);
+            assert!(code == 3 && err.contains(words), "{text} {arguments:?}: {code}: {err}");
+        }
     }
+    fs::write(path.join("leat.toml"), "").unwrap();
+    let (code, _, err) = told(command("moody", path, &["check"]).env("LEAT_DATA", "").output().unwrap());
+    assert!(code == 3 && err.contains("in the variable `LEAT_DATA`: `data`: it is empty"), "{err}");
+    let (code, _, err) = call("moody", path, &["check", "--data", "in.txt"]);
+    assert!(code == 3 && err.contains("`in.txt` is no folder"), "{err}");
+}
+
+fn nearly_the_name_of_the_topology_is_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("leat.toml"), "[topology.mood.task.moody]\ntimeout = '1s'").unwrap();
+    for arguments in [&["check"][..], &[]] {
+        let (code, _, err) = call("moody", directory.path(), arguments);
+        assert!(code == 0 && err.contains("WARN") && err.contains("did you mean `topology.moods`?"), "{code}: {err}");
+    }
+}
+
+fn a_check_makes_nothing_and_starts_no_task() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    fs::write(path.join("in.txt"), "").unwrap();
+    fs::write(path.join("leat.toml"), "[topology.tally.task.out]\nsink = { path = 'made/later/out.jsonl' }").unwrap();
+    let (code, out, err) = call("tally", path, &["check"]);
+    assert!(code == 0 && out.contains("sinks are fine"), "{code}: {out}{err}");
+    assert!(!path.join("started").exists(), "`Sum` was started");
+    assert!(!path.join("made").exists() && !path.join("data").exists());
+    assert_eq!(call("tally", path, &[]).0, 0);
+    assert!(path.join("started").exists() && path.join("made/later/out.jsonl").exists());
+}
+
+fn what_would_do_nothing_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    fs::write(path.join("in.txt"), "").unwrap();
+    for (role, arguments, code, words) in [
+        ("tally", &["--message", "1"][..], 2, "`tally` is started by its sources, so `--message` would not be sent"),
+        ("moody", &["run", "--serve", "--message", "1"], 2, "send it by `moods send`"),
+        ("moody", &["run", "--listen", "127.0.0.1:0", "--message", "1"], 2, "`--message` would not be sent"),
+        ("moody", &["send", "moody"], 4, "no message in the input"),
+        ("moody", &["send", "bad"], 2, "the message is no JSON"),
+        ("moody", &["send", "-f", "in.txt"], 4, "no message in the input"),
+        ("moody", &["dlq", "list", "--edge", "moody-->kep"], 4, "has no edge `moody-->kep`; did you mean `moody-->keep`?"),
+        ("moody", &["dlq", "drop", "--yes", "--edge", "nope"], 4, "has no edge `nope`"),
+        ("moody", &["dlq", "list", "--cause", "nonsense"], 2, "worker-died"),
+    ] {
+        let (found, out, err) = call(role, path, arguments);
+        assert!(found == code && err.contains(words), "{arguments:?}: {found}: {out}{err}");
+    }
+    let mut piped = command("moody", path, &["send", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    piped.stdin.take().unwrap().write_all(b"1\n\nnojson\n").unwrap();
+    let (code, _, err) = told(piped.wait_with_output().unwrap());
+    assert!(code == 2 && err.contains("message 2 is no JSON"), "{code}: {err}");
+    assert!(!path.join("data").exists(), "nothing was sent or run");
+    let mut piped = command("moody", path, &["send", "moody"]).stdin(Stdio::piped()).spawn().unwrap();
+    piped.stdin.take().unwrap().write_all(b"1\n2\n").unwrap();
+    let (code, out, _) = told(piped.wait_with_output().unwrap());
+    assert_eq!((code, out.lines().count()), (0, 2), "{out}");
 }
 
 fn standard_input_can_be_the_source() {

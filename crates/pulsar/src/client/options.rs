@@ -1,5 +1,6 @@
 //! Where the service is, who asks, and what names are used there.
 
+use super::{error::Answer, net};
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -65,6 +66,15 @@ impl std::fmt::Debug for Secret {
 }
 
 impl PulsarOptions {
+    /// Whether a service can be asked by these, as far as that is known without asking it: the address is one, and with TLS there are certificates to trust.
+    ///
+    /// # Errors
+    /// Those that [`connect`](crate::PulsarBroker::connect) would give.
+    pub fn check(&self) -> Answer<()> {
+        let (tls, ..) = net::parts(&self.url)?;
+        if tls { net::tls_config(self, &self.url).map(drop) } else { Ok(()) }
+    }
+
     /// The token, from wherever it is.
     pub(crate) fn token_now(&self) -> std::io::Result<Option<String>> {
         match (&self.token, &self.token_file) {

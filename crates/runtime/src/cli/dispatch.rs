@@ -1,7 +1,7 @@
 //! `dispatch EDGE`: one dispatcher of one edge, in a process of its own. The binaries of topologies have it, and so has `leat`.
 
 use super::{
-    Common,
+    Common, check,
     exit::{Failure, INTERNAL, INVALID, NOTHING, OK},
     log::{self, LogFormat},
     output::{self, Output},
@@ -90,6 +90,9 @@ pub(super) async fn run(topology: &'static TopologyDef, config: &Config, job: &E
         return Err(Failure::new(INVALID, text));
     }
     let mut plan = config.plan(topology)?;
+    if !job.child {
+        check::doubt(config, topology);
+    }
     plan.make_topics = !job.topics_are_made;
     let writer = Writer::begin(&config.trace, topology.name).map_err(|error| Failure::new(INVALID, error))?;
     plan.tracer = writer.as_ref().map(Writer::tracer);
@@ -165,7 +168,7 @@ fn asked(signals: &Signals, what: Stop) -> impl Future<Output = ()> + Send + 'st
 }
 
 /// The edge that a person has written.
-fn find(topology: &'static TopologyDef, text: &str) -> Result<&'static EdgeDef, Failure> {
+pub(super) fn find(topology: &'static TopologyDef, text: &str) -> Result<&'static EdgeDef, Failure> {
     let wanted: String = text.chars().filter(|char| !char.is_whitespace()).collect();
     topology.edges.iter().find(|edge| edge.id == wanted).ok_or_else(|| {
         let known: Vec<&str> = topology.edges.iter().map(|edge| edge.id).collect();

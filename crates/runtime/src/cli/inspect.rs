@@ -5,13 +5,13 @@ use super::{
     output::{self, Output, table},
 };
 use crate::{
-    DeadLetter,
+    Cause, DeadLetter,
     config::Config,
     control::{Access, Filter, Listed, Outgoing, Request, Response, Sent, Status},
     def::TopologyDef,
 };
 use clap::{Args, Subcommand};
-use std::io::{BufRead, Read};
+use std::io::{self, IsTerminal};
 
 /// How long `send --wait` waits.
 const WAIT_MS: u64 = 60_000;
@@ -23,7 +23,7 @@ const LIST_MAX: usize = 100;
 pub(super) struct Send {
     /// The root task; may be left out if there is only one
     task: Option<String>,
-    /// The message as JSON
+    /// The message as JSON; without one, messages are read from standard input as by `--file -`
     message: Option<String>,
     /// Read messages from a file, one JSON value per line; `-` is standard input
     #[arg(short, long, value_name = "FILE", conflicts_with = "message")]
@@ -61,8 +61,8 @@ pub(super) struct Which {
     /// Those of one edge, such as `render-->|mail|send`
     #[arg(long)]
     edge: Option<String>,
-    /// Those of one cause: error, panic, timeout, permanent, undecodable, worker-died
-    #[arg(long)]
+    /// Those of one cause
+    #[arg(long, value_parser = Cause::ALL.map(Cause::as_str))]
     cause: Option<String>,
 }
 
@@ -123,7 +123,7 @@ pub(super) async fn send(topology: &'static TopologyDef, output: Output, config:
     let edge = ingress(topology, send.task.as_deref())?;
     let messages = messages(&send)?;
     if messages.is_empty() {
-        return Err(Failure::new(NOTHING, "there is no message to send"));
+        return Err(Failure::new(NOTHING, "there is no message in the input"));
     }
     let wait = send.wait;
     let response = ask(config, |access| {
@@ -165,33 +165,40 @@ fn ingress(topology: &'static TopologyDef, task: Option<&str>) -> Result<String,
     }
 }
 
+/// The messages that were given: one on the command line, or one on each line of a file or of what is piped in.
 fn messages(send: &Send) -> Result<Vec<Outgoing>, Failure> {
-    let outgoing = |payload: String| Outgoing { payload, key: send.key.clone() };
-    let Some(file) = &send.file else {
-        let text = send.message.clone().unwrap_or_else(|| "{}".to_owned());
-        serde_json::from_str::<serde_json::Value>(&text)
-            .map_err(|error| Failure::new(USAGE, format!("the message is no JSON: {error}")))?;
-        return Ok(vec![outgoing(text)]);
-    };
-    let failed = |error: std::io::Error| Failure::new(INVALID, format!("reading `{file}`: {error}"));
-    let input: Box<dyn Read> =
-        if file == "-" { Box::new(std::io::stdin()) } else { Box::new(std::fs::File::open(file).map_err(failed)?) };
-    let mut messages = Vec::new();
-    for line in std::io::BufReader::new(input).lines() {
-        let line = line.map_err(failed)?;
-        if !line.trim().is_empty() {
-            messages.push(outgoing(line));
+    let outgoing = |payload: &str| Outgoing { payload: payload.to_owned(), key: send.key.clone() };
+    let failed = |place: &str, error| Failure::new(INVALID, format!("reading {place}: {error}"));
+    let text = match (&send.message, send.file.as_deref()) {
+        (Some(message), _) => return check_json(message, "the message").map(|()| vec![outgoing(message)]),
+        (None, None) if io::stdin().is_terminal() => {
+            return Err(Failure::new(USAGE, "no message: give one as JSON, or a file of them by `--file`"));
         }
+        (None, None | Some("-")) => io::read_to_string(io::stdin()).map_err(|error| failed("standard input", error))?,
+        (None, Some(file)) => std::fs::read_to_string(file).map_err(|error| failed(&format!("`{file}`"), error))?,
+    };
+    let lines = text.lines().filter(|line| !line.trim().is_empty()).enumerate();
+    lines.map(|(number, line)| check_json(line, &format!("message {}", number + 1)).map(|()| outgoing(line))).collect()
+}
+
+fn check_json(text: &str, what: &str) -> Result<(), Failure> {
+    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::new(USAGE, format!("{what} is no JSON: {error}; a text needs its quotes: '\"text\"'"))),
     }
-    Ok(messages)
 }
 
 pub(super) async fn dlq(
     topology: &'static TopologyDef,
     output: Output,
     config: &Config,
-    command: DlqCommand,
+    mut command: DlqCommand,
 ) -> Result<u8, Failure> {
+    use DlqCommand::{Drop, List, Redrive, Show};
+    let (List(which) | Show(which) | Redrive(which) | Drop { which, .. }) = &mut command;
+    if let Some(edge) = &mut which.edge {
+        *edge = super::dispatch::find(topology, edge)?.id.to_owned();
+    }
     match command {
         DlqCommand::List(which) => list(topology, output, config, which, LIST_MAX, list_text).await,
         DlqCommand::Show(which) => list(topology, output, config, which, LIST_MAX, show_text).await,

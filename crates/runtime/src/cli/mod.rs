@@ -1,5 +1,6 @@
 //! The command lines of the generated binaries: one for a topology, one for a task.
 
+mod check;
 mod dispatch;
 mod exit;
 mod inspect;

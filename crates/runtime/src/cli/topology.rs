@@ -1,7 +1,7 @@
 //! The command line of a topology's binary.
 
 use super::{
-    Common,
+    Common, check,
     dispatch::{self, DispatchFlags},
     exit::{DEAD_LETTERS, Failure, INTERNAL, INVALID, OK, OUTPUT_CLOSED, USAGE},
     inspect::{self, DlqCommand, Send},
@@ -17,12 +17,11 @@ use crate::{
     Counts,
     config::Config,
     control,
-    def::{Kind, TopologyDef},
-    host, job,
+    def::TopologyDef,
+    host,
     plan::{Plan, TaskPlan},
     run::{self, Prepared, Report, RunOptions},
     settings::DurationText,
-    sink, source,
     trace::Writer,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -51,7 +50,7 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Check the configuration, and that the sources can be opened
+    /// Check the configuration, the settings of the tasks, and that sources and sinks can be opened; nothing is made
     Check,
     /// Send messages to a root task
     Send(Send),
@@ -194,7 +193,7 @@ async fn perform(topology: &'static TopologyDef, cli: Cli) -> Result<u8, Failure
         }
         Some(Command::Dispatch(flags)) => dispatch::run(topology, &config()?, &flags.job(&common)).await,
         Some(Command::Graph { format }) => graph(topology, format),
-        Some(Command::Check) => check(topology, common.output, &config()?),
+        Some(Command::Check) => check::check(topology, common.output, &config()?).await,
         Some(Command::Send(send)) => inspect::send(topology, common.output, &config()?, send).await,
         Some(Command::Status) => inspect::status(topology, common.output, &config()?).await,
         Some(Command::Trace { id }) => trace::show(topology, common.output, &config()?, &id).await,
@@ -213,62 +212,14 @@ fn graph(topology: &TopologyDef, format: Format) -> Result<u8, Failure> {
     Ok(OK)
 }
 
-fn check(topology: &'static TopologyDef, output: Output, config: &Config) -> Result<u8, Failure> {
-    let plan = config.plan(topology)?;
-    let problems = problems(&plan);
-    if !problems.is_empty() {
-        return Err(Failure::new(INVALID, problems.join("\nerror: ")));
-    }
-    let checked = serde_json::json!({
-        "schema": "leat.check/v1",
-        "topology": topology.name,
-        "tasks": topology.tasks.len(),
-        "edges": topology.edges.len(),
-        "data": config.data,
-        "broker": config.broker,
-    });
-    output::show(output, &checked, |_| {
-        let (tasks, edges) = (topology.tasks.len(), topology.edges.iter().filter(|edge| edge.from.is_some()).count());
-        format!(
-            "{}: {tasks} tasks, {edges} edges, configuration and sources are fine; data in {}\n",
-            topology.name,
-            config.data.display()
-        )
-    })?;
-    Ok(OK)
-}
-
-fn problems(plan: &Plan) -> Vec<String> {
-    let mut problems = Vec::new();
-    for task in &plan.tasks {
-        let name = task.def.name;
-        if let Some(Err(error)) = task.source.as_ref().map(source::check) {
-            problems.push(format!("source of task `{name}`: {error}"));
-        }
-        if let Some(Err(error)) = task.sink.as_ref().map(sink::check) {
-            problems.push(format!("task `{name}`: {error}"));
-        }
-        if let (Kind::Job(def), None) = (&task.def.kind, &task.worker)
-            && let Err(error) = job::check(plan, def)
-        {
-            problems.push(format!("task `{name}`: {error}"));
-        }
-        if let (Kind::Worker { .. } | Kind::Job(_), Some(url)) = (task.def.kind, &task.worker)
-            && let Err(error) = crate::worker::client(url, task.def, plan.topology, task.timeout)
-        {
-            problems.push(format!("task `{name}`: {error}"));
-        }
-    }
-    problems
-}
-
 async fn execute(topology: &'static TopologyDef, common: &Common, config: Config, run: Run) -> Result<u8, Failure> {
+    let options = options(topology, &run)?;
     let mut plan = config.plan(topology)?;
+    check::doubt(&config, topology);
     // With `-o json` standard output is one JSON value: the report.
     plan.console.on_stderr = common.output == Output::Json;
     let writer = Writer::begin(&config.trace, topology.name).map_err(|error| Failure::new(INVALID, error))?;
     plan.tracer = writer.as_ref().map(Writer::tracer);
-    let options = options(&run)?;
     let signals = Signals::listen(true).map_err(|error| Failure::new(INTERNAL, format!("listening for signals: {error}")))?;
     let mut stop = signals.stop.clone();
     let broker = tokio::select! {
@@ -324,7 +275,9 @@ async fn execute(topology: &'static TopologyDef, common: &Common, config: Config
     }
     let given_up = report.given_up();
     if given_up > 0 {
-        super::output::tell(&format!("{:>12} {given_up} given up: `{} dlq list` shows why", "Note", topology.name));
+        // The binary is rarely where a shell looks for programs, so its name alone is nothing to type.
+        let text = format!("`leat dlq list {}`, or `dlq list` of this binary, shows why", topology.name);
+        super::output::tell(&format!("{:>12} {given_up} given up: {text}", "Note"));
     }
     Ok(if run.flags.fail_on_dlq && given_up > 0 { DEAD_LETTERS } else { OK })
 }
@@ -376,12 +329,23 @@ fn sink_files(plan: &Plan) -> Vec<(&'static str, PathBuf)> {
     plan.tasks.iter().filter_map(path).collect()
 }
 
-fn options(run: &Run) -> Result<RunOptions, Failure> {
+/// How a run is meant.
+fn options(topology: &TopologyDef, run: &Run) -> Result<RunOptions, Failure> {
     let flags = &run.flags;
     let serve = flags.serve || flags.listen.listen.is_some();
     let mut options =
         RunOptions { input: run.input.clone(), serve, fresh: flags.fresh, elsewhere: flags.elsewhere, ..RunOptions::default() };
     if let Some(message) = &flags.message {
+        let name = topology.name;
+        let instead = match (topology.tasks.iter().any(|task| task.source.is_some()), serve) {
+            (true, _) => format!("`{name}` is started by its sources"),
+            (false, true) => "a run that serves waits for what is sent".to_owned(),
+            (false, false) => String::new(),
+        };
+        if !instead.is_empty() {
+            let text = format!("{instead}, so `--message` would not be sent: leave it out, and send it by `{name} send`");
+            return Err(Failure::new(USAGE, text));
+        }
         options.message =
             serde_json::from_str(message).map_err(|error| Failure::new(USAGE, format!("`--message` is no JSON: {error}")))?;
     }

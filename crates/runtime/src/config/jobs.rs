@@ -1,6 +1,6 @@
 //! `[jobs]`: where jobs keep their files, and for how long.
 
-use super::ConfigError;
+use super::{Fault, values};
 use crate::settings::DurationText;
 use leatworks_jobs::{JobError, Location};
 use serde::Deserialize;
@@ -43,8 +43,8 @@ impl JobsConfig {
 }
 
 /// A place that a person has written: an address, or a folder.
-pub(super) fn location(key: &str, place: String, options: BTreeMap<String, String>) -> Result<Location, ConfigError> {
-    let wrong = |error: JobError| ConfigError::Wrong(format!("`{key}`: {error}"));
+pub(super) fn location(key: &str, place: String, options: BTreeMap<String, String>) -> Result<Location, Fault> {
+    let wrong = |error: JobError| Fault { key: key.to_owned(), text: error.to_string() };
     match place.contains("://") {
         true => Ok(Location { url: place, options }),
         false => Location::folder(Path::new(&place)).map_err(wrong),
@@ -54,6 +54,7 @@ pub(super) fn location(key: &str, place: String, options: BTreeMap<String, Strin
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct JobsTable {
+    #[serde(deserialize_with = "values::text")]
     files: Option<String>,
     options: BTreeMap<String, String>,
     keep: Option<DurationText>,
@@ -61,7 +62,7 @@ pub(super) struct JobsTable {
 
 impl JobsTable {
     /// This, over what was there.
-    pub(super) fn over(self, mut jobs: JobsConfig) -> Result<JobsConfig, ConfigError> {
+    pub(super) fn over(self, mut jobs: JobsConfig) -> Result<JobsConfig, Fault> {
         if let Some(place) = self.files {
             jobs.files = location("jobs.files", place, self.options)?;
         }

@@ -1,19 +1,21 @@
 //! What the configuration says of one task.
 
-use super::ConfigError;
+use super::{Fault, values};
 use crate::{
     def::Retry,
     plan::{Builtin, TaskPlan},
-    settings::DurationText,
 };
 use serde::Deserialize;
 use serde_json::Value;
+use std::time::Duration;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct TaskConfig {
-    timeout: Option<DurationText>,
+    #[serde(deserialize_with = "values::timeout")]
+    timeout: Option<Duration>,
     retry: RetryConfig,
+    #[serde(deserialize_with = "values::parallelism")]
     parallelism: Option<usize>,
     worker: Option<String>,
     source: Option<Value>,
@@ -24,45 +26,46 @@ pub(super) struct TaskConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct RetryConfig {
+    #[serde(deserialize_with = "values::attempts")]
     attempts: Option<u32>,
-    backoff: Option<DurationText>,
-    max_backoff: Option<DurationText>,
+    #[serde(deserialize_with = "values::duration")]
+    backoff: Option<Duration>,
+    #[serde(deserialize_with = "values::duration")]
+    max_backoff: Option<Duration>,
 }
 
 /// Lays it over the task.
-pub(super) fn apply(task: &mut TaskPlan, config: &TaskConfig) -> Result<(), ConfigError> {
-    let wrong = |text: &str| ConfigError::Wrong(format!("`topology.{}.task.{}`: {text}", task.def.topology, task.def.name));
+pub(super) fn apply(task: &mut TaskPlan, config: &TaskConfig) -> Result<(), Fault> {
+    let table = format!("topology.{}.task.{}", task.def.topology, task.def.name);
+    let wrong = |key: &str, text: &str| Fault { key: format!("{table}.{key}"), text: text.to_owned() };
     let Retry { attempts, backoff, max_backoff } = task.retry;
     let retry = Retry {
         attempts: config.retry.attempts.unwrap_or(attempts),
-        backoff: config.retry.backoff.map_or(backoff, |text| text.0),
-        max_backoff: config.retry.max_backoff.map_or(max_backoff, |text| text.0),
+        backoff: config.retry.backoff.unwrap_or(backoff),
+        max_backoff: config.retry.max_backoff.unwrap_or(max_backoff),
     };
-    if retry.attempts == 0 {
-        return Err(wrong("`retry.attempts` is at least 1"));
-    }
-    if config.parallelism == Some(0) {
-        return Err(wrong("`parallelism` is at least 1"));
-    }
-    if config.timeout.is_some_and(|timeout| timeout.0.is_zero()) {
-        return Err(wrong("`timeout` is longer than zero"));
+    // What the project says by itself is its own affair: one of the two may be the usual value.
+    if retry != task.retry && retry.max_backoff < retry.backoff {
+        let key = if config.retry.max_backoff.is_some() { "retry.max_backoff" } else { "retry.backoff" };
+        let (backoff, max) = (humantime::format_duration(retry.backoff), humantime::format_duration(retry.max_backoff));
+        return Err(wrong(key, &format!("waits grow from `backoff` to `max_backoff`, and {backoff} is longer than {max}")));
     }
     if config.worker.is_some() && task.worker.is_none() {
-        return Err(wrong("it is no HTTP worker, so it has no `worker` address"));
+        return Err(wrong("worker", "the task is no HTTP worker, so it has no address of one"));
     }
     if config.sink.is_some() && task.sink.is_none() {
-        return Err(wrong("it is no sink"));
+        return Err(wrong("sink", "the task is no sink"));
     }
     let source = match &config.source {
-        Some(options) => Some(merged(task.source.as_ref(), options).ok_or_else(|| wrong("`source` needs a `type`"))?),
+        Some(options) => Some(merged(task.source.as_ref(), options).ok_or_else(|| wrong("source", "it needs a `type`"))?),
         None => task.source.clone(),
     };
     let sink = match &config.sink {
-        Some(options) => Some(merged(task.sink.as_ref(), options).ok_or_else(|| wrong("`sink` needs a `type`"))?),
+        Some(options) => Some(merged(task.sink.as_ref(), options).ok_or_else(|| wrong("sink", "it needs a `type`"))?),
         None => task.sink.clone(),
     };
     task.retry = retry;
-    task.timeout = config.timeout.map_or(task.timeout, |text| text.0);
+    task.timeout = config.timeout.unwrap_or(task.timeout);
     task.parallelism = config.parallelism.unwrap_or(task.parallelism);
     task.worker = config.worker.clone().or_else(|| task.worker.take());
     (task.source, task.sink) = (source, sink);

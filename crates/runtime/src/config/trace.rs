@@ -1,6 +1,6 @@
 //! `[trace]`: whether what is done with each message is written down, and where.
 
-use super::{ConfigError, jobs::location};
+use super::{Fault, jobs::location, values};
 use crate::settings::DurationText;
 use leatworks_jobs::Location;
 use serde::Deserialize;
@@ -36,6 +36,7 @@ impl TraceConfig {
 #[serde(default)]
 pub(super) struct TraceTable {
     enabled: Option<bool>,
+    #[serde(deserialize_with = "values::text")]
     to: Option<String>,
     options: BTreeMap<String, String>,
     keep: Option<DurationText>,
@@ -43,7 +44,7 @@ pub(super) struct TraceTable {
 
 impl TraceTable {
     /// This, over what was there.
-    pub(super) fn over(self, mut trace: TraceConfig) -> Result<TraceConfig, ConfigError> {
+    pub(super) fn over(self, mut trace: TraceConfig) -> Result<TraceConfig, Fault> {
         trace.enabled = self.enabled.unwrap_or(trace.enabled);
         if let Some(place) = self.to {
             trace.place = location("trace.to", place, self.options)?;

@@ -51,10 +51,11 @@ pub(crate) async fn open(sink: &Builtin, console: &Console) -> Result<Arc<dyn Ha
     }
 }
 
-/// Whether the kind and the options of a sink are known.
+/// Whether the kind and the options of a sink are known, and what it writes to can be opened as far as that is known without making anything.
 pub(crate) fn check(sink: &Builtin) -> Result<(), TaskError> {
     match sink.kind.as_str() {
-        "jsonl" | "maildir" => sink.options::<FileOptions>("sink").map(|_| ()),
+        "jsonl" => sink.options::<FileOptions>("sink").and_then(|options| writable(&options.path, false)),
+        "maildir" => sink.options::<FileOptions>("sink").and_then(|options| writable(&options.path, true)),
         "stdout" => sink.options::<NoOptions>("sink").map(|_| ()),
         other => Err(unknown(other)),
     }
@@ -62,6 +63,21 @@ pub(crate) fn check(sink: &Builtin) -> Result<(), TaskError> {
 
 fn unknown(kind: &str) -> TaskError {
     TaskError::permanent(format!("unknown sink type `{kind}`{}", crate::settings::hint(kind, &KINDS)))
+}
+
+/// Whether a file, or a folder, is there and may be written, or can be made: then the first folder above it that is there may be written.
+fn writable(path: &Path, is_folder: bool) -> Result<(), TaskError> {
+    let wrong = |error: String| TaskError::permanent(format!("opening `{}`: {error}", path.display()));
+    for (above, found) in path.ancestors().enumerate() {
+        let found = if found.as_os_str().is_empty() { Path::new(".") } else { found };
+        let Ok(metadata) = fs::metadata(found) else { continue };
+        return match (metadata.is_dir(), above > 0 || is_folder) {
+            (true, false) => Err(wrong("it is a folder".to_owned())),
+            (false, true) => Err(wrong(format!("`{}` is no folder", found.display()))),
+            _ => rustix::fs::access(found, rustix::fs::Access::WRITE_OK).map_err(|error| wrong(error.to_string())),
+        };
+    }
+    Ok(())
 }
 
 #[derive(Deserialize)]
