@@ -30,6 +30,11 @@ use std::future::Future;
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no fold: it does not implement `leatworks::Fold`",
+    label = "it lacks `impl leatworks::Fold for {Self}`",
+    note = "if it implements `leatworks::Task`, remove `kind = \"fold\"` from its `[[topology.task]]`"
+)]
 pub trait Fold: DeserializeOwned + Send + Sync + 'static {
     /// What it takes.
     type In: DeserializeOwned + Send;

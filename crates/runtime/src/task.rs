@@ -24,6 +24,11 @@ use std::future::Future;
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no task: it does not implement `leatworks::Task`",
+    label = "it lacks `impl leatworks::Task for {Self}`",
+    note = "if it implements `leatworks::Fold`, put `kind = \"fold\"` into its `[[topology.task]]`"
+)]
 pub trait Task: DeserializeOwned + Send + Sync + 'static {
     /// What it takes.
     type In: DeserializeOwned + Send;
