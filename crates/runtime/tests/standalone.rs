@@ -128,10 +128,14 @@ impl Running {
 
     /// Posts a body; the status and what is answered.
     async fn post(&self, path: &str, body: &str) -> (u16, Value) {
+        self.post_of(path, body, body.len()).await
+    }
+
+    /// Posts the beginning of a body of this length.
+    async fn post_of(&self, path: &str, body: &str, length: usize) -> (u16, Value) {
         let mut stream = TcpStream::connect(self.http).await.unwrap();
         let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
+            "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
         );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -213,6 +217,7 @@ async fn what_is_submitted_and_no_task_is_refused_with_a_reason() {
         ("/tasks/submit_raw", "nonsense", 400),
         ("/tasks/fetch-users/submit", "nonsense", 400),
         ("/tasks/nobody/submit", "{}", 404),
+        ("/tasks/%ff/submit", "{}", 400),
         ("/tasks/submit_raw", r#"{"type": "../x", "task": {}}"#, 404),
     ] {
         let (found, answer) = running.post(path, body).await;
@@ -221,6 +226,13 @@ async fn what_is_submitted_and_no_task_is_refused_with_a_reason() {
     }
     let large = format!("{{\"a\": \"{}\"}}", "x".repeat(6 << 20));
     assert_eq!(running.post("/tasks/fetch-users/submit", &large).await.0, 413);
+    // So much of it is not even read to its end.
+    let read = "x".repeat((10 << 20) + 1);
+    for path in ["/tasks/fetch-users/submit", "/tasks/submit_raw"] {
+        let (status, answer) = running.post_of(path, &read, 60 << 20).await;
+        assert_eq!((status, &answer["successful"]), (413, &json!(false)), "{path}");
+        assert!(answer["error"].as_str().is_some_and(|error| error.contains("5242880 bytes")), "{path}: {answer}");
+    }
     running.end().await;
 }
 

@@ -5,7 +5,10 @@ use crate::{Codec, ids};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, State},
+    extract::{
+        DefaultBodyLimit, Path, State,
+        rejection::{BytesRejection, PathRejection},
+    },
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -32,14 +35,30 @@ pub(super) fn router(submit: Arc<Submit>) -> Router {
         .with_state(submit)
 }
 
-async fn typed(State(submit): State<Arc<Submit>>, Path(kind): Path<String>, body: Bytes) -> Response {
+async fn typed(
+    State(submit): State<Arc<Submit>>,
+    kind: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let Path(kind) = match kind {
+        Ok(kind) => kind,
+        Err(error) => return refused(error.status(), &error.body_text()),
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(error) => return unread(&submit, &error),
+    };
     match serde_json::from_slice::<&RawValue>(&body) {
         Ok(task) => publish(&submit, &Envelope { kind: Cow::Owned(kind), task }).await,
         Err(error) => refused(StatusCode::BAD_REQUEST, &format!("the task is no JSON: {error}")),
     }
 }
 
-async fn raw(State(submit): State<Arc<Submit>>, body: Bytes) -> Response {
+async fn raw(State(submit): State<Arc<Submit>>, body: Result<Bytes, BytesRejection>) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(error) => return unread(&submit, &error),
+    };
     match serde_json::from_slice::<Envelope<'_>>(&body) {
         Ok(envelope) => publish(&submit, &envelope).await,
         Err(error) => refused(StatusCode::BAD_REQUEST, &format!("a task is `{{\"type\": …, \"task\": …}}`: {error}")),
@@ -72,6 +91,18 @@ async fn publish(submit: &Submit, envelope: &Envelope<'_>) -> Response {
             refused(status, &error.to_string())
         }
     }
+}
+
+/// A body that was not taken in: mostly it is too long, and then nothing of the broker was asked.
+fn unread(submit: &Submit, error: &BytesRejection) -> Response {
+    let status = error.status();
+    let text = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            format!("the task is too large: a message has at most {} bytes", submit.select.broker.max_message_bytes())
+        }
+        _ => error.body_text(),
+    };
+    refused(status, &text)
 }
 
 fn refused(status: StatusCode, error: &str) -> Response {
