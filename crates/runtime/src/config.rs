@@ -202,6 +202,12 @@ impl Config {
             layers.extend(Layer::of_variable(name, text)?);
         }
         let (root, places) = layers::merged(&layers)?;
+        for (topology, config) in &root.topology {
+            for (task, config) in &config.task {
+                let checked = config.retry.check(&format!("topology.{topology}.task.{task}"));
+                checked.map_err(|fault| places.wrong(fault))?;
+            }
+        }
         let data = flags.data()?.or(root.data).or_else(|| Some(home?.join(project))).ok_or(ConfigError::NoData)?;
         let configured = root.broker;
         let broker = flags.broker.as_ref().or(configured.url.as_ref()).map_or_else(|| "embedded".to_owned(), String::clone);
@@ -435,7 +441,6 @@ mod tests {
             (&format!("{task}.retry.attempts"), "0", "0 is no whole number from 1 to 1000"),
             (&format!("{task}.retry.attempts"), "1001", "1001 is no whole number"),
             (&format!("{task}.retry.backoff"), "'32d'", "longer than 31 days"),
-            ("topology.email-pipeline.task.read-lines.retry.backoff", "'2m'", "2m is longer than 30s"),
         ] {
             let file = format!("{key} = {value}");
             let error = load("", &file, &[], &Flags::default()).expect_err(&file).to_string();
@@ -451,6 +456,10 @@ mod tests {
                 Err(error) => assert!(error.to_string().starts_with(&format!("in the variable `{name}`: `{key}`: ")), "{error}"),
             }
         }
+        let (waits, longest) = (format!("{task}.retry.backoff = '2m'"), format!("{task}.retry.max_backoff = '1m'"));
+        let error = load(&waits, &longest, &[], &Flags::default()).expect_err("they contradict each other").to_string();
+        assert!(error.contains(&format!("leat.toml`: `{task}.retry.max_backoff`: 1m is shorter than `backoff`")), "{error}");
+        assert!(load("", &waits, &[], &Flags::default()).is_ok(), "as in a project, one of the two alone is fine");
         for (flags, words) in [
             (Flags { data: Some(PathBuf::new()), ..Flags::default() }, "in the command line: `--data`: it is empty"),
             (Flags { durability: Some("strong".to_owned()), ..Flags::default() }, "in the command line: `--durability`: "),

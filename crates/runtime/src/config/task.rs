@@ -14,7 +14,7 @@ use std::time::Duration;
 pub(super) struct TaskConfig {
     #[serde(deserialize_with = "values::timeout")]
     timeout: Option<Duration>,
-    retry: RetryConfig,
+    pub(super) retry: RetryConfig,
     #[serde(deserialize_with = "values::parallelism")]
     parallelism: Option<usize>,
     worker: Option<String>,
@@ -25,13 +25,25 @@ pub(super) struct TaskConfig {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct RetryConfig {
+pub(super) struct RetryConfig {
     #[serde(deserialize_with = "values::attempts")]
     attempts: Option<u32>,
     #[serde(deserialize_with = "values::duration")]
     backoff: Option<Duration>,
     #[serde(deserialize_with = "values::duration")]
     max_backoff: Option<Duration>,
+}
+
+impl RetryConfig {
+    /// What contradicts itself. What goes together with what the project says is for a run: the longest wait is the longest, whatever the first one is.
+    pub(super) fn check(&self, table: &str) -> Result<(), Fault> {
+        let (Some(backoff), Some(max)) = (self.backoff, self.max_backoff) else { return Ok(()) };
+        if max >= backoff {
+            return Ok(());
+        }
+        let text = format!("{} is shorter than `backoff`: waits grow from that to this", humantime::format_duration(max));
+        Err(Fault { key: format!("{table}.retry.max_backoff"), text })
+    }
 }
 
 /// Lays it over the task.
@@ -44,12 +56,6 @@ pub(super) fn apply(task: &mut TaskPlan, config: &TaskConfig) -> Result<(), Faul
         backoff: config.retry.backoff.unwrap_or(backoff),
         max_backoff: config.retry.max_backoff.unwrap_or(max_backoff),
     };
-    // What the project says by itself is its own affair: one of the two may be the usual value.
-    if retry != task.retry && retry.max_backoff < retry.backoff {
-        let key = if config.retry.max_backoff.is_some() { "retry.max_backoff" } else { "retry.backoff" };
-        let (backoff, max) = (humantime::format_duration(retry.backoff), humantime::format_duration(retry.max_backoff));
-        return Err(wrong(key, &format!("waits grow from `backoff` to `max_backoff`, and {backoff} is longer than {max}")));
-    }
     if config.worker.is_some() && task.worker.is_none() {
         return Err(wrong("worker", "the task is no HTTP worker, so it has no address of one"));
     }
