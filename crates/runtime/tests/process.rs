@@ -33,7 +33,7 @@ const MANY_LINES: u64 = 50_000;
 
 type Case = (&'static str, fn());
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 15] = [
     ("help_version_and_drawings_go_to_standard_output", help_version_and_drawings_go_to_standard_output),
     ("a_run_ends_with_its_account", a_run_ends_with_its_account),
     ("a_topology_has_a_level_of_its_own", a_topology_has_a_level_of_its_own),
@@ -42,6 +42,7 @@ const CASES: [Case; 14] = [
     ("a_wrong_configuration_is_refused_by_name", a_wrong_configuration_is_refused_by_name),
     ("nearly_the_name_of_the_topology_is_warned_of", nearly_the_name_of_the_topology_is_warned_of),
     ("a_check_makes_nothing_and_starts_no_task", a_check_makes_nothing_and_starts_no_task),
+    ("a_filter_of_the_log_that_is_none_is_warned_of", a_filter_of_the_log_that_is_none_is_warned_of),
     ("what_would_do_nothing_is_refused", what_would_do_nothing_is_refused),
     ("standard_input_can_be_the_source", standard_input_can_be_the_source),
     ("lines_go_to_standard_output_as_long_as_somebody_reads", lines_go_to_standard_output_as_long_as_somebody_reads),
@@ -390,6 +391,14 @@ fn a_check_makes_nothing_and_starts_no_task() {
     assert!(!path.join("made").exists() && !path.join("data").exists());
     assert_eq!(call("tally", path, &[]).0, 0);
     assert!(path.join("started").exists() && path.join("made/later/out.jsonl").exists());
+}
+
+fn a_filter_of_the_log_that_is_none_is_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    for (filter, warned) in [("leatworks=nonsense", true), ("warn,leatworks=debug", false)] {
+        let (code, _, err) = told(command("moody", directory.path(), &["check"]).env("LEAT_LOG", filter).output().unwrap());
+        assert!(code == 0 && err.contains("`LEAT_LOG` is no filter") == warned, "{filter}: {code}: {err}");
+    }
 }
 
 fn what_would_do_nothing_is_refused() {

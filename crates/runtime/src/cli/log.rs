@@ -44,7 +44,11 @@ pub(crate) fn init(verbose: u8, quiet: bool, format: LogFormat, place: &[(&str, 
 }
 
 fn write_as(format: LogFormat, level: &str, colour: bool, place: &[(&str, &str)]) {
-    let filter = EnvFilter::try_from_env("LEAT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let chosen = std::env::var("LEAT_LOG").ok().map(EnvFilter::try_new).transpose();
+    let (filter, wrong) = match chosen {
+        Ok(chosen) => (chosen.unwrap_or_else(|| EnvFilter::new(level)), None),
+        Err(error) => (EnvFilter::new(level), Some(error)),
+    };
     let lines =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).with_target(false);
     // Somebody who embeds this may have set logging up already; theirs stays.
@@ -57,6 +61,9 @@ fn write_as(format: LogFormat, level: &str, colour: bool, place: &[(&str, &str)]
             lines.json().event_format(placed).try_init().is_ok()
         }
     };
+    if let Some(error) = wrong {
+        tracing::warn!("`LEAT_LOG` is no filter, so it chooses nothing: {error}");
+    }
 }
 
 /// Sets logging up for a process of its own kind that serves one topology: objects of JSON on standard error, each of which says what stands in `place`, as topology and task. `LEAT_LOG` goes
