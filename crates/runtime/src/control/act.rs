@@ -30,7 +30,7 @@ pub async fn perform(broker: &dyn Broker, request: Request, running: bool) -> Re
         }
         Request::DeadLetters { topology, filter, limit } => match named(filter, false) {
             Ok(filter) => list(broker, &topology, &filter, limit).await,
-            Err(refused) => return refused,
+            Err(error) => return Response::failed(FailureKind::Invalid, error),
         },
         Request::Pending { topology, id, limit } => match id.parse() {
             Ok(id) => pending::list(broker, &topology, id, limit).await.map(Response::Pending),
@@ -38,28 +38,25 @@ pub async fn perform(broker: &dyn Broker, request: Request, running: bool) -> Re
         },
         Request::Redrive { topology, filter } => match named(filter, true) {
             Ok(filter) => redrive::settle(broker, &topology, &filter, true).await,
-            Err(refused) => return refused,
+            Err(error) => return Response::failed(FailureKind::Invalid, error),
         },
         Request::Drop { topology, filter } => match named(filter, true) {
             Ok(filter) => redrive::settle(broker, &topology, &filter, false).await,
-            Err(refused) => return refused,
+            Err(error) => return Response::failed(FailureKind::Invalid, error),
         },
     };
     result.unwrap_or_else(failed)
 }
 
 /// The filter with its id as ids are written. What changes something takes a `whole` id alone: ids begin with the time, so those of many roots begin alike.
-fn named(filter: Filter, whole: bool) -> std::result::Result<Filter, Response> {
+fn named(filter: Filter, whole: bool) -> std::result::Result<Filter, String> {
     let Some(text) = &filter.id else { return Ok(filter) };
     let id = text.trim().to_ascii_lowercase();
     let is_beginning = id.len() >= ID_DIGITS_MIN && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     let id = match trace::id(text) {
         Err(_) if !whole && is_beginning => id,
-        Err(error) if !whole => {
-            let error = format!("{error}; to look, its first {ID_DIGITS_MIN} or more are enough");
-            return Err(Response::failed(FailureKind::Invalid, error));
-        }
-        id => id.map_err(|error| Response::failed(FailureKind::Invalid, error))?,
+        Err(error) if !whole => return Err(format!("{error}; to look, its first {ID_DIGITS_MIN} or more are enough")),
+        id => id?,
     };
     Ok(Filter { id: Some(id), ..filter })
 }
