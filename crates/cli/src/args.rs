@@ -1,5 +1,7 @@
 //! What a person can type: the commands of `leat` with their options and examples.
 
+mod dlq;
+
 use crate::{
     bench::Bench,
     broker::BrokerServe,
@@ -8,6 +10,7 @@ use crate::{
     kubernetes::{Controller, Deploy, K8s, Rollback},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+pub(crate) use dlq::{Dlq, DlqChange, DlqLook, DlqSelect};
 use std::path::PathBuf;
 
 /// Draw pipelines as Mermaid graphs; build typed task binaries; run them.
@@ -70,7 +73,7 @@ pub(crate) enum Output {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a project that builds, passes its tests and runs at once
-    #[command(after_help = "Examples:\n  leat new shop\n  leat new shop --vcs none")]
+    #[command(after_help = "Examples:\n  leat new shop\n  leat new shop --workspace ~/leatworks --vcs none")]
     New(New),
     /// Check the project and its graphs; all errors at once
     #[command(after_help = "Examples:\n  leat check\n  leat check --message-format json")]
@@ -204,7 +207,9 @@ pub(crate) struct New {
     /// Where to put it, instead of a folder of that name here
     #[arg(long, value_hint = ValueHint::DirPath)]
     pub(crate) path: Option<PathBuf>,
-    /// Use the Leatworks crates of this checkout instead of the published ones
+    /// Use the Leatworks crates of this checkout instead of those on crates.io
+    ///
+    /// Needed until they are published there.
     #[arg(long, env = "LEAT_WORKSPACE", value_hint = ValueHint::DirPath)]
     pub(crate) workspace: Option<PathBuf>,
     /// Version control to set up
@@ -235,7 +240,7 @@ pub(crate) struct Graph {
     /// The form of the drawing
     #[arg(long, value_enum, default_value_t = Format::Mermaid)]
     pub(crate) format: Format,
-    /// Put the drawing as Mermaid into this file, between `<!-- leat graph NAME -->` and `<!-- leat end -->`
+    /// Put the drawing, always as Mermaid, into this file, between `<!-- leat graph NAME -->` and `<!-- leat end -->`
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) write: Option<PathBuf>,
     /// Write nothing; exit with 10 if the file would change
@@ -304,6 +309,8 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) processes: bool,
     /// Arguments of the topology's own `run`; `leat run TOPOLOGY -- --help` lists them
+    ///
+    /// It works in the project's folder, so relative paths are meant from there.
     #[arg(last = true)]
     pub(crate) args: Vec<String>,
 }
@@ -365,51 +372,6 @@ pub(crate) struct Status {
     pub(crate) output: Output,
     #[command(flatten)]
     pub(crate) data: Data,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Dlq {
-    /// Count dead letters by edge and cause
-    List(DlqSelect),
-    /// Show dead letters with their cause, attempts, error and payload
-    Show(DlqSelect),
-    /// Send dead letters back to the edge that gave them up, with their attempts started over
-    Redrive(DlqChange),
-    /// Remove dead letters for good
-    Drop(DlqChange),
-}
-
-/// Which dead letters.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct DlqSelect {
-    /// Only this topology
-    pub(crate) topology: Option<String>,
-    /// Only this edge, for example 'render-->|mail|send'
-    pub(crate) edge: Option<String>,
-    /// Only the message with this id
-    #[arg(long)]
-    pub(crate) id: Option<String>,
-    /// At most this many
-    #[arg(long, default_value_t = 100)]
-    pub(crate) limit: usize,
-    /// How to print the result
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Output,
-    #[command(flatten)]
-    pub(crate) data: Data,
-}
-
-/// Which dead letters to change.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct DlqChange {
-    #[command(flatten)]
-    pub(crate) select: DlqSelect,
-    /// Do it without asking
-    #[arg(short, long)]
-    pub(crate) yes: bool,
-    /// Only say what would be done
-    #[arg(long)]
-    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -21,6 +21,8 @@ pub(crate) enum Code {
     Conflict = 7,
     /// The wait is over and it has not happened.
     TimedOut = 8,
+    /// Part of it failed.
+    Partly = 9,
     /// A difference was found by a command that looks for one.
     Different = 10,
     /// The journal failed: nothing is acknowledged any more.
@@ -68,7 +70,7 @@ impl Failure {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         let code = match error.kind() {
-            std::io::ErrorKind::NotFound => Code::Invalid,
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory | std::io::ErrorKind::IsADirectory => Code::Invalid,
             std::io::ErrorKind::PermissionDenied => Code::Refused,
             std::io::ErrorKind::AlreadyExists => Code::Conflict,
             _ => Code::Internal,

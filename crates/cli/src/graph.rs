@@ -17,6 +17,10 @@ pub(crate) fn run(args: &Graph, found: &Found) -> Result {
         write_out(drawing(topology, args.format).as_bytes());
         return Ok(());
     };
+    if args.format != Format::Mermaid {
+        let text = "a page holds its drawing as Mermaid: leave out --format, or leave out --write and keep the drawing in a file of its own";
+        return Err(Failure::new(Code::Usage, text));
+    }
     let text = std::fs::read_to_string(path).doing(|| format!("reading `{}`", path.display()))?;
     let name = topology.name().as_str();
     let new = replace(&text, name, &drawing(topology, Format::Mermaid)).ok_or_else(|| {

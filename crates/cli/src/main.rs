@@ -43,7 +43,7 @@ fn run(leat: Leat, color: bool) -> exit::Result<ExitCode> {
         Command::Check(args) => project::check(&args, &global, color)?,
         Command::Graph(args) => graph::run(&args, &project::load(&global, color)?)?,
         Command::Build(args) => work::build(&args, &project::load(&global, color)?, &global)?,
-        Command::Run(args) => return work::run(&args, &project::load(&global, color)?),
+        Command::Run(args) => return work::run(&args, &project::load(&global, color)?, &global),
         Command::Send(args) => operate::send(&args, &project::load(&global, color)?)?,
         Command::Status(args) => operate::status(&args, &project::load(&global, color)?)?,
         Command::Dlq(args) => operate::dlq(&args, &project::load(&global, color)?)?,

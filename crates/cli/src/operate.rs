@@ -2,15 +2,17 @@
 //! otherwise the journal is opened here.
 
 use crate::{
-    args::{Data, Dlq, DlqChange, DlqSelect, Output, Send, Status},
+    args::{Data, Dlq, DlqChange, DlqLook, DlqSelect, Output, Send, Status},
     exit::{Code, Doing, Failure, Result, say},
     project::Found,
 };
 use leatworks::{
+    HostError,
     config::{Config, Flags},
-    control::{Access, FailureKind, Filter, Listed, Outgoing, Request, Response, Status as TopologyStatus},
+    control::{Access, AccessError, FailureKind, Filter, Listed, Outgoing, Request, Response, Status as TopologyStatus},
     topics::{EdgeRef, TopologyRef},
 };
+use leatworks_broker::BrokerError;
 use leatworks_controller::graph::reference;
 use serde::Serialize;
 use std::{
@@ -28,7 +30,7 @@ pub(crate) fn send(args: &Send, found: &Found) -> Result {
     let topology = reference(found.topology(Some(name))?);
     let edge = way_in(&topology, task)?.id.clone();
     let messages = messages(args)?;
-    let session = Session::open(found, &args.data)?;
+    let session = Session::open(found, &args.data, true)?;
     if args.wait && !session.access.is_running() && session.access.keeps_accounts() {
         session.close()?;
         return Err(Failure::new(
@@ -48,6 +50,13 @@ pub(crate) fn send(args: &Send, found: &Found) -> Result {
     }
     if sent.iter().any(|message| message.outcome == "pending") {
         return Err(Failure::new(Code::TimedOut, format!("not everything was done within {}", args.timeout)));
+    }
+    let given_up = sent.iter().filter(|message| message.outcome == "dead-lettered").count();
+    if given_up > 0 {
+        return Err(Failure::new(
+            Code::Partly,
+            format!("of {given_up} of {} messages something was given up; `leat dlq show {name}` tells why", sent.len()),
+        ));
     }
     Ok(())
 }
@@ -104,7 +113,7 @@ fn check_json(text: &str, what: &str) -> Result {
 /// `leat status`.
 pub(crate) fn status(args: &Status, found: &Found) -> Result {
     let topologies = selected(found, args.topology.as_deref())?;
-    let session = Session::open(found, &args.data)?;
+    let session = Session::open(found, &args.data, false)?;
     let answers: Vec<Result<TopologyStatus>> = topologies
         .into_iter()
         .map(|topology| match session.ask(Request::Status { topology })? {
@@ -137,8 +146,8 @@ fn print_status(status: &TopologyStatus) {
 /// `leat dlq`.
 pub(crate) fn dlq(args: &Dlq, found: &Found) -> Result {
     match args {
-        Dlq::List(select) => look(select, found, print_counts),
-        Dlq::Show(select) => look(select, found, print_letters),
+        Dlq::List(args) => look(args, found, print_counts),
+        Dlq::Show(args) => look(args, found, print_letters),
         Dlq::Redrive(change) => settle(change, found, "redrive", |topology, filter| Request::Redrive { topology, filter }),
         Dlq::Drop(change) => settle(change, found, "drop", |topology, filter| Request::Drop { topology, filter }),
     }
@@ -148,8 +157,8 @@ fn filter(select: &DlqSelect) -> Filter {
     Filter { edge: select.edge.clone(), id: select.id.clone(), ..Filter::default() }
 }
 
-/// The dead letters that are meant, by topology.
-fn find(select: &DlqSelect, found: &Found, session: &Session) -> Result<Vec<(TopologyRef, Listed)>> {
+/// The dead letters that are meant, by topology: so many of them, and how many there are.
+fn find(select: &DlqSelect, limit: usize, found: &Found, session: &Session) -> Result<Vec<(TopologyRef, Listed)>> {
     let mut all = Vec::new();
     for topology in selected(found, select.topology.as_deref())? {
         if let Some(edge) = &select.edge
@@ -161,19 +170,19 @@ fn find(select: &DlqSelect, found: &Found, session: &Session) -> Result<Vec<(Top
                 format!("`{}` has no edge `{edge}`; it has {}", topology.name, known.join(", ")),
             ));
         }
-        let request = Request::DeadLetters { topology: topology.clone(), filter: filter(select), limit: select.limit };
+        let request = Request::DeadLetters { topology: topology.clone(), filter: filter(select), limit };
         let Response::DeadLetters(listed) = session.ask(request)? else { return Err(unexpected()) };
         all.push((topology, listed));
     }
     Ok(all)
 }
 
-fn look(select: &DlqSelect, found: &Found, print: fn(&str, &Listed)) -> Result {
-    let session = Session::open(found, &select.data)?;
-    let all = find(select, found, &session);
+fn look(args: &DlqLook, found: &Found, print: fn(&str, &Listed)) -> Result {
+    let session = Session::open(found, &args.select.data, false)?;
+    let all = find(&args.select, args.limit, found, &session);
     session.close()?;
     let all = all?;
-    match select.output {
+    match args.select.output {
         Output::Json => {
             let by_name: BTreeMap<&str, &Listed> =
                 all.iter().map(|(topology, listed)| (topology.name.as_str(), listed)).collect();
@@ -216,7 +225,7 @@ fn note_limit(listed: &Listed) {
 
 /// Redrives or drops what is selected, once it has been confirmed.
 fn settle(change: &DlqChange, found: &Found, verb: &str, request: impl Fn(TopologyRef, Filter) -> Request) -> Result {
-    let session = Session::open(found, &change.select.data)?;
+    let session = Session::open(found, &change.select.data, false)?;
     let result = settle_in(change, found, verb, request, &session);
     session.close()?;
     result
@@ -229,14 +238,14 @@ fn settle_in(
     request: impl Fn(TopologyRef, Filter) -> Request,
     session: &Session,
 ) -> Result {
-    let all = find(&change.select, found, session)?;
-    let total: u64 = all.iter().map(|(_, listed)| listed.total).sum();
-    if total == 0 {
+    let all = find(&change.select, 0, found, session)?;
+    let matching: u64 = all.iter().map(|(_, listed)| listed.total).sum();
+    if matching == 0 {
         return Err(Failure::new(Code::Nothing, "no dead letter matches"));
     }
+    let total = change.limit.map_or(matching, |limit| limit.min(matching));
     if change.dry_run {
-        say!("would {verb} {total}");
-        return Ok(());
+        return print_settled(change, &format!("would {verb} {total}"), total);
     }
     if !change.yes && !confirmed(&format!("{verb} {total} dead letters?"))? {
         return Err(Failure::new(
@@ -246,17 +255,24 @@ fn settle_in(
     }
     let mut count = 0;
     for (topology, listed) in all {
-        if listed.total > 0 {
-            let Response::Count { count: settled } = session.ask(request(topology, filter(&change.select)))? else {
+        let left = change.limit.map(|limit| limit - count);
+        if listed.total > 0 && left != Some(0) {
+            let filter = Filter { limit: left, ..filter(&change.select) };
+            let Response::Count { count: settled } = session.ask(request(topology, filter))? else {
                 return Err(unexpected());
             };
             count += settled;
         }
     }
+    print_settled(change, &format!("{verb}: {count}"), count)
+}
+
+/// Tells how many letters were settled, or would be.
+fn print_settled(change: &DlqChange, text: &str, count: u64) -> Result {
     match change.select.output {
-        Output::Json => print_json(&BTreeMap::from([("count", count)])),
+        Output::Json => print_json(&serde_json::json!({ "schema": "leat.count/v1", "count": count, "dry_run": change.dry_run })),
         Output::Table => {
-            say!("{verb}: {count}");
+            say!("{text}");
             Ok(())
         }
     }
@@ -288,11 +304,15 @@ struct Session {
 }
 
 impl Session {
-    fn open(found: &Found, data: &Data) -> Result<Self> {
+    /// Opens the way. `make`: whether a journal is made where there is none.
+    fn open(found: &Found, data: &Data, make: bool) -> Result<Self> {
         let flags = Flags { data: data.data.clone(), ..Flags::default() };
-        let config = Config::load(found.project.name(), &flags).map_err(|error| Failure::new(Code::Invalid, error))?;
+        let config = found.config(flags)?;
+        if !make {
+            there(&config)?;
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let access = runtime.block_on(Access::open(&config)).map_err(|error| Failure::new(Code::Unreachable, error))?;
+        let access = runtime.block_on(Access::open(&config)).map_err(unopened)?;
         Ok(Self { runtime, access })
     }
 
@@ -300,21 +320,50 @@ impl Session {
         match self.runtime.block_on(self.access.ask(request)) {
             Ok(Response::Failed { error, kind }) => Err(Failure::new(failure_code(kind), error)),
             Ok(response) => Ok(response),
-            Err(error) => Err(Failure::new(Code::Unreachable, error)),
+            Err(error) => Err(unopened(error)),
         }
     }
 
     fn close(self) -> Result {
-        self.runtime.block_on(self.access.close()).map_err(|error| Failure::new(Code::Unreachable, error))
+        self.runtime.block_on(self.access.close()).map_err(broken)
     }
 }
 
+/// Refuses to look into what is not there: the journal is made by who runs the topology or sends to it, and a mistyped folder would be believed empty.
+pub(crate) fn there(config: &Config) -> Result {
+    if config.broker == "embedded" && !config.journal().exists() {
+        let text =
+            format!("there is no journal in `{}`: nothing has been run or sent with this data folder", config.data.display());
+        return Err(Failure::new(Code::Nothing, text));
+    }
+    Ok(())
+}
+
+/// Ends as the topologies' own binaries do when there is no way to the queues.
+pub(crate) fn unopened(error: AccessError) -> Failure {
+    let code = match &error {
+        AccessError::Memory | AccessError::Host(HostError::Unknown(_)) => Code::Invalid,
+        AccessError::Host(HostError::Connect { error, .. }) if !error.is_retryable() => Code::Invalid,
+        AccessError::Host(HostError::Broker { error, .. }) => failure_code(error.kind().into()),
+        _ => Code::Unreachable,
+    };
+    Failure::new(code, error)
+}
+
+/// What the broker says when it fails.
+pub(crate) fn broken(error: BrokerError) -> Failure {
+    Failure::new(failure_code(error.kind().into()), error)
+}
+
+/// The exit code for what a running process has answered, the same that the topologies' own binaries have.
 pub(crate) fn failure_code(kind: FailureKind) -> Code {
     match kind {
         FailureKind::Invalid | FailureKind::TooLarge => Code::Invalid,
         FailureKind::NotFound => Code::Nothing,
         FailureKind::Conflict => Code::Conflict,
-        FailureKind::Unavailable | FailureKind::Full | FailureKind::Storage => Code::Unreachable,
+        FailureKind::Unavailable => Code::Unreachable,
+        FailureKind::Full => Code::Partly,
+        FailureKind::Storage => Code::Storage,
         _ => Code::Internal,
     }
 }

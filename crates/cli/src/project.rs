@@ -2,10 +2,11 @@
 
 use crate::{
     args::{Check, Global, Output},
-    exit::{Code, Failure, Result, say},
+    exit::{Code, Doing, Failure, Result, say},
 };
+use leatworks::config::{Config, Flags};
 use leatworks_topology::{Diagnostics, Project, Topology};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A project that was found and is valid.
 pub(crate) struct Found {
@@ -16,6 +17,16 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// The configuration of the project.
+    ///
+    /// From here on this process works in the project's folder, as `leat run` has the topology's own binary do: `leat.toml` lies there, and a relative path in it
+    /// is the same for both, wherever the command was typed. A data folder that was typed is meant from where that was.
+    pub(crate) fn config(&self, flags: Flags) -> Result<Config> {
+        let data = flags.data.as_deref().map(absolute).transpose()?;
+        std::env::set_current_dir(&self.root).doing(|| format!("going to the project's folder `{}`", self.root.display()))?;
+        Config::load(self.project.name(), &Flags { data, ..flags }).map_err(|error| Failure::new(Code::Invalid, error))
+    }
+
     /// The topology of this name; without one, the only topology that there is.
     pub(crate) fn topology(&self, name: Option<&str>) -> Result<&Topology> {
         let all = self.project.topologies();
@@ -29,6 +40,11 @@ impl Found {
                 .ok_or_else(|| Failure::new(Code::Nothing, format!("no topology is called `{name}`; there are {}", names()))),
         }
     }
+}
+
+/// A path as it is meant here, for when this process works elsewhere.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).doing(|| format!("looking for `{}`", path.display()))
 }
 
 /// The folder of the project: the given one, or the nearest upwards that holds a `Project.toml`.
@@ -52,7 +68,7 @@ pub(crate) fn root(global: &Global) -> Result<PathBuf> {
 pub(crate) fn load(global: &Global, color: bool) -> Result<Found> {
     let root = root(global)?;
     match leatworks_topology::load(&root) {
-        Ok(project) => Ok(Found { root, project }),
+        Ok(project) => Ok(Found { root: absolute(&root)?, project }),
         Err(diagnostics) => {
             eprint!("{}", diagnostics.render(color));
             Err(Failure::reported(Code::Invalid))

@@ -3,7 +3,7 @@
 use crate::{
     args::{Output, Trace},
     exit::{Code, Failure, Result, say},
-    operate::{failure_code, print_json},
+    operate::{broken, failure_code, print_json, there, unopened},
     project::Found,
 };
 use leatworks::{
@@ -19,7 +19,8 @@ use leatworks_controller::graph::reference;
 pub(crate) fn run(args: &Trace, found: &Found) -> Result {
     let id = trace::id(&args.id).map_err(|error| Failure::new(Code::Usage, error))?;
     let flags = Flags { data: args.data.data.clone(), ..Flags::default() };
-    let config = Config::load(found.project.name(), &flags).map_err(|error| Failure::new(Code::Invalid, error))?;
+    let config = found.config(flags)?;
+    there(&config)?;
     let topologies: Vec<TopologyRef> = match &args.topology {
         Some(name) => vec![reference(found.topology(Some(name))?)],
         None => found.project.topologies().iter().map(reference).collect(),
@@ -41,8 +42,7 @@ pub(crate) fn run(args: &Trace, found: &Found) -> Result {
 }
 
 async fn look(config: &Config, topologies: &[TopologyRef], id: &str) -> Result<Vec<Traced>> {
-    let away = |error: &dyn std::fmt::Display| Failure::new(Code::Unreachable, error);
-    let access = Access::open(config).await.map_err(|error| away(&error))?;
+    let access = Access::open(config).await.map_err(unopened)?;
     let mut all = Vec::new();
     let mut failed = None;
     for topology in topologies {
@@ -54,11 +54,12 @@ async fn look(config: &Config, topologies: &[TopologyRef], id: &str) -> Result<V
             }
         }
     }
-    access.close().await.map_err(|error| away(&error))?;
+    access.close().await.map_err(broken)?;
     match failed {
         None => Ok(all),
         Some(LookError::Refused { error, kind }) => Err(Failure::new(failure_code(kind), error)),
         Some(error @ LookError::Store(_)) => Err(Failure::new(Code::Invalid, error)),
-        Some(error) => Err(away(&error)),
+        Some(LookError::Access(error)) => Err(unopened(error)),
+        Some(error) => Err(Failure::new(Code::Unreachable, error)),
     }
 }

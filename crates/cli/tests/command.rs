@@ -20,6 +20,8 @@ fn leat(dir: &Path, args: &[&str]) -> Output {
         .args(args)
         .current_dir(dir)
         .env_remove("LEAT_PROJECT")
+        .env_remove("LEAT_DATA")
+        .env_remove("LEAT_WORKSPACE")
         .env("LEATWORKS_HOME", dir.join("home"))
         .output()
         .expect("leat starts")
@@ -41,6 +43,17 @@ fn each_kind_of_end_has_its_exit_code() {
         (bad.path(), &["check"], 3, "LW0"),
         (nowhere.path(), &["check"], 3, "no Project.toml"),
         (good.path(), &["graph", "orderz"], 4, "there are `orders`"),
+        (good.path(), &["graph", "--write", "orders.toml", "--format", "svg"], 2, "Mermaid"),
+        (good.path(), &["status"], 4, "no journal in"),
+        (good.path(), &["trace", ID], 4, "no journal in"),
+        (good.path(), &["dlq", "redrive", "--yes"], 4, "no journal in"),
+        (good.path(), &["dlq", "drop", "--id", "", "--yes"], 2, "--id"),
+        (good.path(), &["dlq", "drop", "--id", "019a", "--yes"], 2, "32 hexadecimal digits"),
+        (good.path(), &["dlq", "drop", "--limit", "0", "--yes"], 2, "--limit"),
+        (nowhere.path(), &["broker", "verify", "--dir", "."], 3, "holds no journal"),
+        (good.path(), &["broker", "verify", "--dir", "orders.toml"], 3, "orders.toml"),
+        (good.path(), &["broker", "--dir", "orders.toml"], 3, "`orders.toml` is a file"),
+        (nowhere.path(), &["new", "mill", "--workspace", "."], 3, "is no checkout of Leatworks"),
         (good.path(), &["explain", "LW9999"], 4, "explain --list"),
         (good.path(), &["bench", "--messages", "0"], 2, "--messages"),
         (good.path(), &["bench", "--backlog", "5G"], 2, "50M"),
@@ -53,6 +66,95 @@ fn each_kind_of_end_has_its_exit_code() {
         assert!(stderr.contains(words), "{args:?} says `{words}`: {stderr}");
         assert!(output.stdout.is_empty(), "{args:?}: messages belong on standard error");
     }
+    assert!(!good.path().join("home").exists(), "looking makes no journal");
+    assert!(!nowhere.path().join("mill").exists(), "what is refused makes no project");
+}
+
+/// An id that no message has.
+const ID: &str = "019a5e8f3c1d7b2a90cfe1d24b6a8c30";
+
+#[test]
+fn a_way_that_cannot_be_ends_as_the_topologies_own_binaries_do() {
+    let dir = project("flowchart LR\n  parse --> store");
+    assert_eq!(leat(dir.path(), &["send", "orders", "1"]).status.code(), Some(0));
+    for (url, words) in [("embeded", "did you mean `embedded`?"), ("memory", "lives inside its run")] {
+        fs::write(dir.path().join("leat.toml"), format!("[broker]\nurl = \"{url}\"\n")).expect("written");
+        for args in [&["status"][..], &["dlq", "list"], &["trace", ID], &["send", "orders", "1"]] {
+            let output = leat(dir.path(), args);
+            let stderr = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(3), "{url} {args:?}: {stderr}");
+            assert!(stderr.contains(words), "{url} {args:?}: {stderr}");
+        }
+    }
+    fs::remove_file(dir.path().join("leat.toml")).expect("removed");
+    let journal = dir.path().join("home/shop/journal");
+    for entry in journal.read_dir().expect("listed") {
+        let entry = entry.expect("an entry");
+        if entry.file_name().to_string_lossy().starts_with("segment-") {
+            fs::remove_file(entry.path()).expect("removed");
+        }
+    }
+    for args in [&["status"][..], &["trace", ID]] {
+        let output = leat(dir.path(), args);
+        assert_eq!(output.status.code(), Some(74), "{args:?}: {}", text(&output.stderr));
+    }
+    fs::remove_dir_all(&journal).expect("removed");
+    fs::create_dir(&journal).expect("made");
+    assert_eq!(leat(dir.path(), &["broker", "verify"]).status.code(), Some(3), "an empty folder is no sound journal");
+    let above = leat(dir.path(), &["broker", "verify", "--dir", "home/shop"]);
+    assert!(text(&above.stderr).contains("there is one in `home/shop/journal`"), "{}", text(&above.stderr));
+}
+
+#[test]
+fn leat_toml_and_the_data_belong_to_the_project_from_wherever_the_command_is_typed() {
+    let dir = project("flowchart LR\n  parse --> store");
+    let (root, below) = (dir.path(), dir.path().join("src/deep"));
+    let elsewhere = tempfile::tempdir().expect("a temporary folder can be made");
+    fs::create_dir_all(&below).expect("made");
+    fs::write(root.join("leat.toml"), "data = \"mine\"\n").expect("written");
+    fs::write(below.join("two.jsonl"), "2\n3\n").expect("written");
+    let root_name = root.to_str().expect("a temporary folder has a plain name");
+    for (folder, args) in [
+        (below.as_path(), &["send", "orders", "1"][..]),
+        (&below, &["send", "orders", "-f", "two.jsonl"]),
+        (root, &["send", "orders", "4"]),
+        (elsewhere.path(), &["--project", root_name, "send", "orders", "5"]),
+    ] {
+        let output = leat(folder, args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
+    }
+    assert!(root.join("mine/journal").is_dir());
+    for (folder, args) in [
+        (below.as_path(), &["status", "-o", "json"][..]),
+        (root, &["status", "-o", "json"]),
+        (elsewhere.path(), &["--project", root_name, "status", "-o", "json"]),
+        // What is typed is meant from where it is typed.
+        (&below, &["status", "-o", "json", "--data", "../../mine"]),
+    ] {
+        let output = leat(folder, args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON value");
+        assert_eq!(status[0]["sent"], 5, "{args:?}: {status}");
+    }
+    let verified = leat(&below, &["broker", "verify"]);
+    assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stderr));
+    assert!(!below.join("mine").exists() && !elsewhere.path().join("mine").exists());
+}
+
+#[test]
+fn a_new_project_says_where_its_crates_come_from() {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    let note = "until they are there, make it with --workspace";
+    let made = leat(dir.path(), &["new", "mill", "--vcs", "none"]);
+    assert!(made.status.success() && text(&made.stderr).contains(note), "{}", text(&made.stderr));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the crate lies in the repository");
+    let path = dir.path().join("forge");
+    let path = path.to_str().expect("a temporary folder has a plain name");
+    let made = leat(&root, &["new", "forge", "--vcs", "none", "--workspace", ".", "--path", path]);
+    assert!(made.status.success() && !text(&made.stderr).contains(note), "{}", text(&made.stderr));
+    let manifest = fs::read_to_string(dir.path().join("forge/Cargo.toml")).expect("read");
+    let runtime = root.join("crates/runtime");
+    assert!(manifest.contains(&format!("path = \"{}\"", runtime.display())), "it holds in every folder: {manifest}");
 }
 
 #[test]

@@ -43,12 +43,15 @@ fn steps(page: &str) -> Vec<Step> {
 fn shell(script: &str, folder: &mut PathBuf, home: &Path) -> String {
     let bin = Path::new(env!("CARGO_BIN_EXE_leat")).parent().expect("a binary lies in a folder");
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+    // Where the pages have their reader's checkout, ours is.
+    let script = script.replace("~/leatworks", root().to_str().expect("the repository's path is plain"));
     let output = Command::new("bash")
         .args(["-c", &format!("set -eu\nexec 2>&1\n{script}\npwd")])
         .current_dir(&*folder)
         .env("PATH", path)
         .env("LANG", "C.UTF-8")
-        .env("LEAT_WORKSPACE", root())
+        .env_remove("LEAT_WORKSPACE")
+        .env_remove("LEAT_DATA")
         .env("LEATWORKS_HOME", home)
         // One target folder for every project that a test builds, so that dependencies are compiled once.
         .env("CARGO_TARGET_DIR", root().join("target/projects"))
@@ -97,7 +100,7 @@ fn every_step_of_the_tutorial_does_what_the_page_says() {
 fn a_new_project_passes_its_own_tests() {
     let dir = tempfile::tempdir().expect("a temporary folder can be made");
     let mut folder = dir.path().to_owned();
-    let printed = shell("leat new mill\ncd mill\ncargo test", &mut folder, &dir.path().join("home"));
+    let printed = shell("leat new mill --workspace ~/leatworks\ncd mill\ncargo test", &mut folder, &dir.path().join("home"));
     assert!(printed.contains("test result: ok") && !printed.contains("FAILED"), "{printed}");
     let listed = shell("ls src/bin", &mut folder, &dir.path().join("home"));
     let again = shell(
@@ -117,17 +120,24 @@ fn a_running_topology_takes_messages_and_tells_how_it_is() {
     let dir = tempfile::tempdir().expect("a temporary folder can be made");
     let mut folder = dir.path().to_owned();
     let script = [
-        "leat new forge && cd forge && leat build",
+        "leat new forge --workspace ~/leatworks && cd forge && leat build",
         UNTIL,
         "leat run -- --serve > out.txt & run=$!",
         "running() { leat status -o json | grep -q '\"running\":true'; }",
         "wait_for running",
         r#"leat send orders '{"number":1,"text":"nails,70"}' --wait"#,
-        r#"leat send orders '"no line"' --wait"#,
+        r#"leat send orders '"no line"' --wait || echo given up: $?"#,
         "leat dlq list",
         "leat dlq show -o json | grep -o '\"attempts\":1'",
+        r#"(cd src && printf '"no line"\n"none"\n"nor this"\n' | leat send orders --wait) || echo more given up: $?"#,
         "leat dlq drop --dry-run",
+        "leat dlq drop --dry-run --limit 3 -o json",
         "leat dlq drop < /dev/null && echo unasked || echo refused with $?",
+        "leat dlq drop --limit 1 --yes",
+        "(cd src && leat dlq redrive orders --limit 2 --yes -o json)",
+        "all_back() { leat dlq list | grep -q 'orders: 3 dead letters'; }",
+        "wait_for all_back",
+        "leat dlq drop --id 019A5E8F3C1D7B2A90CFE1D24B6A8C30 --yes || echo nothing dropped: $?",
         "leat dlq drop --yes",
         "leat dlq list",
         "kill -INT $run; wait $run || echo ended with $?",
@@ -140,14 +150,45 @@ fn a_running_topology_takes_messages_and_tells_how_it_is() {
         "  dead-lettered",
         "undecodable  1",
         "\"attempts\":1",
-        "would drop 1",
+        "given up: 9",
+        "more given up: 9",
+        "would drop 4",
+        r#"{"count":3,"dry_run":true,"schema":"leat.count/v1"}"#,
         "refused with 6",
-        "drop: 1",
+        "drop: 1\n",
+        r#"{"count":2,"dry_run":false,"schema":"leat.count/v1"}"#,
+        "nothing dropped: 4",
+        "drop: 3\n",
         "orders: 0 dead letters",
         "ended with 130",
-        "dead-lettered 1 + in flight 0",
+        "dead-lettered 4 + in flight 0",
         "nobody runs it: 5",
     ] {
         assert!(printed.contains(line), "`{line}` is expected in:\n{printed}");
     }
+}
+
+#[test]
+fn a_topology_runs_in_its_projects_folder_and_quietly_where_that_is_asked_for() {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    let mut folder = dir.path().to_owned();
+    let script = [
+        "leat new quarry --workspace ~/leatworks && cd quarry",
+        "printf 'data = \"mine\"\\n' > leat.toml",
+        "printf 'no line\\ntea,250\\n' > data/orders.csv",
+        "(cd src && leat -q run 2> ../told.txt)",
+        "echo told $(wc -c < told.txt) bytes",
+        "test -d mine/journal && test ! -e src/mine",
+        "(cd src && LEAT_DATA=../other leat run 2>&1) | tail -n 3",
+        "test -d other/journal",
+        "printf '1\\n' > data/orders.csv && sed -i 's/^source = .*/source = { type = \"jsonl\", path = \"data\\/orders.csv\" }/' topologies/orders.toml",
+        "(cd src && leat run) 2>&1 | tail -n 2 > note.txt",
+        "cd src && $(grep -o '`leat dlq list[^`]*`' ../note.txt | tr -d '`')",
+    ];
+    let printed = shell(&script.join("\n"), &mut folder, &dir.path().join("home"));
+    for line in [r#"{"orders":1,"cents":250}"#, "told 0 bytes", "sent 2 = done 2 + dead-lettered 0 + in flight 0", "undecodable"]
+    {
+        assert!(printed.contains(line), "`{line}` is expected in:\n{printed}");
+    }
+    assert!(!dir.path().join("home").exists(), "nothing has gone to where nobody said");
 }

@@ -60,6 +60,10 @@ pub(super) async fn until_stopped(args: BrokerServe, global: &Global) -> Result<
     if let (Some(address), None) = (open_to_all, &token_key) {
         return Err(Failure::new(Code::Refused, ServeError::NotLoopback(address)));
     }
+    if args.dir.exists() && !args.dir.is_dir() {
+        let text = format!("`{}` is a file, and a journal is a folder: name another with --dir", args.dir.display());
+        return Err(Failure::new(Code::Invalid, text));
+    }
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let options = EmbeddedOptions { durability: args.durability.into(), ..EmbeddedOptions::new(args.dir.clone()) };

@@ -5,7 +5,7 @@ use crate::{
     exit::{Code, Doing, Failure, Result, say},
     project,
 };
-use leatworks::config::{Config, Flags};
+use leatworks::config::Flags;
 use leatworks_broker::{RealFileSystem, Report, verify};
 use serde_json::json;
 use std::{
@@ -24,6 +24,12 @@ pub(super) fn run(args: &BrokerVerify, global: &Global, color: bool) -> Result {
     };
     let fs = RealFileSystem::existing(&dir).doing(|| format!("opening journal `{}`", dir.display()))?;
     let _alone = lock(&dir)?;
+    if !is_journal(&dir).doing(|| format!("listing `{}`", dir.display()))? {
+        let below = dir.join("journal");
+        let hint = if below.is_dir() { format!("; there is one in `{}`", below.display()) } else { String::new() };
+        let text = format!("`{}` holds no journal: neither a segment nor a checkpoint is there{hint}", dir.display());
+        return Err(Failure::new(Code::Invalid, text));
+    }
     let report = verify(&fs).map_err(|error| Failure::new(Code::Internal, format!("journal `{}`: {error}", dir.display())))?;
     match args.output {
         Output::Json => print_json(&dir, &report),
@@ -38,8 +44,18 @@ pub(super) fn run(args: &BrokerVerify, global: &Global, color: bool) -> Result {
 fn project_journal(args: &BrokerVerify, global: &Global, color: bool) -> Result<PathBuf> {
     let found = project::load(global, color)?;
     let flags = Flags { data: args.data.data.clone(), ..Flags::default() };
-    let config = Config::load(found.project.name(), &flags).map_err(|error| Failure::new(Code::Invalid, error))?;
-    Ok(config.journal())
+    Ok(found.config(flags)?.journal())
+}
+
+/// Whether there is anything in the folder that only a journal has. Without that nothing could be damaged, whatever the folder is.
+fn is_journal(dir: &Path) -> std::io::Result<bool> {
+    for entry in dir.read_dir()? {
+        let name = entry?.file_name();
+        if ["segment-", "checkpoint-"].iter().any(|begin| name.as_encoded_bytes().starts_with(begin.as_bytes())) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Takes the lock of the journal's owner, so that nobody writes while it is read; `None` if there never was an owner.

@@ -3,19 +3,23 @@
 use super::Dispatch;
 use crate::{
     args::Output,
-    exit::{Code, Failure, Result},
-    project::Found,
+    exit::Result,
+    project::{self, Found},
 };
 use leatworks::{
     EdgeJob, Setup, TaskError,
-    config::{Config, Flags},
+    config::Flags,
     def::{BuiltinDef, Codec, Drawings, EdgeDef, JobDef, Kind, Retry, RouteDef, TaskDef, TopologyDef},
     dispatch_edge,
     handler::{FoldHandler, Handler},
 };
 use leatworks_broker::BoxFuture;
 use leatworks_topology::{self as model, Task, TaskKind, Topology};
-use std::{process::ExitCode, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 /// Dispatches one edge until a signal ends it.
 pub(super) fn run(args: &Dispatch, target: &str, quiet: bool, found: &Found) -> Result<ExitCode> {
@@ -26,17 +30,23 @@ pub(super) fn run(args: &Dispatch, target: &str, quiet: bool, found: &Found) -> 
     };
     let topology = definition(found.topology(name)?, found);
     let flags = Flags { data: args.data.data.clone(), broker: args.broker.clone(), ..Flags::default() };
-    let mut config = Config::load(found.project.name(), &flags).map_err(|error| Failure::new(Code::Invalid, error))?;
+    let (ca_file, token_file) = (typed(args.ca_file.as_deref())?, typed(args.token_file.as_deref())?);
+    let mut config = found.config(flags)?;
     let pulsar = &mut config.pulsar;
     pulsar.admin_url = args.admin_url.clone().or_else(|| pulsar.admin_url.take());
-    pulsar.ca_file = args.ca_file.clone().or_else(|| pulsar.ca_file.take());
-    if let Some(file) = &args.token_file {
-        (pulsar.token, pulsar.token_file) = (None, Some(file.clone()));
+    pulsar.ca_file = ca_file.or_else(|| pulsar.ca_file.take());
+    if token_file.is_some() {
+        (pulsar.token, pulsar.token_file) = (None, token_file);
     }
     let mut job = EdgeJob::new(edge);
     (job.worker, job.json, job.quiet) = (args.worker.clone(), args.output == Output::Json, quiet);
     (job.listen, job.json_log) = (args.listen, args.json_log);
     Ok(dispatch_edge(topology, &config, &job))
+}
+
+/// A file that was named on the command line. It is read when this process works in the project's folder.
+fn typed(file: Option<&Path>) -> Result<Option<PathBuf>> {
+    file.map(project::absolute).transpose()
 }
 
 /// A topology of the project as its own binary knows it, but for its Rust types. It lives as long as the process, which has one dispatcher.

@@ -5,7 +5,7 @@ use crate::{
     exit::{Code, Doing, Failure, Result},
     project::Found,
 };
-use leatworks::config::{Config, Flags};
+use leatworks::config::Flags;
 use leatworks_controller::{
     crd::{self, TaskKind, TaskSpec, Topology, TopologySpec},
     graph, merge, yaml,
@@ -24,8 +24,9 @@ pub(super) fn render(args: &Render, found: &Found) -> Result<Vec<Value>> {
         Some(name) => vec![found.topology(Some(name))?],
         None => found.project.topologies().iter().collect(),
     };
-    let broker = broker(args, found)?;
+    // The overlay's path is meant from where the command was typed, so it is read before this process goes to the project's folder.
     let overlays = overlays(args, found)?;
+    let broker = broker(args, found)?;
     let mut resources = Vec::new();
     for topology in topologies {
         let name = topology.name().as_str();
@@ -68,7 +69,7 @@ fn check(name: &str, resource: &Value) -> Result {
 
 fn broker(args: &Render, found: &Found) -> Result<crd::Broker> {
     let flags = Flags { broker: args.broker.clone(), ..Flags::default() };
-    let config = Config::load(found.project.name(), &flags).map_err(|error| Failure::new(Code::Invalid, error))?;
+    let config = found.config(flags)?;
     if !config.is_pulsar() {
         let text = "no broker: pods reach a Pulsar service only; name it by `--broker pulsar://HOST:PORT`, or as `broker.url` in leat.toml";
         return Err(Failure::new(Code::Usage, text));
