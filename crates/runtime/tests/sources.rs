@@ -327,6 +327,7 @@ async fn sources_and_sinks_that_cannot_work_say_why() {
         ("lines", r#"{"pth": "x", "path": "y"}"#, "unknown key `pth`; did you mean `path`?"),
         ("line", "{}", "unknown source type `line`; did you mean `lines`?"),
         ("interval", r#"{"every": "often"}"#, "is no duration"),
+        ("interval", r#"{"every": "0s", "count": 1}"#, "`every` is zero"),
     ] {
         let topology = topology(leak(format!("broken-{kind}")), vec![node("in", Kind::Source).source(kind, options)], &[]);
         let error = run_with(memory(), topology, RunOptions::default()).await.unwrap_err().to_string();

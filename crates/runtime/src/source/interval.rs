@@ -28,8 +28,16 @@ struct Position {
     number: u64,
 }
 
+pub(super) fn check(options: &Options) -> Result<(), SourceError> {
+    if options.every.0.is_zero() {
+        return Err(SourceError::Options("`every` is zero: the source would never rest".to_owned()));
+    }
+    Ok(())
+}
+
 /// Strokes that are missed, because the process was away or much is in flight, are left out.
 pub(super) async fn run(mut feed: Feed, options: Options) -> Result<(), SourceError> {
+    check(&options)?;
     let mut position: Position = feed.position().await?.unwrap_or_default();
     let every = options.every.0.clamp(EVERY_MIN, EVERY_MAX);
     let first = if position.number == 0 { Instant::now() } else { Instant::now() + every };

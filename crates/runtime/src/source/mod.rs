@@ -42,7 +42,7 @@ pub(crate) fn check(source: &Builtin) -> Result<(), SourceError> {
     match source.kind.as_str() {
         "lines" | "jsonl" => text::check(&source.options("source").map_err(options)?),
         "directory" => directory::check(&source.options("source").map_err(options)?),
-        "interval" => source.options::<interval::Options>("source").map(|_| ()).map_err(options),
+        "interval" => interval::check(&source.options("source").map_err(options)?),
         other => Err(unknown(other)),
     }
 }
@@ -97,5 +97,61 @@ impl Handler for PassThrough {
             let route = (!self.0.routes.is_empty()).then_some(0);
             Ok(vec![Output { route, topic: None, key: None, payload }])
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink;
+    use leatworks_topology::{BuiltinInfo, OptionInfo, OptionValue, SINKS, SOURCES};
+    use serde_json::json;
+
+    /// Why a source or sink cannot have these options; what it reads is there.
+    fn refused(is_source: bool, kind: &str, options: Value) -> Option<String> {
+        let builtin = Builtin { kind: kind.to_owned(), options };
+        match is_source {
+            true => check(&builtin).err().map(|error| error.to_string()),
+            false => sink::check(&builtin).err().map(|error| error.to_string()),
+        }
+    }
+
+    fn good(is_source: bool, value: OptionValue) -> Value {
+        match value {
+            // Sources read a folder like any other file, as far as they are asked here; what a sink writes must not be one.
+            OptionValue::Text if is_source => json!("."),
+            OptionValue::Text => json!(std::env::temp_dir().join("leatworks-of-no-sink")),
+            OptionValue::Truth => json!(false),
+            OptionValue::Count => json!(1),
+            OptionValue::Duration => json!("1m30s"),
+        }
+    }
+
+    #[test]
+    fn the_options_are_those_that_projects_are_checked_for() {
+        let kinds = |list: &[BuiltinInfo]| list.iter().map(|info| info.kind).collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(kinds(&SOURCES), KINDS.into());
+        assert_eq!(kinds(&SINKS), sink::KINDS.into());
+        let all = SOURCES.iter().map(|info| (true, info)).chain(SINKS.iter().map(|info| (false, info)));
+        for (is_source, BuiltinInfo { kind, options }) in all {
+            let full: serde_json::Map<String, Value> =
+                options.iter().map(|option| (option.name.to_owned(), good(is_source, option.value))).collect();
+            assert_eq!(refused(is_source, kind, Value::Object(full.clone())), None, "{kind}");
+            for OptionInfo { name, required, .. } in *options {
+                let mut less = full.clone();
+                less.remove(*name);
+                assert_eq!(refused(is_source, kind, Value::Object(less)).is_some(), *required, "{kind} without {name}");
+                let mut wrong = full.clone();
+                wrong.insert((*name).to_owned(), json!([]));
+                assert!(refused(is_source, kind, Value::Object(wrong)).is_some(), "{kind} with a list as {name}");
+            }
+            // What it says to a key that is like none names all that it knows.
+            let mut more = full;
+            more.insert("0".to_owned(), json!(1));
+            let told = refused(is_source, kind, Value::Object(more)).unwrap();
+            let known: Vec<&str> =
+                told.split_once("known are").map_or("", |(_, known)| known).split('`').skip(1).step_by(2).collect();
+            assert_eq!(known, options.iter().map(|option| option.name).collect::<Vec<_>>(), "{kind}: {told}");
+        }
     }
 }
