@@ -7,7 +7,7 @@ mod layers;
 mod names;
 mod task;
 mod trace;
-mod values;
+pub(crate) mod values;
 
 use crate::{
     def::{TaskDef, TopologyDef},
@@ -483,8 +483,8 @@ mod tests {
         assert!(doubts("", &[(variable, "5s")]).0[0].contains(variable));
         let (none, config) = doubts("[topology.orders.task.a]\n[topology.email-pipeline-2]\n[topology.email-pipeline]", &[]);
         assert_eq!(none, [""; 0]);
-        let known = |names: &[&'static str]| -> Vec<(&str, Vec<&str>)> { names.iter().map(|name| (*name, vec!["b"])).collect() };
-        let error = |names: &[&'static str]| config.fits(&known(names)).unwrap_err().to_string();
+        let known = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), vec!["b".to_owned()])).collect();
+        let error = |names: &[&str]| config.fits(&known(names)).unwrap_err().to_string();
         let all = ["email-pipeline", "email-pipeline-2", "orders"];
         assert!(error(&all).contains("unknown key `topology.orders.task.a` in `"), "{}", error(&all));
         assert!(error(&all[..2]).contains("unknown key `topology.orders` in `"), "{}", error(&all[..2]));

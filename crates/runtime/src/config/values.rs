@@ -16,11 +16,11 @@ const PARALLELISM: RangeInclusive<u64> = 1..=4_096;
 /// The longest duration: a wait of more than a month is a mistake in the unit.
 const DURATION_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
 
-pub(super) fn attempts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+pub(crate) fn attempts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     whole(deserializer, ATTEMPTS)
 }
 
-pub(super) fn parallelism<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+pub(crate) fn parallelism<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     whole(deserializer, PARALLELISM)
 }
 
@@ -32,7 +32,7 @@ fn whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D, range: Ran
 }
 
 /// A duration with its unit. A bare number is none: nobody sees whether it means seconds.
-pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let value = Value::deserialize(deserializer)?;
     let duration = value.as_str().and_then(|text| parse_duration(text).ok());
     match duration {
@@ -43,7 +43,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
 }
 
 /// A duration that is longer than nothing.
-pub(super) fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+pub(crate) fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     match duration(deserializer)? {
         Some(Duration::ZERO) => Err(D::Error::custom("it is longer than zero, or every message would fail at once")),
         duration => Ok(duration),

@@ -1,9 +1,11 @@
 //! `dispatcher.toml`.
 
-use crate::{def::Retry, settings::DurationText};
+use crate::{config::values, def::Retry, settings};
 use config::{File, FileFormat};
 use serde::Deserialize;
+use serde_json::Value;
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -96,12 +98,20 @@ struct Http {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RetryTable {
+    #[serde(default, deserialize_with = "values::attempts")]
     attempts: Option<u32>,
-    backoff: Option<DurationText>,
-    max_backoff: Option<DurationText>,
-    timeout: Option<DurationText>,
+    #[serde(default, deserialize_with = "values::duration")]
+    backoff: Option<Duration>,
+    #[serde(default, deserialize_with = "values::duration")]
+    max_backoff: Option<Duration>,
+    #[serde(default, deserialize_with = "values::timeout")]
+    timeout: Option<Duration>,
+    #[serde(default, deserialize_with = "values::parallelism")]
     parallelism: Option<usize>,
 }
+
+/// What the address of an embedded broker begins with; its folder follows.
+const EMBEDDED: &str = "embedded:";
 
 /// The subscription, unless another is named.
 const SUBSCRIPTION: &str = "leat-dispatch";
@@ -130,20 +140,22 @@ impl Settings {
     /// What is wrong with which key.
     pub fn parse(text: &str) -> Result<Self, String> {
         let read = config::Config::builder().add_source(File::from_str(text, FileFormat::Toml)).build();
-        let Toml { mq, handlers, http, retry } =
-            read.and_then(config::Config::try_deserialize).map_err(|error| error.to_string())?;
+        let value: Value = read.and_then(config::Config::try_deserialize).map_err(|error| error.to_string())?;
+        let Toml { mq, handlers, http, retry } = settings::from_value(&value).map_err(|error| error.to_string())?;
+        if mq.url == EMBEDDED {
+            return Err("`mq.url` names no folder: write `embedded:DIRECTORY`".to_owned());
+        }
         if mq.topics.is_empty() {
             return Err("`mq.topics` is empty: nothing would be taken".to_owned());
+        }
+        let mut topics = BTreeSet::new();
+        if let Some(twice) = mq.topics.iter().find(|topic| !topics.insert(topic.as_str())) {
+            return Err(format!("`mq.topics` names `{twice}` twice: its messages would be taken by two that share them"));
         }
         if handlers.is_empty() {
             return Err("there are no `[[handlers]]`: every message would be given up".to_owned());
         }
         let handlers = handlers.into_iter().map(handler).collect::<Result<Vec<_>, String>>()?;
-        let attempts = retry.attempts.unwrap_or(RETRY.attempts);
-        if attempts == 0 || retry.parallelism == Some(0) {
-            return Err("`retry.attempts` and `retry.parallelism` are at least 1".to_owned());
-        }
-        let or = |text: Option<DurationText>, default| text.map_or(default, |text| text.0);
         Ok(Self {
             url: mq.url,
             topics: mq.topics,
@@ -152,15 +164,23 @@ impl Settings {
             notes: mq.notes,
             handlers,
             http: http.listen,
-            retry: Retry {
-                attempts,
-                backoff: or(retry.backoff, RETRY.backoff),
-                max_backoff: or(retry.max_backoff, RETRY.max_backoff),
-            },
-            timeout: or(retry.timeout, TIMEOUT),
+            timeout: retry.timeout.unwrap_or(TIMEOUT),
+            retry: waits(&retry)?,
             parallelism: retry.parallelism.unwrap_or(PARALLELISM),
         })
     }
+}
+
+/// Where only one of the two waits is given, the other one is moved to it if it must be.
+fn waits(retry: &RetryTable) -> Result<Retry, String> {
+    if let (Some(backoff), Some(max)) = (retry.backoff, retry.max_backoff)
+        && max < backoff
+    {
+        return Err("`retry.max_backoff` is shorter than `retry.backoff`: waits grow from the one to the other".to_owned());
+    }
+    let backoff = retry.backoff.unwrap_or(RETRY.backoff.min(retry.max_backoff.unwrap_or(RETRY.max_backoff)));
+    let max_backoff = retry.max_backoff.unwrap_or(RETRY.max_backoff.max(backoff));
+    Ok(Retry { attempts: retry.attempts.unwrap_or(RETRY.attempts), backoff, max_backoff })
 }
 
 fn handler(Handler { task_selector, endpoint, pipeline }: Handler) -> Result<HandlerSettings, String> {
@@ -198,6 +218,10 @@ mod tests {
         let settings = Settings::parse(&more).unwrap();
         assert_eq!((settings.retry.attempts, settings.retry.backoff), (2, Duration::from_secs(1)));
         assert!(settings.http.is_some());
+        for (retry, backoff_ms, max_ms) in [("backoff = '1m'", 60_000, 60_000), ("max_backoff = '0s'", 0, 0)] {
+            let found = Settings::parse(&format!("{GOOD}\n[retry]\n{retry}")).unwrap().retry;
+            assert_eq!((found.backoff.as_millis(), found.max_backoff.as_millis()), (backoff_ms, max_ms), "{retry}");
+        }
     }
 
     #[test]
@@ -209,6 +233,13 @@ mod tests {
             ("endpoint = \"http://127.0.0.1:3000/a\"", "pipeline = \"x.rn\"", "scripts are not run"),
             ("url =", "adress = \"x\"\nurl =", "adress"),
             ("type =", "kind =", "type"),
+            ("\"a\", \"b\"", "\"a\", \"b\", \"a\"", "`mq.topics` names `a` twice"),
+            ("embedded:data", "embedded:", "`mq.url` names no folder"),
+            ("[mq]", "[retry]\ntimeout = \"0s\"\n[mq]", "`retry.timeout`: it is longer than zero"),
+            ("[mq]", "[retry]\ntimeout = \"32d\"\n[mq]", "`retry.timeout`: \"32d\" is longer than 31 days"),
+            ("[mq]", "[retry]\nattempts = 0\n[mq]", "`retry.attempts`: 0 is no whole number"),
+            ("[mq]", "[retry]\nparallelism = 100000000000\n[mq]", "`retry.parallelism`: 100000000000 is no whole number"),
+            ("[mq]", "[retry]\nbackoff = \"2s\"\nmax_backoff = \"1s\"\n[mq]", "shorter than `retry.backoff`"),
         ] {
             let error = Settings::parse(&GOOD.replace(from, to)).unwrap_err();
             assert!(error.contains(told), "{told}: {error}");
