@@ -136,9 +136,36 @@ fn leat_toml_and_the_data_belong_to_the_project_from_wherever_the_command_is_typ
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON value");
         assert_eq!(status[0]["sent"], 5, "{args:?}: {status}");
     }
+    let resources = project("flowchart LR\n  parse --> store");
+    fs::write(resources.path().join("leat.toml"), "[broker]\nurl = \"pulsar://pulsar.example:6650\"\n").expect("written");
+    fs::write(elsewhere.path().join("over.yaml"), "orders: { image: \"shop:2\" }\n").expect("written");
+    let name = resources.path().to_str().expect("a temporary folder has a plain name");
+    let render = ["--project", name, "k8s", "render", "--image", "shop:1", "--overlay", "over.yaml"];
+    let rendered = text(&leat(elsewhere.path(), &render).stdout);
+    assert!(rendered.contains("pulsar://pulsar.example:6650") && rendered.contains("shop:2"), "{rendered}");
     let verified = leat(&below, &["broker", "verify"]);
     assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stderr));
     assert!(!below.join("mine").exists() && !elsewhere.path().join("mine").exists());
+}
+
+#[test]
+fn a_check_knows_the_names_that_the_configuration_may_say() {
+    let dir = project("flowchart LR\n  parse --> store");
+    for (file, code, words) in [
+        ("[topology.orders.task.store]\ntimeout = \"5s\"", 0, "Checked"),
+        ("[topology.order]\ndurability = \"power\"", 3, "unknown key `topology.order` in `leat.toml`; did you mean `orders`?"),
+        ("[topology.mail]", 3, "unknown key `topology.mail` in `leat.toml`; known are `orders`"),
+        ("[topology.orders.task.stroe]", 3, "did you mean `store`?"),
+        ("[topology.orders.task.store]\nparallelism = 0", 3, "in `leat.toml`: `topology.orders.task.store.parallelism`: "),
+    ] {
+        fs::write(dir.path().join("leat.toml"), file).expect("written");
+        for args in [&["check"][..], &["check", "--message-format", "json"]] {
+            let output = leat(dir.path(), args);
+            let stderr = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "{file}: {stderr}");
+            assert!(stderr.contains(words) || (code == 0 && args.len() > 1), "{file}: {stderr}");
+        }
+    }
 }
 
 #[test]

@@ -24,9 +24,8 @@ pub(super) fn render(args: &Render, found: &Found) -> Result<Vec<Value>> {
         Some(name) => vec![found.topology(Some(name))?],
         None => found.project.topologies().iter().collect(),
     };
-    // The overlay's path is meant from where the command was typed, so it is read before this process goes to the project's folder.
-    let overlays = overlays(args, found)?;
     let broker = broker(args, found)?;
+    let overlays = overlays(args, found)?;
     let mut resources = Vec::new();
     for topology in topologies {
         let name = topology.name().as_str();
@@ -69,7 +68,11 @@ fn check(name: &str, resource: &Value) -> Result {
 
 fn broker(args: &Render, found: &Found) -> Result<crd::Broker> {
     let flags = Flags { broker: args.broker.clone(), ..Flags::default() };
-    let config = found.config(flags)?;
+    // Nothing is opened in the project's folder, and what is read later was named where the command was typed: an overlay, or KUBECONFIG.
+    let here = std::env::current_dir()?;
+    let config = found.config(flags);
+    std::env::set_current_dir(&here).doing(|| format!("going back to `{}`", here.display()))?;
+    let config = config?;
     if !config.is_pulsar() {
         let text = "no broker: pods reach a Pulsar service only; name it by `--broker pulsar://HOST:PORT`, or as `broker.url` in leat.toml";
         return Err(Failure::new(Code::Usage, text));
