@@ -76,6 +76,8 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  leat new shop\n  leat new shop --workspace ~/leatworks --vcs none")]
     New(New),
     /// Check the project and its graphs; all errors at once
+    ///
+    /// leat.toml is checked too: it may speak only of topologies and tasks that the project has.
     #[command(after_help = "Examples:\n  leat check\n  leat check --message-format json")]
     Check(Check),
     /// Draw a topology

@@ -78,15 +78,14 @@ pub(crate) fn load(global: &Global, color: bool) -> Result<Found> {
 
 /// `leat check`.
 pub(crate) fn check(args: &Check, global: &Global, color: bool) -> Result {
-    if args.message_format == Output::Json {
-        let root = root(global)?;
-        return leatworks_topology::load(&root).map(drop).map_err(|diagnostics| {
-            print_json(&diagnostics);
-            Failure::reported(Code::Invalid)
-        });
-    }
-    let found = load(global, color)?;
-    if !global.quiet {
+    let for_people = args.message_format == Output::Table;
+    let found = if for_people { load(global, color)? } else { load_for_machines(global)? };
+    // No data is looked at, so that there is no place for it is no error here.
+    let config = found.config(Flags { data: Some(found.root.clone()), ..Flags::default() })?;
+    let names = |topology: &'_ Topology| topology.tasks().iter().map(|task| task.name().to_string()).collect::<Vec<_>>();
+    let topologies = found.project.topologies().iter().map(|topology| (topology.name().to_string(), names(topology)));
+    config.fits(&topologies.collect()).map_err(|error| Failure::new(Code::Invalid, error))?;
+    if for_people && !global.quiet {
         for topology in found.project.topologies() {
             let (tasks, edges) = (topology.tasks().len(), topology.edges().len());
             eprintln!("{:>12} {}: {tasks} tasks, {edges} edges, acyclic", "Checked", topology.name().as_str());
@@ -94,6 +93,18 @@ pub(crate) fn check(args: &Check, global: &Global, color: bool) -> Result {
         eprintln!("{:>12} the types of the edges are checked by `leat build`", "Note");
     }
     Ok(())
+}
+
+/// Loads the project; all its errors go to standard output, for programs.
+fn load_for_machines(global: &Global) -> Result<Found> {
+    let root = root(global)?;
+    match leatworks_topology::load(&root) {
+        Ok(project) => Ok(Found { root: absolute(&root)?, project }),
+        Err(diagnostics) => {
+            print_json(&diagnostics);
+            Err(Failure::reported(Code::Invalid))
+        }
+    }
 }
 
 /// One JSON object a line, with bytes counted from 0 and lines and columns from 1.

@@ -5,6 +5,7 @@
 
 use super::{Config, ConfigError};
 use crate::settings;
+use std::collections::BTreeMap;
 
 /// How many letters of a topology's name may be wrong for it to be meant: one in three, and no more than this.
 const LETTERS_MAX: usize = 2;
@@ -27,19 +28,20 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError::Unknown`] for the first that it has not.
-    pub fn fits(&self, project: &[(&str, Vec<&str>)]) -> Result<(), ConfigError> {
+    pub fn fits(&self, project: &BTreeMap<String, Vec<String>>) -> Result<(), ConfigError> {
         for (name, config) in &self.topologies {
             let key = format!("topology.{name}");
-            let Some((_, tasks)) = project.iter().find(|(known, _)| known == name) else {
-                let known: Vec<&str> = project.iter().map(|(name, _)| *name).collect();
+            let Some(tasks) = project.get(name) else {
                 if self.places.is_shared(&key) {
                     continue;
                 }
+                let known: Vec<&str> = project.keys().map(String::as_str).collect();
                 let place = self.places.of(&key).to_owned();
                 return Err(ConfigError::Unknown { place, hint: settings::hint(name, &known), key });
             };
-            if let Some(task) = config.task.keys().find(|task| !tasks.contains(&task.as_str())) {
-                return Err(self.unknown_task(name, task, tasks));
+            if let Some(task) = config.task.keys().find(|task| !tasks.contains(task)) {
+                let known: Vec<&str> = tasks.iter().map(String::as_str).collect();
+                return Err(self.unknown_task(name, task, &known));
             }
         }
         Ok(())
