@@ -256,7 +256,7 @@ impl Config {
         plan.durability = config.durability.filter(|_| !self.durability_flag).or(plan.durability);
         for (name, config) in &config.task {
             match plan.tasks.iter_mut().find(|task| task.def.name == name) {
-                Some(task) => apply(task, config).map_err(|fault| self.places.wrong(fault))?,
+                Some(task) => apply(task, config, Some(topology.edges)).map_err(|fault| self.places.wrong(fault))?,
                 None => {
                     let known: Vec<&str> = topology.tasks.iter().map(|task| task.name).collect();
                     return Err(self.unknown_task(topology.name, name, &known));
@@ -273,7 +273,7 @@ impl Config {
     pub fn task_plan(&self, task: &'static TaskDef) -> Result<TaskPlan, ConfigError> {
         let mut plan = TaskPlan::new(task);
         if let Some(config) = self.topologies.get(task.topology).and_then(|topology| topology.task.get(task.name)) {
-            apply(&mut plan, config).map_err(|fault| self.places.wrong(fault))?;
+            apply(&mut plan, config, None).map_err(|fault| self.places.wrong(fault))?;
         }
         Ok(plan)
     }
@@ -291,10 +291,10 @@ fn home(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::def::{BuiltinDef, Codec, Drawings, Kind, Retry};
+    use crate::def::{BuiltinDef, Codec, Drawings, EdgeDef, Kind, Retry};
     use std::time::Duration;
 
-    static SEND: TaskDef = TaskDef {
+    const SEND: TaskDef = TaskDef {
         project: "p",
         topology: "email-pipeline",
         name: "read-lines",
@@ -308,14 +308,24 @@ mod tests {
         routes: &[],
         ends: &[],
     };
+    static COUNT: TaskDef = TaskDef { name: "count", kind: Kind::Worker { url: "http://127.0.0.1:1" }, source: None, ..SEND };
     static TOPOLOGY: TopologyDef = TopologyDef {
         name: "email-pipeline",
         project: "p",
         version: "0",
         description: "",
         codec: Codec::Json,
-        tasks: &[&SEND],
-        edges: &[],
+        tasks: &[&SEND, &COUNT],
+        edges: &[EdgeDef {
+            id: "read-lines-->count",
+            from: Some("read-lines"),
+            to: "count",
+            label: None,
+            topic: "t",
+            subscription: "count",
+            retry_topic: "r",
+            dead_letter_topic: "d",
+        }],
         drawings: Drawings { mermaid: "", dot: "", svg: "", text: "" },
     };
 
@@ -333,7 +343,7 @@ mod tests {
     #[test]
     fn each_layer_goes_over_the_one_below() {
         let home = "[broker]\ndurability = 'process'\n[topology.email-pipeline.task.read-lines]\ntimeout = '1s'\nparallelism = 2";
-        let file = "data = 'd'\n[topology.email-pipeline.task.read-lines]\nparallelism = 3\nsource = { path = 'b' }\nsettings = { A = 1 }";
+        let file = "data = 'd'\n[topology.email-pipeline.task.read-lines]\nparallelism = 3\nsource = { path = 'b' }\n[topology.email-pipeline.task.count]\nsettings = { A = 1 }";
         let variable = ("LEAT_TOPOLOGY__EMAIL_PIPELINE__TASK__READ_LINES__RETRY__ATTEMPTS", "7");
         let ours = ("LEAT_TOPOLOGY__EMAIL_PIPELINE__TASK__READ_LINES__PARALLELISM", "4");
         let flags = Flags { broker: Some("memory".to_owned()), ..Flags::default() };
@@ -342,7 +352,7 @@ mod tests {
         let task = &plan.tasks[0];
         assert_eq!((task.timeout, task.parallelism, task.retry.attempts), (Duration::from_secs(1), 4, 7));
         assert_eq!(task.source.as_ref().unwrap().options["path"], "b");
-        assert_eq!(task.settings["A"], 1);
+        assert_eq!(plan.tasks[1].settings["A"], 1);
     }
 
     #[test]
@@ -411,6 +421,8 @@ mod tests {
                 "[topology.email-pipeline.task.read-lines]\nworker = 'http://x'",
                 "task.read-lines.worker`: the task is no HTTP worker",
             ),
+            ("[topology.email-pipeline.task.read-lines]\nsettings = { A = 1 }", "read-lines.settings`: the task comes with"),
+            ("[topology.email-pipeline.task.count]\nsource = { type = 'interval' }", "count.source`: other tasks give to"),
             ("[trace]\nenable = true", "did you mean `enabled`?"),
             ("nonsense", "reading the configuration"),
         ] {
@@ -438,6 +450,7 @@ mod tests {
             (&format!("{task}.parallelism"), "-1", "-1 is no whole number from 1 to 4096"),
             (&format!("{task}.parallelism"), "0", "0 is no whole number"),
             (&format!("{task}.parallelism"), "100000", "100000 is no whole number"),
+            (&format!("{task}.source"), "5", "invalid type: integer `5`"),
             (&format!("{task}.retry.attempts"), "0", "0 is no whole number from 1 to 1000"),
             (&format!("{task}.retry.attempts"), "1001", "1001 is no whole number"),
             (&format!("{task}.retry.backoff"), "'32d'", "longer than 31 days"),

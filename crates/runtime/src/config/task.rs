@@ -2,11 +2,11 @@
 
 use super::{Fault, values};
 use crate::{
-    def::Retry,
+    def::{EdgeDef, Kind, Retry},
     plan::{Builtin, TaskPlan},
 };
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::time::Duration;
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -18,8 +18,8 @@ pub(super) struct TaskConfig {
     #[serde(deserialize_with = "values::parallelism")]
     parallelism: Option<usize>,
     worker: Option<String>,
-    source: Option<Value>,
-    sink: Option<Value>,
+    source: Option<Map<String, Value>>,
+    sink: Option<Map<String, Value>>,
     settings: Option<Value>,
 }
 
@@ -46,8 +46,8 @@ impl RetryConfig {
     }
 }
 
-/// Lays it over the task.
-pub(super) fn apply(task: &mut TaskPlan, config: &TaskConfig) -> Result<(), Fault> {
+/// Lays it over the task, of a topology with these edges, if they are known.
+pub(super) fn apply(task: &mut TaskPlan, config: &TaskConfig, edges: Option<&[EdgeDef]>) -> Result<(), Fault> {
     let table = format!("topology.{}.task.{}", task.def.topology, task.def.name);
     let wrong = |key: &str, text: &str| Fault { key: format!("{table}.{key}"), text: text.to_owned() };
     let Retry { attempts, backoff, max_backoff } = task.retry;
@@ -61,6 +61,13 @@ pub(super) fn apply(task: &mut TaskPlan, config: &TaskConfig) -> Result<(), Faul
     }
     if config.sink.is_some() && task.sink.is_none() {
         return Err(wrong("sink", "the task is no sink"));
+    }
+    let is_fed = |edges: &[EdgeDef]| edges.iter().any(|edge| edge.from.is_some() && edge.to == task.def.name);
+    if config.source.is_some() && edges.is_some_and(is_fed) {
+        return Err(wrong("source", "other tasks give to the task, so it has no source"));
+    }
+    if config.settings.is_some() && matches!(task.def.kind, Kind::Source | Kind::Sink(_)) {
+        return Err(wrong("settings", "the task comes with Leatworks and has none: its options are in `source` or `sink`"));
     }
     let source = match &config.source {
         Some(options) => Some(merged(task.source.as_ref(), options).ok_or_else(|| wrong("source", "it needs a `type`"))?),
@@ -80,8 +87,8 @@ pub(super) fn apply(task: &mut TaskPlan, config: &TaskConfig) -> Result<(), Faul
 }
 
 /// Options laid over those of the definition; with another `type` they replace them.
-fn merged(old: Option<&Builtin>, new: &Value) -> Option<Builtin> {
-    let mut new = new.as_object()?.clone();
+fn merged(old: Option<&Builtin>, new: &Map<String, Value>) -> Option<Builtin> {
+    let mut new = new.clone();
     let kind = match new.remove("type") {
         Some(Value::String(kind)) => kind,
         Some(_) => return None,
@@ -89,7 +96,7 @@ fn merged(old: Option<&Builtin>, new: &Value) -> Option<Builtin> {
     };
     let mut options = match old {
         Some(old) if old.kind == kind => old.options.as_object().cloned().unwrap_or_default(),
-        _ => serde_json::Map::new(),
+        _ => Map::new(),
     };
     options.extend(new);
     Some(Builtin { kind, options: Value::Object(options) })
