@@ -7,6 +7,7 @@ mod memory;
 use crate::{Attempt, BoxFuture, Cause, Commit, Executor, Job, JobError, Store, commit, ending, prepare};
 pub use environment::read_env_files;
 use group::Ended;
+use rustix::process::Signal;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -99,6 +100,10 @@ fn judge(job: &Job, ended: &Ended, last: &str) -> Result<(), JobError> {
     match ended {
         Ended::Exit(0) => Ok(()),
         Ended::Exit(code) => Err(ending::by_exit_code(&job.spec, *code, last)),
+        Ended::Signal(signal) if *signal == Signal::XFSZ.as_raw() => {
+            let text = format!("the worker wrote a file of more than the {} bytes that `output` allows{said}", job.spec.output);
+            Err(JobError::permanent(text))
+        }
         Ended::Signal(signal) => Err(JobError::failed(format!("the worker was ended by signal {signal}{said}"))),
         Ended::Late => {
             let text = format!("the worker was ended, since it took longer than its timeout of {:?}{said}", job.deadline);
