@@ -179,6 +179,11 @@ fn a_child_that_cannot_live_ends_the_run_with_its_last_words() {
     let output = command.output().expect("started");
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(9), "{told}");
-    assert!(told.contains("the process of `send` has ended with exit status: 3, which another start would not change; its last words:"), "{told}");
+    assert!(
+        told.contains(
+            "the process of `send` has ended with exit status: 3, which another start would not change; its last words:"
+        ),
+        "{told}"
+    );
     assert!(told.contains("`from` is `nobody`"), "{told}");
 }
