@@ -225,6 +225,9 @@ fn note_limit(listed: &Listed) {
 
 /// Redrives or drops what is selected, once it has been confirmed.
 fn settle(change: &DlqChange, found: &Found, verb: &str, request: impl Fn(TopologyRef, Filter) -> Request) -> Result {
+    if let Some(id) = &change.select.id {
+        leatworks::trace::id(id).map_err(|error| Failure::new(Code::Usage, format!("`--id`: {error}")))?;
+    }
     let session = Session::open(found, &change.select.data, false)?;
     let result = settle_in(change, found, verb, request, &session);
     session.close()?;
@@ -255,7 +258,7 @@ fn settle_in(
     }
     let mut count = 0;
     for (topology, listed) in all {
-        let left = change.limit.map(|limit| limit - count);
+        let left = change.limit.map(|limit| limit.saturating_sub(count));
         if listed.total > 0 && left != Some(0) {
             let filter = Filter { limit: left, ..filter(&change.select) };
             let Response::Count { count: settled } = session.ask(request(topology, filter))? else {

@@ -9,7 +9,7 @@ use crate::{
 use leatworks::{
     config::{Config, Flags},
     control::Access,
-    jobs::Store,
+    jobs::{Location, Store},
     topics::TopologyRef,
     trace::{self, LookError, Traced},
 };
@@ -20,7 +20,10 @@ pub(crate) fn run(args: &Trace, found: &Found) -> Result {
     let id = trace::id(&args.id).map_err(|error| Failure::new(Code::Usage, error))?;
     let flags = Flags { data: args.data.data.clone(), ..Flags::default() };
     let config = found.config(flags)?;
-    there(&config)?;
+    // What lies in an object store is there also where nothing has been run.
+    if ![&config.trace.place, &config.jobs.files].into_iter().any(Location::is_far) {
+        there(&config)?;
+    }
     let topologies: Vec<TopologyRef> = match &args.topology {
         Some(name) => vec![reference(found.topology(Some(name))?)],
         None => found.project.topologies().iter().map(reference).collect(),

@@ -50,6 +50,11 @@ impl Location {
         let url = Url::from_file_path(absolute).map_err(|()| failed("it is no absolute path"))?;
         Ok(Self { url: url.to_string(), options: BTreeMap::new() })
     }
+
+    /// Whether it is an object store, and no folder of this machine.
+    pub fn is_far(&self) -> bool {
+        self.url.contains("://") && !self.url.starts_with("file:")
+    }
 }
 
 /// Files and records by key: parts with `/` between them.

@@ -144,6 +144,7 @@ async fn what_is_not_declared_or_not_there_is_refused() {
             "more than the 3000 bytes",
         ),
         ("exec head -c 9000 /dev/zero > out/data/x", Cause::Permanent, "a file of more than the 3000 bytes"),
+        ("head -c 9000 /dev/zero > out/data/x || exit $?", Cause::Permanent, "a file of more than the 3000 bytes"),
         ("echo no > out/insights.json", Cause::Permanent, "`out/insights.json` is no JSON"),
         ("rm -r out; ln -s /etc out", Cause::Permanent, "in place of the folder `out`"),
         ("rm -r out", Cause::Failed, ""),

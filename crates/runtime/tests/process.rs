@@ -428,6 +428,12 @@ fn what_would_do_nothing_is_refused() {
     piped.stdin.take().unwrap().write_all(b"1\n2\n").unwrap();
     let (code, out, _) = told(piped.wait_with_output().unwrap());
     assert_eq!((code, out.lines().count()), (0, 2), "{out}");
+    fs::write(path.join("leat.toml"), "[topology.moods.task.moody]\nsource = { type = 'lines', path = 'in.txt' }").unwrap();
+    let (code, _, err) = call("moody", path, &["run", "--message", "1"]);
+    assert!(
+        code == 2 && err.contains("`moods` is started by its sources"),
+        "a source of the configuration is one: {code}: {err}"
+    );
 }
 
 fn standard_input_can_be_the_source() {

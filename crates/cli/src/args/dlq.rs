@@ -22,8 +22,8 @@ pub(crate) struct DlqSelect {
     pub(crate) topology: Option<String>,
     /// Only this edge, for example 'render-->|mail|send'
     pub(crate) edge: Option<String>,
-    /// Only the message with this id, or those whose root has it
-    #[arg(long, value_parser = leatworks::trace::id)]
+    /// Only the message with this id, or those whose root has it; `list` and `show` also take its first digits
+    #[arg(long)]
     pub(crate) id: Option<String>,
     /// How to print the result
     #[arg(short, long, value_enum, default_value_t)]

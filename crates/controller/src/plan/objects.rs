@@ -281,7 +281,9 @@ fn without_effect(site: Site<'_>, refused: &mut Vec<String>) {
     let usual = TaskSpec::named("");
     for task in mine() {
         let place = format!("task `{}` is of kind {:?}, which the run of the topology has:", task.name, task.kind);
+        let is_built_in = matches!(task.kind, TaskKind::Source | TaskKind::Sink);
         for (field, is_set, remedy) in [
+            ("settings", is_built_in && task.settings.is_some(), "take it out; it is told by `source` or `sink`"),
             ("image", task.image.is_some(), "take it out; the run has the topology's `image`"),
             ("command", !task.command.is_empty(), "take it out; the run has one command for all of them"),
             ("port", task.port != usual.port, "take it out; nobody calls it"),

@@ -121,6 +121,10 @@ fn what_would_have_no_effect_is_refused_with_its_remedy() {
             json!({ "tasks": [{ "name": "f", "resources": { "limits": { "cpu": "1" } } }, { "name": "k", "resources": {} }] }),
             "the tasks `f`, `k`",
         ),
+        (
+            json!({ "tasks": [{ "name": "k", "settings": { "x": 1 } }] }),
+            "`settings` has no effect; take it out; it is told by `source` or `sink`",
+        ),
         (json!({ "edges": [{ "edge": "f-->k", "replicas": 2 }] }), "`edges` names `f-->k`"),
         (json!({ "edges": [{ "edge": "[*]-->s" }] }), "`edges` names `[*]-->s`"),
     ] {

@@ -94,16 +94,22 @@ impl Executor for Process {
     }
 }
 
+/// Whether a worker has met the limit of a file, itself or as a shell whose program has.
+fn is_file_too_long(ended: &Ended) -> bool {
+    let signal = Signal::XFSZ.as_raw();
+    matches!(ended, Ended::Signal(by) if *by == signal) || matches!(ended, Ended::Exit(code) if *code == 128 + signal)
+}
+
 /// What the end of a worker means.
 fn judge(job: &Job, ended: &Ended, last: &str) -> Result<(), JobError> {
     let said = ending::said(last);
     match ended {
         Ended::Exit(0) => Ok(()),
-        Ended::Exit(code) => Err(ending::by_exit_code(&job.spec, *code, last)),
-        Ended::Signal(signal) if *signal == Signal::XFSZ.as_raw() => {
+        ended if is_file_too_long(ended) => {
             let text = format!("the worker wrote a file of more than the {} bytes that `output` allows{said}", job.spec.output);
             Err(JobError::permanent(text))
         }
+        Ended::Exit(code) => Err(ending::by_exit_code(&job.spec, *code, last)),
         Ended::Signal(signal) => Err(JobError::failed(format!("the worker was ended by signal {signal}{said}"))),
         Ended::Late => {
             let text = format!("the worker was ended, since it took longer than its timeout of {:?}{said}", job.deadline);

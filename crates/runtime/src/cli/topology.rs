@@ -213,8 +213,8 @@ fn graph(topology: &TopologyDef, format: Format) -> Result<u8, Failure> {
 }
 
 async fn execute(topology: &'static TopologyDef, common: &Common, config: Config, run: Run) -> Result<u8, Failure> {
-    let options = options(topology, &run)?;
     let mut plan = config.plan(topology)?;
+    let options = options(&plan, &run)?;
     check::doubt(&config, topology);
     // With `-o json` standard output is one JSON value: the report.
     plan.console.on_stderr = common.output == Output::Json;
@@ -330,14 +330,14 @@ fn sink_files(plan: &Plan) -> Vec<(&'static str, PathBuf)> {
 }
 
 /// How a run is meant.
-fn options(topology: &TopologyDef, run: &Run) -> Result<RunOptions, Failure> {
+fn options(plan: &Plan, run: &Run) -> Result<RunOptions, Failure> {
     let flags = &run.flags;
     let serve = flags.serve || flags.listen.listen.is_some();
     let mut options =
         RunOptions { input: run.input.clone(), serve, fresh: flags.fresh, elsewhere: flags.elsewhere, ..RunOptions::default() };
     if let Some(message) = &flags.message {
-        let name = topology.name;
-        let instead = match (topology.tasks.iter().any(|task| task.source.is_some()), serve) {
+        let name = plan.topology.name;
+        let instead = match (plan.tasks.iter().any(|task| task.source.is_some()), serve) {
             (true, _) => format!("`{name}` is started by its sources"),
             (false, true) => "a run that serves waits for what is sent".to_owned(),
             (false, false) => String::new(),

@@ -1,7 +1,6 @@
 //! `[jobs]`: where jobs keep their files, and for how long.
 
 use super::{Fault, values};
-use crate::settings::DurationText;
 use leatworks_jobs::{JobError, Location};
 use serde::Deserialize;
 use std::{
@@ -57,7 +56,8 @@ pub(super) struct JobsTable {
     #[serde(deserialize_with = "values::text")]
     files: Option<String>,
     options: BTreeMap<String, String>,
-    keep: Option<DurationText>,
+    #[serde(deserialize_with = "values::keep")]
+    keep: Option<Duration>,
 }
 
 impl JobsTable {
@@ -67,7 +67,7 @@ impl JobsTable {
             jobs.files = location("jobs.files", place, self.options)?;
         }
         if let Some(keep) = self.keep {
-            jobs.keep = keep.0;
+            jobs.keep = keep;
         }
         Ok(jobs)
     }

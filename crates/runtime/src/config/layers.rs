@@ -31,6 +31,9 @@ const KEYS: [&str; 15] = [
 /// How many letters of a variable's name may be wrong for it to be meant as a key. With three, names of other programs would be refused.
 const LETTERS_MAX: usize = 2;
 
+/// How many letters a key has for each that may be wrong: `LEAT_TRACE` is not `LEAT_TRACE__TO`.
+const LETTERS_OF_A_WRONG_ONE: usize = 5;
+
 /// What one file, or one variable, says.
 pub(super) struct Layer {
     /// Which one, for people.
@@ -187,12 +190,12 @@ fn is_text(key: &str) -> bool {
 
 /// What may be meant by a variable that nobody reads. Others are left alone: they may be those of another program.
 fn misspelt(variable: &str) -> Option<String> {
-    const KNOWN: [&str; 7] = ["BLESS", "DATA", "FROZEN", "HOME", "LOG", "PROJECT", "WORKSPACE"];
+    const KNOWN: [&str; 8] = ["BLESS", "DATA", "FROZEN", "HOME", "LOG", "PROJECT", "WORK", "WORKSPACE"];
     let name = variable.strip_prefix("LEAT_").filter(|name| !KNOWN.contains(name))?;
     let plain = |name: &str| name.replace('_', "");
     let wrong = |key: &&str| strsim::damerau_levenshtein(&plain(name), &plain(key));
     // One underscore in place of two is the usual mistake.
-    let key = KEYS.into_iter().filter(|key| wrong(key) <= LETTERS_MAX).min_by_key(wrong);
+    let key = KEYS.into_iter().filter(|key| wrong(key) <= LETTERS_MAX.min(key.len() / LETTERS_OF_A_WRONG_ONE)).min_by_key(wrong);
     if let Some(meant) = key.or_else(|| settings::similar(name, &KNOWN)) {
         return Some(format!("LEAT_{meant}"));
     }

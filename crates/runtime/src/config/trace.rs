@@ -1,7 +1,6 @@
 //! `[trace]`: whether what is done with each message is written down, and where.
 
 use super::{Fault, jobs::location, values};
-use crate::settings::DurationText;
 use leatworks_jobs::Location;
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::Path, time::Duration};
@@ -39,7 +38,8 @@ pub(super) struct TraceTable {
     #[serde(deserialize_with = "values::text")]
     to: Option<String>,
     options: BTreeMap<String, String>,
-    keep: Option<DurationText>,
+    #[serde(deserialize_with = "values::keep")]
+    keep: Option<Duration>,
 }
 
 impl TraceTable {
@@ -50,7 +50,7 @@ impl TraceTable {
             trace.place = location("trace.to", place, self.options)?;
         }
         if let Some(keep) = self.keep {
-            trace.keep = keep.0;
+            trace.keep = keep;
         }
         Ok(trace)
     }

@@ -32,13 +32,22 @@ fn whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D, range: Ran
 }
 
 /// A duration with its unit. A bare number is none: nobody sees whether it means seconds.
+fn with_unit<E: Error>(value: &Value) -> Result<Duration, E> {
+    let duration = value.as_str().and_then(|text| parse_duration(text).ok());
+    duration.ok_or_else(|| E::custom(format!("{value} is no duration; write for example \"200ms\" or \"30s\"")))
+}
+
+/// How long something is kept.
+pub(super) fn keep<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    with_unit(&Value::deserialize(deserializer)?).map(Some)
+}
+
+/// How long somebody waits.
 pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let value = Value::deserialize(deserializer)?;
-    let duration = value.as_str().and_then(|text| parse_duration(text).ok());
-    match duration {
-        None => Err(D::Error::custom(format!("{value} is no duration; write for example \"200ms\" or \"30s\""))),
-        Some(duration) if duration > DURATION_MAX => Err(D::Error::custom(format!("{value} is longer than 31 days"))),
-        duration => Ok(duration),
+    match with_unit(&value)? {
+        duration if duration > DURATION_MAX => Err(D::Error::custom(format!("{value} is longer than 31 days"))),
+        duration => Ok(Some(duration)),
     }
 }
 

@@ -13,7 +13,13 @@ const PATH_BYTES_MAX: usize = 100;
 /// Where the owner of a data directory listens: in it, or if its path is too long for a socket, in the directory that `XDG_RUNTIME_DIR`
 /// names, or else in one of its own among the temporary files.
 pub fn socket_path(data: &Path) -> PathBuf {
-    path(data, env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), &env::temp_dir())
+    path(&whole(data), env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), &env::temp_dir())
+}
+
+/// The one path of a directory, however it was typed: whether it is too long for a socket, and what that is called then, must be the same for who listens and who asks.
+fn whole(data: &Path) -> PathBuf {
+    // A directory that is not there has no owner either.
+    fs::canonicalize(data).or_else(|_| std::path::absolute(data)).unwrap_or_else(|_| data.to_owned())
 }
 
 fn path(data: &Path, runtime: Option<PathBuf>, temporary: &Path) -> PathBuf {
@@ -31,7 +37,7 @@ fn path(data: &Path, runtime: Option<PathBuf>, temporary: &Path) -> PathBuf {
 /// are, so its owner must be that of the data directory, and nobody else may write to it. `make`: whether it is made if it is missing.
 pub(super) fn guard(data: &Path, socket: &Path, make: bool) -> io::Result<()> {
     let Some(directory) =
-        socket.parent().filter(|directory| socket.file_name() == Some("control.sock".as_ref()) && *directory != data)
+        socket.parent().filter(|directory| socket.file_name() == Some("control.sock".as_ref()) && *directory != whole(data))
     else {
         return Ok(());
     };
@@ -62,6 +68,18 @@ mod tests {
         assert_eq!(within(Some("/run/user/1")), Path::new("/run/user/1"));
         for runtime in [None, Some("relative"), long.to_str()] {
             assert_eq!(within(runtime).parent(), Some(temporary), "{runtime:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_has_one_socket_however_it_is_typed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let data = temporary.path().join("d".repeat(PATH_BYTES_MAX));
+        fs::create_dir(&data).unwrap();
+        let short = temporary.path().join("short");
+        std::os::unix::fs::symlink(&data, &short).unwrap();
+        for typed in [data.join("."), data.join("..").join(data.file_name().unwrap()), short] {
+            assert_eq!(socket_path(&typed), socket_path(&data), "{}", typed.display());
         }
     }
 
