@@ -66,11 +66,16 @@ pub(crate) fn root(global: &Global) -> Result<PathBuf> {
 
 /// Loads the project; all its errors go to standard error at once.
 pub(crate) fn load(global: &Global, color: bool) -> Result<Found> {
+    load_or(global, |diagnostics| eprint!("{}", diagnostics.render(color)))
+}
+
+/// Loads the project, or tells all its errors.
+fn load_or(global: &Global, tell: impl FnOnce(&Diagnostics)) -> Result<Found> {
     let root = root(global)?;
     match leatworks_topology::load(&root) {
         Ok(project) => Ok(Found { root: absolute(&root)?, project }),
         Err(diagnostics) => {
-            eprint!("{}", diagnostics.render(color));
+            tell(&diagnostics);
             Err(Failure::reported(Code::Invalid))
         }
     }
@@ -79,7 +84,7 @@ pub(crate) fn load(global: &Global, color: bool) -> Result<Found> {
 /// `leat check`.
 pub(crate) fn check(args: &Check, global: &Global, color: bool) -> Result {
     let for_people = args.message_format == Output::Table;
-    let found = if for_people { load(global, color)? } else { load_for_machines(global)? };
+    let found = if for_people { load(global, color)? } else { load_or(global, print_json)? };
     // No data is looked at, so that there is no place for it is no error here.
     let config = found.config(Flags { data: Some(found.root.clone()), ..Flags::default() })?;
     let names = |topology: &'_ Topology| topology.tasks().iter().map(|task| task.name().to_string()).collect::<Vec<_>>();
@@ -93,18 +98,6 @@ pub(crate) fn check(args: &Check, global: &Global, color: bool) -> Result {
         eprintln!("{:>12} the types of the edges are checked by `leat build`", "Note");
     }
     Ok(())
-}
-
-/// Loads the project; all its errors go to standard output, for programs.
-fn load_for_machines(global: &Global) -> Result<Found> {
-    let root = root(global)?;
-    match leatworks_topology::load(&root) {
-        Ok(project) => Ok(Found { root: absolute(&root)?, project }),
-        Err(diagnostics) => {
-            print_json(&diagnostics);
-            Err(Failure::reported(Code::Invalid))
-        }
-    }
 }
 
 /// One JSON object a line, with bytes counted from 0 and lines and columns from 1.

@@ -9,23 +9,11 @@ use std::{
     path::Path,
 };
 
-/// The keys of the configuration that a variable may be meant for, apart from those of a topology.
-const KEYS: [&str; 15] = [
-    "BROKER__URL",
-    "BROKER__DURABILITY",
-    "BROKER__EAGER",
-    "BROKER__ELISION",
-    "BROKER__ADMIN_URL",
-    "BROKER__TENANT",
-    "BROKER__NAMESPACE",
-    "BROKER__TOKEN",
-    "BROKER__TOKEN_FILE",
-    "BROKER__CA_FILE",
-    "JOBS__FILES",
-    "JOBS__KEEP",
-    "TRACE__ENABLED",
-    "TRACE__TO",
-    "TRACE__KEEP",
+/// The tables of the configuration and their keys, apart from those of a topology.
+const TABLES: [(&str, &[&str]); 3] = [
+    ("broker", &["url", "durability", "eager", "elision", "admin_url", "tenant", "namespace", "token", "token_file", "ca_file"]),
+    ("jobs", &["files", "options", "keep"]),
+    ("trace", &["enabled", "to", "options", "keep"]),
 ];
 
 /// How many letters of a variable's name may be wrong for it to be meant as a key. With three, names of other programs would be refused.
@@ -193,10 +181,11 @@ fn misspelt(variable: &str) -> Option<String> {
     const KNOWN: [&str; 8] = ["BLESS", "DATA", "FROZEN", "HOME", "LOG", "PROJECT", "WORK", "WORKSPACE"];
     let name = variable.strip_prefix("LEAT_").filter(|name| !KNOWN.contains(name))?;
     let plain = |name: &str| name.replace('_', "");
-    let wrong = |key: &&str| strsim::damerau_levenshtein(&plain(name), &plain(key));
+    let wrong = |key: &String| strsim::damerau_levenshtein(&plain(name), &plain(key));
+    let keys = TABLES.iter().flat_map(|(table, keys)| keys.iter().map(move |key| format!("{table}__{key}").to_ascii_uppercase()));
     // One underscore in place of two is the usual mistake.
-    let key = KEYS.into_iter().filter(|key| wrong(key) <= LETTERS_MAX.min(key.len() / LETTERS_OF_A_WRONG_ONE)).min_by_key(wrong);
-    if let Some(meant) = key.or_else(|| settings::similar(name, &KNOWN)) {
+    let key = keys.filter(|key| wrong(key) <= LETTERS_MAX.min(key.len() / LETTERS_OF_A_WRONG_ONE)).min_by_key(wrong);
+    if let Some(meant) = key.or_else(|| settings::similar(name, &KNOWN).map(str::to_owned)) {
         return Some(format!("LEAT_{meant}"));
     }
     // Others begin with `TOPOLOGY_` too: a cluster makes variables of the names of services.
@@ -222,11 +211,7 @@ fn hint(key: &str) -> String {
     let parts: Vec<&str> = key.split('.').collect();
     let known: &[&str] = match parts[..] {
         [_] => &["broker", "data", "jobs", "topology", "trace"],
-        ["jobs", _] => &["files", "options", "keep"],
-        ["trace", _] => &["enabled", "to", "options", "keep"],
-        ["broker", _] => {
-            &["url", "durability", "eager", "elision", "admin_url", "tenant", "namespace", "token", "token_file", "ca_file"]
-        }
+        [table, _] => TABLES.iter().find(|(name, _)| *name == table).map_or(&[], |(_, keys)| keys),
         ["topology", _, _] => &["durability", "task"],
         ["topology", _, "task", _, _] => &["timeout", "retry", "parallelism", "worker", "source", "sink", "settings"],
         ["topology", _, "task", _, "retry", _] => &["attempts", "backoff", "max_backoff"],
