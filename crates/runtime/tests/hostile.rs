@@ -115,7 +115,7 @@ async fn what_comes_after_a_fold_has_given_its_result_is_in_another_result() {
         &["sum-->slow"],
     );
     let broker = memory();
-    let options = RunOptions { message: json!(1), ..RunOptions::default() };
+    let options = RunOptions { message: Some(json!(1)), ..RunOptions::default() };
     let running = tokio::spawn(run_with(broker.clone(), topology, options));
     SUMMED.notified().await;
     send(&broker, topology, ["10".to_owned()].into_iter()).await;
@@ -250,7 +250,7 @@ async fn a_fold_that_cannot_finish_ends_no_run_that_goes_on_and_keeps_what_it_ha
         assert!(!running.is_finished());
     }
     // A run that ends cannot end well without its result.
-    let ends = run_with(memory(), topology, RunOptions { message: json!(1), ..RunOptions::default() }).await;
+    let ends = run_with(memory(), topology, RunOptions { message: Some(json!(1)), ..RunOptions::default() }).await;
     assert!(ends.unwrap_err().to_string().contains("could not finish"));
 }
 

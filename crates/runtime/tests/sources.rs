@@ -159,6 +159,44 @@ async fn an_unfinished_run_is_not_continued_with_another_input() {
     assert_eq!((report.sent, report.tasks["tally"].handled, report.in_flight), (1, 1, 0));
 }
 
+/// Never ends, so that its run stays unfinished.
+#[derive(serde::Deserialize)]
+struct Stays;
+
+impl Task for Stays {
+    type In = u64;
+    type Out = u64;
+
+    async fn run(&self, _: u64, _cx: &Context) -> Result<u64, TaskError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unfinished_run_is_not_started_with_another_message() {
+    let topology = topology("started", vec![node("stays", Kind::Rust(open_task::<Stays>))], &[]);
+    let broker = memory();
+    for (message, goes_on) in [(Some(7), true), (Some(8), false), (Some(7), true), (None, true)] {
+        let (stop, stopped) = watch::channel(Stop::Run);
+        let counts = Arc::new(Counts::new(topology));
+        let options = RunOptions { message: message.map(serde_json::Value::from), ..RunOptions::default() };
+        let running = run(broker.clone(), Plan::new(topology, "."), options, counts, stopped);
+        let held = async {
+            while broker.stats().await.unwrap().iter().all(|topic| topic.subscriptions.values().all(|one| one.in_flight == 0)) {
+                tokio::task::yield_now().await;
+            }
+            stop.send(Stop::Now).unwrap();
+            // Whoever stops it must be there until it has ended.
+            std::future::pending::<()>().await;
+        };
+        let ended = tokio::select! { ended = running => ended, () = held => unreachable!("it waits") };
+        match ended {
+            Err(RunError::Conflict(text)) => assert!(!goes_on && text.contains("another message"), "{message:?}: {text}"),
+            ended => assert!(goes_on && ended.unwrap().sent == 1, "{message:?}"),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn any_bytes_can_be_lines() {
     let directory = tempfile::tempdir().unwrap();

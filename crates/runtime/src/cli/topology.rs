@@ -346,8 +346,9 @@ fn options(plan: &Plan, run: &Run) -> Result<RunOptions, Failure> {
             let text = format!("{instead}, so `--message` would not be sent: leave it out, and send it by `{name} send`");
             return Err(Failure::new(USAGE, text));
         }
-        options.message =
-            serde_json::from_str(message).map_err(|error| Failure::new(USAGE, format!("`--message` is no JSON: {error}")))?;
+        let message =
+            serde_json::from_str(message).map_err(|error| Failure::new(USAGE, format!("`--message` is no JSON: {error}")));
+        options.message = Some(message?);
     }
     if let Some(drain) = flags.drain {
         options.drain_limit = drain;

@@ -44,8 +44,8 @@ const CLOSE_MAX: Duration = Duration::from_secs(10);
 pub struct RunOptions {
     /// The input on the command line, in place of the `path` of the topology's `lines` or `jsonl` source; `-` is standard input.
     pub input: Option<String>,
-    /// The message that a topology without a source is started with.
-    pub message: serde_json::Value,
+    /// The message that a topology without a source is started with; without one it is `{}`. A run that goes on has been started already, and with no other.
+    pub message: Option<serde_json::Value>,
     /// Go on when all is done, for messages that others send. Folds then give a result whenever all sources have ended and nothing upstream of them was pending for a
     /// second; what comes later is in another result.
     pub serve: bool,
@@ -59,14 +59,7 @@ pub struct RunOptions {
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self {
-            input: None,
-            message: serde_json::Value::Object(serde_json::Map::new()),
-            serve: false,
-            drain_limit: DRAIN_LIMIT,
-            fresh: false,
-            elsewhere: false,
-        }
+        Self { input: None, message: None, serve: false, drain_limit: DRAIN_LIMIT, fresh: false, elsewhere: false }
     }
 }
 
@@ -293,8 +286,17 @@ impl Run {
 
     /// Sends the one message that starts a topology without a source; once per run, also if it is killed in between.
     async fn send_start_message(&mut self) -> Result<(), RunError> {
+        let message = self.options.message.clone();
+        let asked = message.as_ref().map(record::digest);
+        let message = message.unwrap_or_else(|| serde_json::Value::Object(serde_json::Map::new()));
         if self.record.started {
-            return Ok(());
+            return match self.record.message.zip(asked) {
+                Some((sent, asked)) if sent != asked => Err(RunError::Conflict(format!(
+                    "an unfinished run of `{}` was started with another message: let it finish by running it without `--message`, or drop it by `--fresh`",
+                    self.plan.topology.name
+                ))),
+                _ => Ok(()),
+            };
         }
         let mut roots = self.plan.topology.edges.iter().filter(|edge| edge.from.is_none());
         let (Some(ingress), None) = (roots.next(), roots.next()) else {
@@ -304,8 +306,9 @@ impl Run {
             )));
         };
         let codec = self.plan.topology.codec;
-        let payload = codec::encode(codec, &self.options.message).map_err(|error| RunError::Config(error.to_string()))?;
+        let payload = codec::encode(codec, &message).map_err(|error| RunError::Config(error.to_string()))?;
         self.record.started = true;
+        self.record.message = Some(record::digest(&message));
         self.counts.roots.fetch_add(1, Relaxed);
         // Where the message may be there without the word that it is, a second one is dropped by its number.
         let sequence = (!self.broker.promises().atomic_step).then(|| (format!("start/{}", self.record.run).into(), 0));

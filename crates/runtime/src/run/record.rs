@@ -4,6 +4,7 @@ use crate::{codec::Bytes, def::TopologyDef, folding, ids, source, topics};
 use leatworks_broker::{Account, Ack, Broker, BrokerError, ErrorKind, MessageId, Position, Result, Start, Step};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What is known of the current run of a topology. Kept under `run/<topology>`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -15,6 +16,8 @@ pub(crate) struct Record {
     pub(crate) input: Option<String>,
     /// Whether the one root message of a topology without a source has been sent.
     pub(crate) started: bool,
+    /// What [`digest`] says of that message.
+    pub(crate) message: Option<u64>,
     /// How many results each fold has given.
     pub(crate) results: BTreeMap<String, u64>,
     /// Whether the run has come to its end.
@@ -22,6 +25,11 @@ pub(crate) struct Record {
     /// The account before the run, so that a run can tell its own share.
     pub(crate) done_before: u64,
     pub(crate) dead_before: u64,
+}
+
+/// By what one start message is told from another.
+pub(crate) fn digest(message: &serde_json::Value) -> u64 {
+    xxh3_64(message.to_string().as_bytes())
 }
 
 pub(crate) fn key(topology: &str) -> String {
