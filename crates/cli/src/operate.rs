@@ -3,13 +3,15 @@
 
 use crate::{
     args::{Data, Dlq, DlqChange, DlqLook, DlqSelect, Output, Send, Status},
-    exit::{Code, Doing, Failure, Result, say},
+    exit::{Code, Failure, Result, say},
     project::Found,
 };
 use leatworks::{
     HostError,
     config::{Config, Flags},
-    control::{Access, AccessError, FailureKind, Filter, Listed, Outgoing, Request, Response, Status as TopologyStatus},
+    control::{
+        Access, AccessError, FailureKind, Filter, GivenError, Listed, Outgoing, Request, Response, Status as TopologyStatus,
+    },
     topics::{EdgeRef, TopologyRef},
 };
 use leatworks_broker::BrokerError;
@@ -17,8 +19,7 @@ use leatworks_controller::graph::reference;
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
-    io::{IsTerminal, Read, Write},
-    path::Path,
+    io::{IsTerminal, Write},
 };
 
 /// `leat send`.
@@ -29,7 +30,7 @@ pub(crate) fn send(args: &Send, found: &Found) -> Result {
     };
     let topology = reference(found.topology(Some(name))?);
     let edge = way_in(&topology, task)?.id.clone();
-    let messages = messages(args)?;
+    let messages = Outgoing::given(args.message.as_deref(), args.file.as_deref(), args.key.as_deref()).map_err(not_given)?;
     let session = Session::open(found, &args.data, true)?;
     if args.wait && !session.access.is_running() && session.access.keeps_accounts() {
         session.close()?;
@@ -76,38 +77,15 @@ fn way_in<'a>(topology: &'a TopologyRef, task: Option<&str>) -> Result<&'a EdgeR
     }
 }
 
-/// The messages that were given: one on the command line, or one on each line of a file.
-fn messages(args: &Send) -> Result<Vec<Outgoing>> {
-    let outgoing = |payload: &str| Outgoing { payload: payload.to_owned(), key: args.key.clone() };
-    let text = match (&args.message, &args.file) {
-        (Some(message), _) => return check_json(message, "the message").map(|()| vec![outgoing(message)]),
-        (None, Some(path)) if path.as_path() != Path::new("-") => {
-            std::fs::read_to_string(path).doing(|| format!("reading `{}`", path.display()))?
-        }
-        (None, None) if std::io::stdin().is_terminal() => {
-            return Err(Failure::new(Code::Usage, "no message: give one as JSON, or a file of them with --file"));
-        }
-        (None, _) => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).doing(|| "reading standard input".to_owned())?;
-            text
-        }
+/// Why no message was given, with its exit code.
+fn not_given(error: GivenError) -> Failure {
+    let text = error.to_string();
+    let code = match error {
+        GivenError::Missing | GivenError::NoJson { .. } => Code::Usage,
+        GivenError::Read { error, .. } => Failure::from(error).code,
+        GivenError::Empty => Code::Nothing,
     };
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    for (number, line) in lines.iter().enumerate() {
-        check_json(line, &format!("message {}", number + 1))?;
-    }
-    if lines.is_empty() {
-        return Err(Failure::new(Code::Nothing, "there is no message in the input"));
-    }
-    Ok(lines.into_iter().map(outgoing).collect())
-}
-
-fn check_json(text: &str, what: &str) -> Result {
-    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Failure::new(Code::Usage, format!("{what} is no JSON: {error}; a text needs its quotes: '\"text\"'"))),
-    }
+    Failure::new(code, text)
 }
 
 /// `leat status`.

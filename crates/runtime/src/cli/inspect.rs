@@ -7,11 +7,11 @@ use super::{
 use crate::{
     Cause, DeadLetter,
     config::Config,
-    control::{Access, Filter, Listed, Outgoing, Request, Response, Sent, Status},
+    control::{Access, Filter, GivenError, Listed, Outgoing, Request, Response, Sent, Status},
     def::TopologyDef,
 };
 use clap::{Args, Subcommand};
-use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 
 /// How long `send --wait` waits.
 const WAIT_MS: u64 = 60_000;
@@ -27,7 +27,7 @@ pub(super) struct Send {
     message: Option<String>,
     /// Read messages from a file, one JSON value per line; `-` is standard input
     #[arg(short, long, value_name = "FILE", conflicts_with = "message")]
-    file: Option<String>,
+    file: Option<PathBuf>,
     /// The key of the messages
     #[arg(long)]
     key: Option<String>,
@@ -121,10 +121,7 @@ pub(super) async fn send(topology: &'static TopologyDef, output: Output, config:
         send.message = send.task.take();
     }
     let edge = ingress(topology, send.task.as_deref())?;
-    let messages = messages(&send)?;
-    if messages.is_empty() {
-        return Err(Failure::new(NOTHING, "there is no message in the input"));
-    }
+    let messages = Outgoing::given(send.message.as_deref(), send.file.as_deref(), send.key.as_deref()).map_err(not_given)?;
     let wait = send.wait;
     let response = ask(config, |access| {
         if wait && !access.is_running() && access.keeps_accounts() {
@@ -165,27 +162,14 @@ fn ingress(topology: &'static TopologyDef, task: Option<&str>) -> Result<String,
     }
 }
 
-/// The messages that were given: one on the command line, or one on each line of a file or of what is piped in.
-fn messages(send: &Send) -> Result<Vec<Outgoing>, Failure> {
-    let outgoing = |payload: &str| Outgoing { payload: payload.to_owned(), key: send.key.clone() };
-    let failed = |place: &str, error| Failure::new(INVALID, format!("reading {place}: {error}"));
-    let text = match (&send.message, send.file.as_deref()) {
-        (Some(message), _) => return check_json(message, "the message").map(|()| vec![outgoing(message)]),
-        (None, None) if io::stdin().is_terminal() => {
-            return Err(Failure::new(USAGE, "no message: give one as JSON, or a file of them by `--file`"));
-        }
-        (None, None | Some("-")) => io::read_to_string(io::stdin()).map_err(|error| failed("standard input", error))?,
-        (None, Some(file)) => std::fs::read_to_string(file).map_err(|error| failed(&format!("`{file}`"), error))?,
+/// Why no message was given, with its exit code.
+fn not_given(error: GivenError) -> Failure {
+    let code = match error {
+        GivenError::Missing | GivenError::NoJson { .. } => USAGE,
+        GivenError::Read { .. } => INVALID,
+        GivenError::Empty => NOTHING,
     };
-    let lines = text.lines().filter(|line| !line.trim().is_empty()).enumerate();
-    lines.map(|(number, line)| check_json(line, &format!("message {}", number + 1)).map(|()| outgoing(line))).collect()
-}
-
-fn check_json(text: &str, what: &str) -> Result<(), Failure> {
-    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Failure::new(USAGE, format!("{what} is no JSON: {error}; a text needs its quotes: '\"text\"'"))),
-    }
+    Failure::new(code, error)
 }
 
 pub(super) async fn dlq(

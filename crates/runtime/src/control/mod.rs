@@ -5,6 +5,7 @@
 
 mod access;
 mod act;
+mod given;
 mod pending;
 mod place;
 mod redrive;
@@ -12,6 +13,7 @@ mod socket;
 
 pub use access::{Access, AccessError};
 pub use act::perform;
+pub use given::GivenError;
 pub use place::socket_path;
 pub(crate) use socket::answers;
 pub use socket::listen;
